@@ -1,0 +1,1 @@
+"""Benchmark and profile BERT training: matrices of choices, measured on real text."""

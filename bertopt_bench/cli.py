@@ -1,0 +1,127 @@
+"""The command line: one short function a command, each body one call."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path  # noqa: TC003 - typer reads the annotations when it runs
+from typing import Annotated
+
+import typer
+
+from bertopt_bench.errors import UserError
+
+app = typer.Typer(
+    name="bertopt-bench",
+    help="Benchmark and profile BERT training: optimizers, precisions, kernels, on real text.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+MatrixFile = Annotated[Path, typer.Argument(help="The matrix, a TOML file.", show_default=False)]
+ResultsPath = Annotated[
+    Path, typer.Argument(help="A results folder, as `run` names it.", show_default=False)
+]
+Settings = Annotated[
+    list[str],
+    typer.Option("--set", metavar="KEY=VALUE", help="Set a key of the matrix, as workload.steps=50."),
+]
+
+
+@app.command("list")
+def list_(
+    axis: Annotated[str, typer.Argument(help="An axis, as optimizer.")] = "",
+    entry: Annotated[str, typer.Argument(help="An entry of the axis, as adamw.")] = "",
+) -> None:
+    """List the axes, the entries of one, or all about one entry."""
+    from bertopt_bench.listing import show
+
+    show(axis, entry)
+
+
+@app.command()
+def plan(matrix: MatrixFile, set_: Settings = []) -> None:  # noqa: B006 - typer copies it
+    """Show what a matrix would run: cells, skips with reasons, forecast of time and memory."""
+    from bertopt_bench.pipeline import plan_matrix
+
+    plan_matrix(matrix, overrides=set_)
+
+
+@app.command()
+def run(
+    matrix: MatrixFile,
+    results: Annotated[
+        Path | None, typer.Option(help="Where results go.  [default: results/<matrix name>]")
+    ] = None,
+    page: Annotated[
+        Path | None, typer.Option(help="The page to write.  [default: reports/<matrix name>.html]")
+    ] = None,
+    set_: Settings = [],  # noqa: B006 - typer copies it
+    new: Annotated[bool, typer.Option("--new", help="Start another results folder.")] = False,
+) -> None:
+    """Run a matrix: what is missing or stale, then the page."""
+    from bertopt_bench.pipeline import run_matrix
+
+    run_matrix(matrix, results=results, page=page, overrides=set_, new=new)
+
+
+@app.command()
+def tables(
+    results: ResultsPath,
+    table: Annotated[str, typer.Option(help="trials, steps or evaluations.")] = "trials",
+    format_: Annotated[
+        str, typer.Option("--format", help="markdown, csv, parquet or json.")
+    ] = "markdown",
+    output: Annotated[Path | None, typer.Option(help="A file.  [default: standard output]")] = None,
+) -> None:
+    """Write a table of a results folder."""
+    from bertopt_bench.pipeline import write_table
+
+    write_table(results, table, format_, output)
+
+
+@app.command()
+def report(
+    results: Annotated[
+        list[Path], typer.Argument(help="Results folders, as `run` names them.", show_default=False)
+    ],
+    output: Annotated[
+        Path | None, typer.Option(help="The page.  [default: reports/<first folder's name>.html]")
+    ] = None,
+) -> None:
+    """Write the HTML page of results folders."""
+    from bertopt_bench.pipeline import write_report
+
+    write_report(results, output)
+
+
+@app.command()
+def verify(results: ResultsPath) -> None:
+    """Re-derive what must hold in a results folder; exit code 3 where something does not."""
+    from bertopt_bench.pipeline import verify_results
+
+    raise typer.Exit(verify_results(results))
+
+
+@app.callback(invoke_without_command=True)
+def version(
+    show: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """Benchmark and profile BERT training: optimizers, precisions, kernels, on real text."""
+    if show:
+        from importlib.metadata import version as installed
+
+        typer.echo(installed("bertopt-bench"))
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command line; a user's mistake is text and exit code 2, never a traceback."""
+    try:
+        app()
+    except UserError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    except BrokenPipeError:  # the reader of a pipe (head, less) has gone
+        sys.stderr.close()
+        sys.exit(0)

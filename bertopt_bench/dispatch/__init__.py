@@ -1,0 +1,1 @@
+"""Where trials run: preloaded parents that fork a child a trial, on this machine."""

@@ -1,0 +1,1 @@
+"""Clocks and meters: they see a device through a Protocol and know nothing of BERT."""

@@ -1,0 +1,80 @@
+"""Read how much memory a process holds, and what an allocator held at most."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from torch import Tensor
+
+_PROCESS = Path("/proc/self")
+
+
+def reset_resident_peak(process: Path = _PROCESS) -> bool:
+    """Set this process' resident peak back to what it holds now; say whether that worked.
+
+    Source: proc_pid_clear_refs(5), value 5. Where it is absent or refused (macOS, some sandboxes),
+    `resident_peak_bytes` counts from the start of the process, and the caller must say so.
+    """
+    try:
+        # Unbuffered: the kernel's refusal must be seen here, not when a buffer is flushed.
+        with (process / "clear_refs").open("wb", buffering=0) as file:
+            file.write(b"5")
+    except OSError:
+        return False
+    return True
+
+
+def resident_peak_bytes(process: Path = _PROCESS) -> int | None:
+    """Give the most memory this process held at once; None where the system does not say."""
+    try:
+        status = (process / "status").read_text()
+    except OSError:
+        return _resident_peak_elsewhere()
+    for line in status.splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    return None
+
+
+def _resident_peak_elsewhere() -> int | None:
+    import psutil
+
+    windows_peak = getattr(psutil.Process().memory_info(), "peak_wset", None)
+    if windows_peak is not None:
+        return int(windows_peak)
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # getrusage(2): bytes on macOS, kibibytes elsewhere.
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def storage_bytes(tensors: Iterable[Tensor]) -> int:
+    """Add up the bytes behind the tensors, each storage once however many tensors view it."""
+    sizes: dict[tuple[str, int], int] = {}
+    for tensor in tensors:
+        storage = tensor.untyped_storage()
+        # Two live storages share an address only when both are empty.
+        sizes[str(tensor.device), storage.data_ptr()] = storage.nbytes()
+    return sum(sizes.values())
+
+
+def allocation_peak(changes: Iterable[int], baseline_bytes: int = 0) -> int:
+    """Give the most bytes held at once.
+
+    Args:
+        changes: bytes allocated (positive) and freed (negative), in the order of time.
+        baseline_bytes: bytes held before the first change.
+    """
+    held = peak = baseline_bytes
+    for change in changes:
+        held += change
+        peak = max(peak, held)
+    return peak

@@ -1,0 +1,1 @@
+"""What is shown: one offline page and a Markdown summary, from the tables alone."""

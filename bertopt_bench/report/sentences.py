@@ -1,0 +1,205 @@
+"""Say in three sentences what was run and what came out, and in a paragraph how."""
+
+from __future__ import annotations
+
+import tomllib
+from typing import TYPE_CHECKING, Any
+
+from bertopt_bench.report import wording
+from bertopt_bench.stats.estimates import LOSS, MEMORY, THROUGHPUT
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from bertopt_bench.stats.estimates import Cell, Metric
+    from bertopt_bench.stats.facts import Facts
+
+
+def summary(facts: Facts) -> list[str]:
+    """Write the three sentences: what was run, how it trained, what it cost."""
+    return [what_was_run(facts), how_it_trained(facts), what_it_cost(facts)]
+
+
+def what_was_run(facts: Facts) -> str:
+    """Count cells, trials and what became of them."""
+    product = " × ".join(  # noqa: RUF001 - a multiplication sign
+        wording.plural(len(axis.levels), axis.name, f"{axis.name} levels") for axis in facts.axes
+    )
+    fates = [
+        f"{count:,} {wording.STATUS_WORDS.get(status, status)}"
+        for status, count in facts.statuses.items()
+    ]
+    subject = " on ".join(
+        part
+        for part in (
+            f"BERT {wording.listed(facts.levels('model'))}" if facts.levels("model") else "",
+            wording.listed(facts.levels("corpus")),
+        )
+        if part
+    )
+    return (
+        f"{wording.plural(len(facts.cells), 'cell')}{f' ({product})' if product else ''} of "
+        f"{subject or 'the workload'} were planned as {wording.plural(len(facts.rows), 'trial')} "
+        f"over {wording.plural(len(facts.seeds), 'seed')}: {wording.listed(fates)}."
+    )
+
+
+def how_it_trained(facts: Facts) -> str:
+    """Give the range of held-out losses and the comparison that moved them most."""
+    cells = facts.measured(LOSS.column)
+    if not cells:
+        return "No trial reached its last step, so there is no held-out loss to report."
+    if len(facts.texts) > 1:
+        return (
+            f"The cells stand on {len(facts.texts)} different held-out texts or step budgets, so "
+            f"their losses are not compared across these{strongest(facts, LOSS)}."
+        )
+    low, high = cells[0], cells[-1]
+    steps = wording.listed(facts.levels("steps"))
+    reached = "Held-out loss" + (f" after {steps} steps" if steps else "")
+    if low is high:
+        return f"{reached} was {of_cell(low)}."
+    return (
+        f"{reached} lay between {of_cell(low)} and {of_cell(high)} "
+        f"over {len(cells)} cells{strongest(facts, LOSS)}."
+    )
+
+
+def of_cell(cell: Cell) -> str:
+    """Write a cell's loss with its n and spread, and its name."""
+    spread = cell.spreads[LOSS.column]
+    told = (
+        "one run"
+        if spread.n == 1
+        else f"{wording.loss(spread.low)} to {wording.loss(spread.high)}, n = {spread.n} seeds"
+    )
+    return f"{wording.loss(spread.median)} nats ({cell.label}; {told})"
+
+
+def what_it_cost(facts: Facts) -> str:
+    """Give the range of throughput and of peak memory, and what moved them most."""
+    parts = [
+        range_of(facts, THROUGHPUT, wording.rate, "Throughput"),
+        range_of(facts, MEMORY, wording.memory, "peak memory"),
+    ]
+    kept = [part for part in parts if part]
+    if not kept:
+        return "Neither throughput nor memory was measured."
+    sentence = "; ".join(kept) + "."
+    return sentence[0].upper() + sentence[1:]
+
+
+def range_of(facts: Facts, metric: Metric, write: Any, subject: str) -> str:
+    """Write the lowest and highest cell of a metric."""
+    cells = facts.measured(metric.column)
+    if not cells:
+        return ""
+    low, high = (cell.spreads[metric.column].median for cell in (cells[0], cells[-1]))
+    if len(cells) == 1 or write(low) == write(high):
+        return f"{subject} was {write(low)} ({wording.plural(len(cells), 'cell')})"
+    return (
+        f"{subject} ranged from {write(low)} to {write(high)} over "
+        f"{wording.plural(len(cells), 'cell')}{strongest(facts, metric)}"
+    )
+
+
+def strongest(facts: Facts, metric: Metric) -> str:
+    """Name the comparison that moved a metric most, with its spread; empty without one."""
+    effect = facts.strongest(metric.column)
+    if effect is None or effect.spread is None or effect.spread.median == 0:
+        return ""
+    return (
+        f", and the {effect.axis} moved it most: {effect.level} against {effect.reference} by "
+        f"{wording.change(effect, effect.spread.median)} "
+        f"(median; {wording.spread_of_changes(effect, effect.spread)})"
+    )
+
+
+def source_of(session: Mapping[str, Any]) -> str:
+    """Find the text of the matrix file in a session."""
+    matrix = session.get("matrix")
+    if not isinstance(matrix, dict):
+        return ""
+    return str(matrix.get("source") or matrix.get("text") or "")
+
+
+def matrix_tables(session: Mapping[str, Any]) -> dict[str, Any]:
+    """Parse the matrix that a session kept; a text that is no TOML gives nothing."""
+    try:
+        return tomllib.loads(source_of(session))
+    except tomllib.TOMLDecodeError:
+        return {}
+
+
+def methods(facts: Facts, sessions: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Write the methods from the plan that was carried out."""
+    session = sessions[0] if sessions else {}
+    tables = matrix_tables(session)
+    return [
+        plan_paragraph(facts, session, tables),
+        timing_paragraph(facts, tables.get("timing", {})),
+        analysis_paragraph(facts),
+    ]
+
+
+def plan_paragraph(facts: Facts, session: Mapping[str, Any], tables: Mapping[str, Any]) -> str:
+    """Say what was planned, in which order, and what was left out."""
+    design = (
+        "over " + wording.listed([f"{a.name} ({', '.join(a.levels)})" for a in facts.axes])
+        if facts.axes
+        else "of one cell"
+    )
+    order = session.get("order_seed")
+    drawn = f" from order seed {order}" if order is not None else ""
+    text = (
+        f"The matrix {design} was run with {wording.plural(len(facts.seeds), 'seed')} "
+        f"({', '.join(facts.seeds)}) and {wording.plural(facts.replicates, 'replicate')} in "
+        f"randomised complete blocks: every replicate and seed ran all cells in an order "
+        f"drawn{drawn}, one timed trial at a time, each in a process of its own."
+    )
+    excluded = [str(e.get("reason", "")) for e in tables.get("exclude", []) if isinstance(e, dict)]
+    if excluded:
+        text += f" Excluded by the matrix: {'; '.join(excluded)}."
+    if tables.get("allow"):
+        text += f" Allowed in spite of a skip rule: {', '.join(map(str, tables['allow']))}."
+    return text
+
+
+def timing_paragraph(facts: Facts, timing: Mapping[str, Any]) -> str:
+    """Say what was timed and what was kept out of the timed loop."""
+    steps = wording.listed(facts.levels("steps"))
+    burn_in = timing.get("burn_in_steps", 3)
+    limit = timing.get("timeout_seconds", 3600.0)
+    repeats = (
+        f" Replicates after the first trained {timing['steps']} steps."
+        if (timing.get("steps") and facts.replicates > 1)
+        else ""
+    )
+    return (
+        f"A trial ran {burn_in} untimed burn-in steps, was restored to its initial state, and then "
+        f"trained {steps or 'all planned'} steps, all of them timed, with no evaluation, file or "
+        f"print between them; held-out evaluations, phases and memory were measured outside the "
+        f"timed loop. A trial was stopped after {wording.significant(float(limit), 4)} s.{repeats} "
+        f"Seeds fix initial weights, data order and masks, so that cells of one workload saw the "
+        f"same batches."
+    )
+
+
+def analysis_paragraph(facts: Facts) -> str:
+    """Say how the numbers on the page were made."""
+    sessions = (
+        f" Times come from {len(facts.sessions)} sessions and are never pooled over them: each "
+        f"cell shows the session with most of its runs."
+        if len(facts.sessions) > 1
+        else ""
+    )
+    return (
+        "A cell shows its median with the lowest and highest value and n: n counts seeds for "
+        "losses and trials of one session for times and process memory. The effect of a level is "
+        "its paired difference from the axis' reference (same seed, replicate and all other axes; "
+        "for times also the same session; same batches, weights and held-out text by hash), one "
+        "median a context; strips show every context, the middle half and the median. Trials that "
+        "did not finish enter no difference and are counted instead. Cells are ranked by median "
+        "held-out loss only with two seeds or more, all finished, and within one held-out text and "
+        f"step budget. This page draws no verdicts and tests nothing.{sessions}"
+    )

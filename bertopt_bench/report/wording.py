@@ -1,0 +1,95 @@
+"""Write numbers so that each carries its unit, and each summary its n and spread."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bertopt_bench.stats.estimates import Effect, Spread
+
+MINUS = "−"  # noqa: RUF001 - the typographic minus sign, as wide as a plus
+STATUS_WORDS = {
+    "ok": "ran to the end",
+    "skipped": "skipped",
+    "diverged": "diverged",
+    "out_of_memory": "ran out of memory",
+    "timed_out": "timed out",
+    "failed": "failed",
+}
+
+
+def significant(value: float, digits: int = 3) -> str:
+    """Round to significant digits, group thousands, and never use an exponent below 1e9."""
+    if value == 0 or not math.isfinite(value):
+        return "0" if value == 0 else str(value)
+    decimals = digits - 1 - math.floor(math.log10(abs(value)))
+    text = f"{round(value, decimals):,.{max(decimals, 0)}f}"
+    return text.replace("-", MINUS)
+
+
+def loss(value: float) -> str:
+    """Write a loss in nats with three decimals."""
+    return f"{value:.3f}".replace("-", MINUS)
+
+
+def share(value: float) -> str:
+    """Write a share as per cent."""
+    return f"{value * 100:.1f} %"
+
+
+def duration(seconds: float) -> str:
+    """Write seconds in the unit that reads best."""
+    for limit, factor, unit in ((1e-3, 1e6, "µs"), (1.0, 1e3, "ms")):
+        if seconds < limit:
+            return f"{significant(seconds * factor)} {unit}"
+    return f"{significant(seconds)} s"
+
+
+def memory(value: float) -> str:
+    """Write bytes as KiB, MiB or GiB (powers of 1,024)."""
+    for factor, unit in ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
+        if value >= factor:
+            return f"{significant(value / factor)} {unit}"
+    return f"{value:.0f} B"
+
+
+def rate(value: float) -> str:
+    """Write tokens a second."""
+    return f"{significant(value)} tokens/s"
+
+
+def plural(count: int, noun: str, many: str = "") -> str:
+    """Count a noun: `1 cell`, `24 cells`."""
+    return f"{count:,} {noun if count == 1 else many or noun + 's'}"
+
+
+def listed(parts: Sequence[str]) -> str:
+    """Join as in a sentence: `a, b and c`."""
+    return " and ".join([", ".join(parts[:-1]), parts[-1]] if parts[1:] else list(parts))
+
+
+def change(effect: Effect, value: float, *, unit: bool = True) -> str:
+    """Write a paired difference: signed nats, a signed per cent, or a factor when large."""
+    if not effect.metric.is_ratio:
+        sign = "+" if value > 0 else ""
+        return f"{sign}{loss(value)}{' nats' if unit else ''}"
+    ratio = math.exp(value)
+    if ratio >= 3 or ratio <= 1 / 3:
+        return f"× {significant(ratio)}"  # noqa: RUF001 - a multiplication sign
+    percent = (ratio - 1) * 100
+    text = f"{percent:+.1f} %".replace("-", MINUS)
+    return "0.0 %" if abs(percent) < 0.05 else text
+
+
+def spread_of_changes(effect: Effect, spread: Spread) -> str:
+    """Write where the middle half of the differences lies, and all of them."""
+    if spread.n == 1:
+        return "one context"
+    low, high = spread.q1, spread.q3
+    return (
+        f"middle half {change(effect, low, unit=False)} to {change(effect, high, unit=False)}, "
+        f"n = {spread.n} contexts"
+    )

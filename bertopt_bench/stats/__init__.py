@@ -1,0 +1,1 @@
+"""What the records mean: summaries with their n and spread, and effects of axes."""

@@ -1,0 +1,144 @@
+"""Make a cell live: the only place where axes and workload meet.
+
+What comes out is a :class:`~bertopt_bench.trial.live.Trial`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from bertopt_bench import catalogue
+from bertopt_bench.trial.batches import open_batches
+from bertopt_bench.trial.live import Trial
+from bertopt_bench.trial.optimizing import DECAYS, build_optimizer, multipliers
+from bertopt_bench.trial.regularizing import Regularizers
+from bertopt_bench.workload import formulas
+from bertopt_bench.workload.model import (
+    BertConfig,
+    BertForMaskedLM,
+    initialise,
+    parameter_groups,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+STREAMS = ("initial_weights", "dropout")  # data order and masks were drawn with the batches
+
+
+def derive_seed(seed: int, stream: str) -> int:
+    """Derive a generator's seed, a different one for every use of the trial's seed."""
+    digest = hashlib.sha256(f"{seed}/{stream}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def build(axis: str, choice: Mapping[str, Any], *positional: Any) -> Any:
+    """Call the entry that a cell names, with the cell's options."""
+    options = {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in choice.items()
+        if key != "name"
+    }
+    return catalogue.resolve(axis, choice["name"])(*positional, **options)
+
+
+def assemble(request: Mapping[str, Any]) -> Trial:
+    """Assemble the trial that a request describes (see ``dispatch.local.trial_request``)."""
+    cell = request["cell"]
+    workload, seed = cell["workload"], request["seed"]
+    device = build("device", cell["device"])
+    precision = build("precision", cell["precision"])
+    precision.apply()
+    kernels = {op: build(f"kernel.{op}", choice) for op, choice in cell["kernel"].items()}
+
+    def make_regularizers() -> Regularizers:
+        return Regularizers([build("regularizer", choice) for choice in cell["regularizer"]])
+
+    model_options = make_regularizers().model_options()
+    model = _model(request, workload, model_options, kernels["attention"])
+    initialise(model, torch.Generator().manual_seed(derive_seed(seed, "initial_weights")))
+    weights_sha256 = hash_weights(model)
+    model.to(device=device.torch_device, dtype=getattr(torch, precision.weight_dtype))
+    device.seed(derive_seed(seed, "dropout"))
+    model.train()
+    groups = parameter_groups(model)
+    stack = ExitStack()
+    for kernel in kernels.values():
+        if kernel.context is not None:
+            stack.enter_context(kernel.context())
+    return Trial(
+        cell=cell,
+        steps=request["steps"],
+        device=device,
+        precision=precision,
+        model=model,
+        compiled=_compiled(model, cell["kernel"]["compile"]["name"], kernels["compile"]),
+        groups=groups,
+        batches=open_batches(
+            request["text"]["batches"][str(seed)], device.torch_device, workload["micro_batches"]
+        ),
+        held_out=open_batches(
+            request["text"]["evaluation"], device.torch_device, workload["micro_batches"]
+        ),
+        multipliers=multipliers(
+            build("schedule", cell["schedule"], workload["steps"]), workload["steps"]
+        ),
+        make_regularizers=make_regularizers,
+        make_optimizer=lambda regularizers: _optimizer(cell, groups, kernels, regularizers),
+        expected_operations={op: kernel.expects for op, kernel in kernels.items()},
+        initial_weights_sha256=weights_sha256,
+        kernel_contexts=stack,
+    )
+
+
+def _model(
+    request: Mapping[str, Any], workload: Mapping[str, Any], options: Mapping[str, Any], kernel: Any
+) -> BertForMaskedLM:
+    config = BertConfig(
+        vocabulary_size=request["text"]["vocabulary_size"],
+        size=formulas.model_size(workload["model"]),
+        position_embedding=workload["position_embedding"],
+        **options,
+    )
+    return BertForMaskedLM(config, attention=kernel.call)
+
+
+def _compiled(model: torch.nn.Module, name: str, kernel: Any) -> Callable[..., torch.Tensor]:
+    if name == "off":
+        return model
+    compiled: Callable[..., torch.Tensor] = torch.compile(model, dynamic=False, **kernel.options)
+    return compiled
+
+
+def _optimizer(
+    cell: Mapping[str, Any],
+    groups: list[dict[str, Any]],
+    kernels: Mapping[str, Any],
+    regularizers: Regularizers,
+) -> torch.optim.Optimizer:
+    choice = cell["optimizer"]
+    entry = catalogue.find("optimizer", choice["name"])
+    outside = ":" in choice["name"]  # what its decay argument means is not known here
+    accepts = entry.accepts - set(DECAYS) if outside else entry.accepts
+    options = {key: value for key, value in choice.items() if key != "name"}
+    return build_optimizer(
+        catalogue.resolve("optimizer", choice["name"]),
+        accepts,
+        groups,
+        {**options, **kernels["optimizer_step"].options},
+        regularizers.optimizer_options(),
+    )
+
+
+def hash_weights(model: torch.nn.Module) -> str:
+    """Hash the fp32 weights, in the order of their names."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(value.detach().float().numpy()).data)
+    return digest.hexdigest()

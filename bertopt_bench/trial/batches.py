@@ -1,0 +1,89 @@
+"""Serve prepared batches as tensors: views of memory-mapped files on CPU, resident tensors on CUDA.
+
+Shapes: S sequence length, B sequences a step, b sequences a micro-batch, K masked slots a sequence.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One micro-batch.
+
+    ``input_ids`` is [b, S] int32, ``attention_mask`` [b, 1, 1, S] bool or None where nothing is
+    padded, ``masked_index`` [b*K] int64 (flat into b*S), ``labels`` [b*K] int64 (-100 = padding).
+    """
+
+    input_ids: torch.Tensor
+    attention_mask: torch.Tensor | None
+    masked_index: torch.Tensor
+    labels: torch.Tensor
+
+
+class Batches:
+    """The batches of one seed (or the held-out ones), in order.
+
+    Attributes:
+        count: number of batches in the folder.
+        real_tokens: tokens that are no padding, one integer a batch.
+        masked_tokens: masked tokens, one integer a batch.
+        masked_slots: slots for masked tokens in a whole batch, padding included (B*K).
+    """
+
+    def __init__(self, folder: Path, device: torch.device, micro_batches: int = 1) -> None:
+        arrays = {
+            name: np.load(folder / f"{name}.npy", mmap_mode="c")
+            for name in ("input_ids", "lengths", "masked_position", "masked_label")
+        }
+        self.count, batch_size, seq_len = arrays["input_ids"].shape
+        self.micro_batches = micro_batches
+        self.micro_size = batch_size // micro_batches
+        self.masked_slots = batch_size * arrays["masked_position"].shape[2]
+        self.real_tokens: list[int] = arrays["lengths"].sum(axis=1).tolist()
+        self.masked_tokens: list[int] = (
+            (arrays["masked_label"] >= 0).sum(axis=(1, 2)).tolist()
+        )
+        padded = bool((arrays["lengths"] < seq_len).any())
+        rows = (np.arange(batch_size) % self.micro_size)[None, :, None] * seq_len
+        flat_index = arrays["masked_position"].astype(np.int64) + rows
+        self._input_ids = self._place(arrays["input_ids"], device)
+        self._lengths = self._place(arrays["lengths"], device) if padded else None
+        self._positions = torch.arange(seq_len, dtype=torch.int32, device=device)
+        self._masked_index = self._place(flat_index.reshape(self.count, -1), device)
+        self._labels = self._place(arrays["masked_label"].reshape(self.count, -1), device)
+
+    @staticmethod
+    def _place(array: np.ndarray[Any, Any], device: torch.device) -> torch.Tensor:
+        return torch.from_numpy(array).to(device)
+
+    def at(self, index: int, micro: int = 0) -> Batch:
+        """Give micro-batch ``micro`` of batch ``index``; no copy on CPU, no host sync on CUDA."""
+        size = self.micro_size
+        rows = slice(micro * size, (micro + 1) * size)
+        slots = self._masked_index.shape[1] // self.micro_batches
+        masked = slice(micro * slots, (micro + 1) * slots)
+        mask = None
+        if self._lengths is not None:
+            lengths = self._lengths[index, rows]
+            mask = (self._positions < lengths[:, None])[:, None, None, :]
+        return Batch(
+            self._input_ids[index, rows],
+            mask,
+            self._masked_index[index, masked],
+            self._labels[index, masked],
+        )
+
+
+def open_batches(place: Mapping[str, Any], device: torch.device, micro_batches: int) -> Batches:
+    """Open a folder named by the prepared text (``{"folder": ..., "sha256": ...}``)."""
+    return Batches(Path(place["folder"]), device, micro_batches)

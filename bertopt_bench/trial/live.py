@@ -1,0 +1,234 @@
+"""The trial itself: a model, its optimizer and its text, to be stepped, evaluated and put back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.nn import functional
+
+from bertopt_bench.trial.regularizing import LossContext, Regularizers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from contextlib import ExitStack
+
+    from bertopt_bench.trial.batches import Batch, Batches
+
+
+@dataclass(slots=True)
+class Evaluation:
+    """Held-out figures: mean unregularised loss a masked token, and the share guessed right."""
+
+    loss: float
+    masked_accuracy: float
+
+
+@dataclass(slots=True)
+class Trial:
+    """A cell that runs. Everything that a step needs is looked up once, here."""
+
+    cell: Mapping[str, Any]
+    steps: int
+    device: Any
+    precision: Any
+    model: torch.nn.Module
+    compiled: Callable[..., torch.Tensor]
+    groups: list[dict[str, Any]]
+    batches: Batches
+    held_out: Batches
+    multipliers: list[float]
+    make_regularizers: Callable[[], Regularizers]
+    make_optimizer: Callable[[Regularizers], torch.optim.Optimizer]
+    expected_operations: dict[str, tuple[str, ...]]
+    initial_weights_sha256: str
+    kernel_contexts: ExitStack
+    regularizers: Regularizers = field(init=False)
+    optimizer: torch.optim.Optimizer = field(init=False)
+    scaler: torch.amp.GradScaler | None = field(init=False)
+    label_smoothing: float = field(init=False)
+    losses: list[torch.Tensor] = field(init=False, default_factory=list)
+    skipped_steps: int = field(init=False, default=0)
+    schedule_step: int = field(init=False, default=0)
+    stepped: bool = field(init=False, default=False)
+    _initial: dict[str, torch.Tensor] = field(init=False)
+    _random_state: Any = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._initial = {
+            name: value.detach().clone() for name, value in self.model.state_dict().items()
+        }
+        self._random_state = self.device.random_state()
+        self._renew()
+
+    def _renew(self) -> None:
+        """Make what carries state between steps anew, by the factories that made it first."""
+        self.regularizers = self.make_regularizers()
+        self.optimizer = self.make_optimizer(self.regularizers)
+        self.scaler = None
+        if self.precision.scaler:
+            self.scaler = torch.amp.GradScaler(self.device.type)
+            self.optimizer.register_step_post_hook(self._note_step)
+        criterion_options = self.regularizers.criterion_options()
+        self.label_smoothing = criterion_options.get("label_smoothing", 0.0)
+        self.losses, self.skipped_steps, self.schedule_step = [], 0, 0
+
+    def restore(self) -> None:
+        """Put everything back to the start: the trajectory after this is that of a fresh trial.
+
+        Weights are copied in place, so that compiled graphs stay valid.
+        """
+        with torch.no_grad():
+            for name, value in self.model.state_dict().items():
+                value.copy_(self._initial[name])
+        self.model.zero_grad(set_to_none=True)
+        self._renew()
+        self.device.set_random_state(self._random_state)
+
+    # One step, in the parts that the phase pass times one by one.
+
+    def fetch(self, index: int, micro: int) -> Batch:
+        """Give the next micro-batch."""
+        return self.batches.at(index, micro)
+
+    def forward(self, batch: Batch, index: int) -> torch.Tensor:
+        """Give the criterion of a micro-batch: its summed loss over the step's masked tokens."""
+        with self.precision.context(self.device.type):
+            logits = self.compiled(batch.input_ids, batch.attention_mask, batch.masked_index)
+        # [M, V] logits in fp32 (fp64 stays): the sum over M wants the mantissa
+        total = functional.cross_entropy(
+            logits if logits.dtype == torch.float64 else logits.float(),
+            batch.labels,
+            ignore_index=-100,
+            reduction="sum",
+            label_smoothing=self.label_smoothing,
+        )
+        return total / self.batches.masked_tokens[index]
+
+    def penalise(self, loss: torch.Tensor, batch: Batch, index: int) -> torch.Tensor:
+        """Add what regularizers add to the loss."""
+        for hook in self.regularizers.loss:
+            context = LossContext(
+                self.model,
+                batch,
+                self.optimizer.param_groups,
+                lambda: self.forward(batch, index),
+            )
+            loss = hook(loss, context)
+        return loss
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """Add the gradients of a micro-batch."""
+        (loss if self.scaler is None else self.scaler.scale(loss)).backward()
+
+    def update(self) -> None:
+        """Update the weights once."""
+        multiplier = self.multipliers[self.schedule_step]
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * multiplier
+        if self.scaler is None:
+            for hook in self.regularizers.gradients:
+                hook(self.optimizer.param_groups)
+            self.optimizer.step()
+            took = True
+        else:
+            took = self._scaled_update(self.scaler)
+        if took:
+            self.schedule_step += 1
+            for hook in self.regularizers.after_step:
+                hook(self.optimizer.param_groups)
+        else:
+            self.skipped_steps += 1
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def step(self, index: int) -> None:
+        """Train one step: no host sync (one where an fp16 scaler needs it), no print, no file."""
+        total: torch.Tensor | None = None
+        for micro in range(self.batches.micro_batches):
+            batch = self.fetch(index, micro)
+            loss = self.forward(batch, index)
+            self.backward(self.penalise(loss, batch, index))
+            total = loss.detach() if total is None else total + loss.detach()
+        self.update()
+        assert total is not None
+        self.losses.append(total)
+
+    def _note_step(self, *_: Any) -> None:
+        self.stepped = True
+
+    def _scaled_update(self, scaler: torch.amp.GradScaler) -> bool:
+        """Update through an fp16 scaler; say whether the step was taken.
+
+        Steps that know ``found_inf`` on the device always run, so the scale tells (one sync);
+        the others are left out by the scaler itself (its sync), which the hook notices.
+        """
+        scaler.unscale_(self.optimizer)
+        for hook in self.regularizers.gradients:
+            hook(self.optimizer.param_groups)
+        self.stepped = False
+        if not getattr(self.optimizer, "_step_supports_amp_scaling", False):
+            scaler.step(self.optimizer)
+            scaler.update()
+            return self.stepped
+        before = scaler.get_scale()
+        scaler.step(self.optimizer)
+        scaler.update()
+        return scaler.get_scale() >= before
+
+    @torch.no_grad()
+    def evaluate(self) -> Evaluation:
+        """Evaluate on all held-out batches: no dropout, no smoothing, no penalty, averaged weights.
+
+        The loss is the mean over masked tokens.
+        """
+        self.model.eval()
+        loss = torch.zeros((), dtype=torch.float64, device=self.device.torch_device)
+        correct = torch.zeros((), dtype=torch.int64, device=self.device.torch_device)
+        with self.regularizers.eval_weights():
+            for index in range(self.held_out.count):
+                for micro in range(self.held_out.micro_batches):
+                    batch = self.held_out.at(index, micro)
+                    with self.precision.context(self.device.type):
+                        logits = self.compiled(
+                            batch.input_ids, batch.attention_mask, batch.masked_index
+                        )
+                    loss += functional.cross_entropy(
+                        logits.float(), batch.labels, ignore_index=-100, reduction="sum"
+                    ).double()
+                    correct += (logits.argmax(dim=-1) == batch.labels).sum()
+        self.model.train()
+        tokens = sum(self.held_out.masked_tokens)
+        return Evaluation(loss.item() / tokens, correct.item() / tokens)
+
+    def drain(self) -> list[float]:
+        """Hand over the losses since the last call, as numbers (syncs; never in the timed loop)."""
+        if not self.losses:
+            return []
+        values: list[float] = torch.stack(self.losses).tolist()
+        self.losses = []
+        return values
+
+    def synchronize(self) -> None:
+        """Wait until the device has done all that was issued."""
+        self.device.synchronize()
+
+    def exact_zero_share(self) -> float:
+        """Give the share of weights (vectors left out) that are exactly 0."""
+        weights = [p for g in self.groups if g["role"] != "vector" for p in g["params"]]
+        zeros = sum(int((weight == 0).sum()) for weight in weights)
+        return zeros / sum(weight.numel() for weight in weights)
+
+    def resident_tensors(self) -> list[torch.Tensor]:
+        """Give what stays in memory between steps: weights, optimizer state."""
+        state = [
+            value
+            for per_parameter in self.optimizer.state.values()
+            for value in per_parameter.values()
+            if isinstance(value, torch.Tensor)
+        ]
+        return [*self.model.parameters(), *self.model.buffers(), *state]
+
+    def close(self) -> None:
+        """Leave what kernels entered."""
+        self.kernel_contexts.close()

@@ -1,0 +1,86 @@
+"""The short passes beside the timed one: burn-in, phases, and a traced step.
+
+All of them run before the exact restore, so that none leaves a mark on the trajectory.
+"""
+
+from __future__ import annotations
+
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from bertopt_bench.measure.memory import storage_bytes
+from bertopt_bench.measure.tracing import StepTrace, trace_step
+
+if TYPE_CHECKING:
+    from bertopt_bench.trial.live import Trial
+
+
+class KernelMismatchError(RuntimeError):
+    """A kernel that the cell forces did not run; the text names those that did."""
+
+
+def burn_in(trial: Trial, steps: int) -> list[float]:
+    """Run every shape of the trial (training steps, one evaluation); give each step's seconds."""
+    seconds = []
+    for index in range(steps):
+        start = perf_counter()
+        trial.step(index % trial.batches.count)
+        trial.device.synchronize()
+        seconds.append(perf_counter() - start)
+    trial.evaluate()
+    trial.drain()
+    return seconds
+
+
+def time_phases(trial: Trial, steps: int) -> dict[str, Any]:
+    """Time the parts of a step, synchronising after each; mean seconds over ``steps`` steps."""
+    names = ("data", "forward", "backward", "optimizer")
+    sums = dict.fromkeys(names, 0.0)
+    total = 0.0
+    for index in range(steps):
+        begin = last = perf_counter()
+
+        def lap(name: str) -> None:
+            nonlocal last
+            trial.device.synchronize()
+            now = perf_counter()
+            sums[name] += now - last
+            last = now
+
+        for micro in range(trial.batches.micro_batches):
+            batch = trial.fetch(index, micro)
+            lap("data")
+            loss = trial.penalise(trial.forward(batch, index), batch, index)
+            lap("forward")
+            trial.backward(loss)
+            lap("backward")
+        trial.update()
+        lap("optimizer")
+        total += perf_counter() - begin
+    phases: dict[str, Any] = {f"{name}_seconds": value / steps for name, value in sums.items()}
+    phases["rest_seconds"] = (total - sum(sums.values())) / steps
+    return {**phases, "step_seconds": total / steps, "steps": steps}
+
+
+def trace(trial: Trial) -> tuple[StepTrace, int]:
+    """Trace one step: the operations that ran, and the peak of allocated bytes.
+
+    The peak is what lies resident between steps (weights, optimizer state) plus the largest sum of
+    the step's own allocations.
+
+    Raises:
+        KernelMismatchError: a forced kernel is not among the operations.
+    """
+    index = min(1, trial.batches.count - 1)
+    resident = storage_bytes(trial.resident_tensors())
+    traced = trace_step(lambda: trial.step(index), trial.device)
+    trial.drain()
+    for operation, expected in trial.expected_operations.items():
+        if not expected or any(part in name for part in expected for name in traced.operations):
+            continue
+        seen = [name for name in traced.operations if "attention" in name or "_f" in name]
+        raise KernelMismatchError(
+            f"kernel.{operation} was forced, but no operation named {' or '.join(expected)} ran; "
+            f"what ran: {', '.join(seen) or 'none of its kind'}."
+        )
+    return traced, resident + traced.peak_bytes_above_start

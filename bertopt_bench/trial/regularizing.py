@@ -1,0 +1,73 @@
+"""Compose regularizers in order: merge their options, chain their hooks."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from bertopt_bench.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    import torch
+
+    from bertopt_bench.trial.batches import Batch
+
+
+@dataclass(slots=True)
+class LossContext:
+    """What a regularizer's ``loss`` hook may look at."""
+
+    model: torch.nn.Module
+    batch: Batch
+    groups: list[dict[str, Any]]
+    forward: Callable[[], torch.Tensor]
+
+
+class Regularizers:
+    """Several regularizers as one; hooks that none of them has cost nothing in the step.
+
+    ``loss``, ``gradients`` and ``after_step`` are the bound hooks, in the matrix' order.
+    """
+
+    def __init__(self, parts: Sequence[Any]) -> None:
+        self.parts = parts
+        self.loss = self._hooks("loss")
+        self.gradients = self._hooks("gradients")
+        self.after_step = self._hooks("after_step")
+
+    def _hooks(self, name: str) -> list[Callable[..., Any]]:
+        return [getattr(part, name) for part in self.parts if hasattr(part, name)]
+
+    def _merged(self, name: str) -> dict[str, Any]:
+        merged: dict[str, Any] = {}
+        for options in (hook() for hook in self._hooks(name)):
+            twice = merged.keys() & options.keys()
+            if twice:
+                raise UserError(
+                    f"two regularizers set {', '.join(sorted(twice))}. Keep one of them."
+                )
+            merged |= options
+        return merged
+
+    def model_options(self) -> dict[str, Any]:
+        """Merge what the model is built with (dropout shares)."""
+        return self._merged("model_options")
+
+    def criterion_options(self) -> dict[str, Any]:
+        """Merge what the criterion is called with (label smoothing)."""
+        return self._merged("criterion_options")
+
+    def optimizer_options(self) -> dict[str, Any]:
+        """Merge decay asked for: ``weight_decay`` (decoupled) and ``l2`` (coupled)."""
+        return self._merged("optimizer_options")
+
+    @contextmanager
+    def eval_weights(self) -> Iterator[None]:
+        """Swap in the weights that are evaluated (EMA), and back."""
+        with ExitStack() as stack:
+            for hook in self._hooks("eval_weights"):
+                stack.enter_context(hook())
+            yield

@@ -1,0 +1,186 @@
+"""What a forked child does: run one task and send what it sees to the parent.
+
+Messages are dictionaries with a ``kind``: ``ready`` (assembled), ``burned_in``, ``evaluation``,
+``result`` (the record's fields) and ``failure`` (a status with its reason).
+"""
+
+from __future__ import annotations
+
+import os
+import traceback
+from time import monotonic_ns, perf_counter
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from bertopt_bench.errors import UserError
+from bertopt_bench.measure import ceilings, clock, memory
+from bertopt_bench.measure.disturbance import Disturbance
+from bertopt_bench.trial import assemble, loop, passes, probe
+from bertopt_bench.workload import formulas
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, MutableSequence
+
+    from bertopt_bench.trial.live import Trial
+
+    Send = Callable[[dict[str, Any]], None]
+
+
+def run_task(task: str, request: Mapping[str, Any], send: Send, counter: Any) -> None:
+    """Run a task to its end; whatever goes wrong becomes a ``failure`` message."""
+    tasks: dict[str, Callable[[Mapping[str, Any], Send, Any], None]] = {
+        "trial": run_trial,
+        "ceilings": run_ceilings,
+        "precision_ratios": run_precision_ratios,
+    }
+    if request.get("threads"):
+        torch.set_num_threads(request["threads"])
+    try:
+        tasks[task](request, send, counter)
+    except BaseException as error:  # noqa: BLE001 - a child's every end is told to the parent
+        status, reason = classify(error)
+        send({"kind": "failure", "status": status, "reason": reason})
+
+
+def classify(error: BaseException) -> tuple[str, str]:
+    """Turn an exception into a record's status and reason."""
+    text = f"{type(error).__name__}: {error}".strip()
+    out_of_memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    )
+    if out_of_memory:
+        return "out_of_memory", text.splitlines()[0]
+    if isinstance(error, UserError | passes.KernelMismatchError):
+        return "failed", str(error)
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    place = f"{os.path.basename(frame.filename)}:{frame.lineno} in {frame.name}"  # noqa: PTH119 - a bare file name: no path of this machine goes into a record
+    return "failed", f"{text} (at {place})"
+
+
+def run_trial(request: Mapping[str, Any], send: Send, counter: MutableSequence[int]) -> None:
+    """Assemble, burn in, measure apart, restore, train, and send the record's fields."""
+    trial = assemble.assemble(request)
+    seconds = {"assemble_seconds": (monotonic_ns() - request["dispatched_ns"]) / 1e9}
+    send({"kind": "ready", **seconds})
+    fields = _prepare(trial, request)
+    steps = trial.steps
+    timer = clock.step_clock(trial.device, steps)
+    send({"kind": "burned_in"})
+    memory.reset_resident_peak()
+    trial.device.reset_peak_memory()
+    disturbance = Disturbance()
+    disturbance.start()
+    timer.start()
+    seen = _Seen(trial, send, timer)
+    diverged = loop.train(
+        trial,
+        timer,
+        evaluate_at=loop.evaluation_steps(steps, request["cell"]["workload"]["evaluate_every"]),
+        counter=counter,
+        report=seen.report,
+    )
+    result = {
+        "kind": "result",
+        "status": "ok" if diverged is None else "diverged",
+        "reason": "" if diverged is None else f"loss not finite or doubled at step {diverged}",
+        **seconds,
+        **fields,
+        **_after(trial, timer),
+        "disturbance": disturbance.stop(),
+        "diverged_at_step": diverged,
+        "graphs_compiled": _graphs_compiled() - fields["graphs_compiled"],
+    }
+    send(result)
+    trial.close()
+
+
+def _prepare(trial: Trial, request: Mapping[str, Any]) -> dict[str, Any]:
+    """Burn in, take the separate passes, restore; give the fields known before the timed loop."""
+    timing = request["timing"]
+    started = perf_counter()
+    burn_in = passes.burn_in(trial, timing["burn_in_steps"])
+    first = (monotonic_ns() - request["dispatched_ns"]) / 1e9 - sum(burn_in[1:])
+    burn_in_seconds = perf_counter() - started
+    traced, peak_bytes = passes.trace(trial)
+    phases = passes.time_phases(trial, timing["phase_steps"])
+    trial.restore()
+    workload = request["cell"]["workload"]
+    compiles = request["cell"]["kernel"]["compile"]["name"] != "off"
+    return {
+        "burn_in_seconds": burn_in_seconds,
+        "time_to_first_step_seconds": first,
+        "compile_seconds": burn_in[0] - min(burn_in[1:]) if compiles and burn_in[1:] else None,
+        "phases": phases,
+        "kernels_ran": list(traced.operations),
+        "peak_memory_bytes": peak_bytes,
+        "initial_weights_sha256": trial.initial_weights_sha256,
+        "parameter_count": sum(p.numel() for p in trial.model.parameters()),
+        "flops_per_step": formulas.train_flops(
+            formulas.model_size(workload["model"]),
+            vocabulary=request["text"]["vocabulary_size"],
+            batch=workload["batch_size"],
+            seq_len=workload["seq_len"],
+            masked=trial.batches.masked_slots,
+        ),
+        "slot_tokens_per_step": workload["batch_size"] * workload["seq_len"],
+        "real_tokens": trial.batches.real_tokens[: trial.steps],
+        "masked_tokens": trial.batches.masked_tokens[: trial.steps],
+        "host_syncs_per_step": 0 if trial.scaler is None else 1,
+        "graphs_compiled": _graphs_compiled(),
+    }
+
+
+def _after(trial: Trial, timer: Any) -> dict[str, Any]:
+    """Give the fields that are known when training ended."""
+    step_seconds = timer.durations_seconds()
+    device_peak = trial.device.peak_memory_bytes()
+    fields = {
+        "step_seconds": step_seconds,
+        "timed_steps": len(step_seconds),
+        "skipped_steps": trial.skipped_steps,
+        "exact_zero_share": trial.exact_zero_share(),
+        "peak_resident_bytes": memory.resident_peak_bytes(),
+    }
+    return fields if device_peak is None else {**fields, "peak_memory_bytes": device_peak}
+
+
+class _Seen:
+    """Sends each evaluation on, with the seconds trained so far."""
+
+    def __init__(self, trial: Trial, send: Send, timer: Any) -> None:
+        self.trial, self.send, self.timer = trial, send, timer
+        self.began = perf_counter()
+
+    def report(self, checkpoint: loop.Checkpoint) -> None:
+        evaluation = checkpoint.evaluation
+        durations = self.timer.durations_seconds()
+        self.send({
+            "kind": "evaluation",
+            "step": checkpoint.step,
+            "losses": checkpoint.losses,
+            "loss": evaluation.loss,
+            "masked_accuracy": evaluation.masked_accuracy,
+            "train_seconds": sum(durations),
+            "evaluation_seconds": checkpoint.evaluation_seconds,
+            "elapsed_seconds": perf_counter() - self.began,
+        })
+
+
+def _graphs_compiled() -> int:
+    """Count the graphs that torch.compile has made in this process."""
+    from torch._dynamo.utils import counters
+
+    return int(counters["stats"]["unique_graphs"])
+
+
+def run_ceilings(request: Mapping[str, Any], send: Send, _counter: Any) -> None:
+    """Measure what the device can do at most."""
+    device = assemble.build("device", request["device"])
+    values = ceilings.measure_ceilings(device, request["seconds_budget"])
+    send({"kind": "result", "values": values})
+
+
+def run_precision_ratios(request: Mapping[str, Any], send: Send, _counter: Any) -> None:
+    """Time each precision against the first one, interleaved."""
+    send({"kind": "result", "ratios": probe.step_time_ratios(request["requests"])})
