@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path  # noqa: TC003 - typer reads the annotations when it runs
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -24,7 +24,9 @@ ResultsPath = Annotated[
 ]
 Settings = Annotated[
     list[str],
-    typer.Option("--set", metavar="KEY=VALUE", help="Set a key of the matrix, as workload.steps=50."),
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Set a key of the matrix, as workload.steps=50."
+    ),
 ]
 
 

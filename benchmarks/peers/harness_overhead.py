@@ -47,9 +47,7 @@ def empty_step_seconds(trial: Trial, steps: int = 100_000) -> float:
     timer = clock.step_clock(trial.device, steps)
     timer.start()
     start = perf_counter()
-    loop.train(
-        Empty(), timer, evaluate_at=[steps], counter=array("q", [0]), report=lambda _: None
-    )
+    loop.train(Empty(), timer, evaluate_at=[steps], counter=array("q", [0]), report=lambda _: None)
     return (perf_counter() - start) / steps
 
 
@@ -59,9 +57,7 @@ def ours(trial: Trial) -> float:
     timer.start()
     quiet = _Quiet(trial)
     start = perf_counter()
-    loop.train(
-        quiet, timer, evaluate_at=[STEPS], counter=array("q", [0]), report=lambda _: None
-    )
+    loop.train(quiet, timer, evaluate_at=[STEPS], counter=array("q", [0]), report=lambda _: None)
     return perf_counter() - start
 
 

@@ -7,9 +7,10 @@ from pathlib import Path
 from time import monotonic_ns
 from typing import Any
 
+from bertopt_bench.workload.prepare import cache_root
+
 from bertopt_bench.dispatch.preparing import prepare_text
 from bertopt_bench.matrix import cells, spec
-from bertopt_bench.workload.prepare import cache_root
 
 QUICKSTART = Path(__file__).parent.parent / "quickstart.toml"
 

@@ -86,9 +86,7 @@ class Zygote:
         ours, theirs = socket.socketpair()
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         self.process = subprocess.Popen(
-            module_command(
-                "bertopt_bench.dispatch.zygote", str(theirs.fileno()), self.worker
-            ),
+            module_command("bertopt_bench.dispatch.zygote", str(theirs.fileno()), self.worker),
             env=self.environment,
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,

@@ -57,7 +57,9 @@ def evaluation_fields(seen: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "step": seen["step"],
         "loss": loss,
-        "perplexity": math.exp(loss) if loss < overflow else (math.nan if loss != loss else math.inf),  # noqa: PLR0124 - NaN is the only value unlike itself
+        "perplexity": math.exp(loss)
+        if loss < overflow
+        else (math.nan if loss != loss else math.inf),  # noqa: PLR0124 - NaN is the only value unlike itself
         "masked_accuracy": seen["masked_accuracy"],
         "train_seconds": seen["train_seconds"],
         "evaluation_seconds": seen["evaluation_seconds"],

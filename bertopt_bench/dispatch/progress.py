@@ -94,7 +94,7 @@ class PlainDisplay:
         pass
 
     def say(self, text: str) -> None:
-        print(text, file=self.stream, flush=True)  # noqa: T201 - this is the display
+        print(text, file=self.stream, flush=True)
 
     def working(self, what: str, done: int, total: int) -> None:
         del done, total

@@ -1,4 +1,4 @@
-"""Run the planned trials of a session: a zygote a replicate, ceilings between trials, a record each."""
+"""Run a session's planned trials: a zygote a replicate, ceilings between trials, a record each."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from bertopt_bench.results.store import ResultsFolder
 
 CEILING_SECONDS = 1.2
-CEILINGS_A_SESSION = 3  # at the start, in the middle, at the end: drift hits them and the cells alike
+CEILINGS_A_SESSION = (
+    3  # at the start, in the middle, at the end: drift hits them and the cells alike
+)
 PROCESS_FIELDS = ("pid", "hash_seed", "environment_bytes", "threads", "torch_threads")
 
 

@@ -1,8 +1,8 @@
 """The preloaded parent of a replicate's trials: torch is imported once, a fork starts a trial.
 
-``python -m bertopt_bench.dispatch.zygote FD WORKER`` speaks JSON lines over the socket FD. A request
-``{"task", "request"}`` comes with two file descriptors: the child's end of a channel, and the
-shared memory of its step counter. The answers are ``{"forked": pid}`` and ``{"exit": status}``.
+``python -m bertopt_bench.dispatch.zygote FD WORKER`` speaks JSON lines over the socket FD. A
+request ``{"task", "request"}`` comes with two file descriptors: the child's end of a channel, and
+the shared memory of its step counter. The answers are ``{"forked": pid}`` and ``{"exit": status}``.
 It starts no thread and never touches CUDA, so that its children may.
 """
 

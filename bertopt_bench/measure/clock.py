@@ -132,9 +132,7 @@ class CudaEventClock:
         for step, event in self._begins:
             begins[step] = event
         # torch reads the time between two events in milliseconds.
-        return [
-            begin.elapsed_time(end) / 1e3 for begin, end in zip(begins, ends, strict=False)
-        ]
+        return [begin.elapsed_time(end) / 1e3 for begin, end in zip(begins, ends, strict=False)]
 
 
 def step_clock(device: MeasuredDevice, steps: int) -> StepClock:
@@ -157,7 +155,8 @@ def step_clock(device: MeasuredDevice, steps: int) -> StepClock:
 def _timing_event() -> Any:
     import torch
 
-    return torch.cuda.Event(enable_timing=True)
+    make: Callable[..., Any] = torch.cuda.Event
+    return make(enable_timing=True)
 
 
 def _refuse_unstarted(begins: list[Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import gzip
 import json
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +18,8 @@ if TYPE_CHECKING:
 
     from bertopt_bench.stats.facts import Facts
 
-# Bytes of base64 for all data: with plotly.js at 1.96 MB and a table of 1,000 rows the page
-# stays below 2.5 MB.
-DATA_BUDGET = 260_000
+# However full the page, so many bytes are left for the data: curves need a few points.
+LEAST_BUDGET = 60_000
 SHOWN_COLUMNS = (
     "final_loss",
     "tokens_per_second",
@@ -29,8 +29,8 @@ SHOWN_COLUMNS = (
     "final_masked_accuracy",
     "time_to_first_step_seconds",
 )
-# Curves are thinned to so many evaluations a trial, in this order, until the data fit.
-POINTS_LADDER = (400, 120, 60, 30, 15)
+# Tried in order until the data fit: most evaluations kept a trial, significant digits.
+LADDER = ((400, 6), (120, 6), (60, 5), (30, 5), (15, 5), (15, 4), (8, 4))
 
 
 @dataclass(frozen=True)
@@ -53,33 +53,39 @@ def plotting_library() -> str:
     return compressed(get_plotlyjs())
 
 
-def pack(facts: Facts, frames: Mapping[str, DataFrame]) -> Packed:
-    """Pack estimates and raw tables, dropping steps first and thinning curves next if too large."""
-    tables = {"trials": columns(frames["trials"])}
-    estimates = {"axes": axes(facts), "cells": cells(facts)}
-    steps, evaluations = frames["steps"], frames["evaluations"]
-    everything = {
-        **estimates,
-        "tables": tables | {"evaluations": columns(evaluations), "steps": columns(steps)},
-    }
+def pack(facts: Facts, frames: Mapping[str, DataFrame], budget: int) -> Packed:
+    """Pack estimates and raw tables; too large, they lose steps first and evaluations next."""
+    budget = max(budget, LEAST_BUDGET)
+    trials, steps, evaluations = frames["trials"], frames["steps"], frames["evaluations"]
     # A row of steps takes at least 4 bytes compressed: do not compress millions to learn that.
-    if len(steps) * 4 < DATA_BUDGET:
-        text = compressed(dumped(everything))
-        if len(text) <= DATA_BUDGET:
+    if len(steps) * 4 < budget:
+        text = pack_tables(facts, {"trials": trials, "evaluations": evaluations, "steps": steps}, 6)
+        if len(text) <= budget:
             return Packed(text, ())
-    left_out = [f"the {len(steps):,} rows of single steps"] if len(steps) else []
-    for points in POINTS_LADDER:
+    for points, digits in LADDER:
         thinned = thin(evaluations, points)
-        tables["evaluations"] = columns(thinned)
-        text = compressed(dumped({**estimates, "tables": tables}))
-        if len(text) <= DATA_BUDGET:
+        text = pack_tables(facts, {"trials": trials, "evaluations": thinned}, digits)
+        if len(text) <= budget:
             break
+    left_out = [f"the {len(steps):,} rows of single steps"] if len(steps) else []
     if len(thinned) < len(evaluations):
         left_out.append(
-            f"{len(evaluations) - len(thinned):,} of {len(evaluations):,} evaluations (each trial "
-            f"keeps at most {points}, evenly spaced, first and last included)"
+            f"{len(evaluations) - len(thinned):,} of {len(evaluations):,} evaluations (a trial "
+            f"keeps {points} at most, evenly spaced, its first and last among them)"
         )
+    if digits < 6:
+        left_out.append(f"digits beyond the {digits}th of any number")
     return Packed(text, tuple(left_out))
+
+
+def pack_tables(facts: Facts, tables: Mapping[str, DataFrame], digits: int) -> str:
+    """Compress the estimates and some tables as columns."""
+    content = {
+        "axes": axes(facts),
+        "cells": cells(facts, digits),
+        "tables": {name: columns(frame, digits) for name, frame in tables.items()},
+    }
+    return compressed(dumped(content))
 
 
 def dumped(value: object) -> str:
@@ -92,8 +98,8 @@ def axes(facts: Facts) -> list[dict[str, Any]]:
     return [{"name": axis.name, "levels": list(axis.levels)} for axis in facts.axes]
 
 
-def cells(facts: Facts) -> list[dict[str, Any]]:
-    """Describe each cell: levels as codes, and [n, low, median, high] of each shown column."""
+def cells(facts: Facts, digits: int) -> list[dict[str, Any]]:
+    """Describe each cell: levels as codes; of a column [value] or [n, low, median, high]."""
     codes = [{level: i for i, level in enumerate(axis.levels)} for axis in facts.axes]
     described = []
     for cell in facts.cells:
@@ -102,7 +108,10 @@ def cells(facts: Facts) -> list[dict[str, Any]]:
             for axis, code in zip(facts.axes, codes, strict=True)
         ]
         values = {
-            column: [s.n, rounded(s.low), rounded(s.median), rounded(s.high)]
+            column: [
+                rounded(v, digits)
+                for v in ((s.n, s.low, s.median, s.high) if s.n > 1 else (s.median,))
+            ]
             for column in SHOWN_COLUMNS
             if (s := cell.spreads.get(column))
         }
@@ -113,36 +122,36 @@ def cells(facts: Facts) -> list[dict[str, Any]]:
                 "runs": cell.runs,
                 "rank": facts.ranks.get(cell.id),
                 "trials": list(cell.trials),
-                "text": facts.texts.index(cell.comparable) if cell.comparable in facts.texts else 0,
-                "status": "" if cell.runs else next(iter(cell.statuses)),
                 "values": values,
             }
         )
     return described
 
 
-def rounded(value: float) -> float | int:
-    """Keep six significant digits: more than any measurement here has."""
-    short = float(f"{value:.6g}")
+def rounded(value: float, digits: int) -> float | int:
+    """Keep so many significant digits."""
+    short = float(f"{value:.{digits}g}")
     return int(short) if short.is_integer() and abs(short) < 1e15 else short
 
 
-def columns(frame: DataFrame) -> dict[str, Any]:
+def columns(frame: DataFrame, digits: int) -> dict[str, Any]:
     """Turn a frame into columns of JSON values, without those that are empty throughout."""
     kept = [name for name in frame.columns if frame[name].notna().any()]
     return {
         "columns": [str(name) for name in kept],
-        "data": [[plain(value) for value in frame[name].tolist()] for name in kept],
+        "data": [[plain(value, digits) for value in frame[name].tolist()] for name in kept],
     }
 
 
-def plain(value: Any) -> Any:
+def plain(value: Any, digits: int) -> Any:
     """Turn a cell of a frame into a JSON value: missing is null, infinite is text."""
     if isinstance(value, (bool, int, str)):
         return value
     if isinstance(value, float):
         finite = number(value)
-        return rounded(finite) if finite is not None else None if value != value else str(value)  # noqa: PLR0124 - NaN
+        if finite is not None:
+            return rounded(finite, digits)
+        return None if math.isnan(value) else str(value)
     if isinstance(value, (list, tuple, dict)):
         return json.dumps(value, default=str)
     return words(value) or None

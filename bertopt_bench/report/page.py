@@ -7,13 +7,12 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from bertopt_bench.report import figures, sentences, strips, wording
+from bertopt_bench.report import figures, rows, sentences, wording
 from bertopt_bench.report.environment import environment
-from bertopt_bench.stats.estimates import EFFECT_METRICS, Cell, Effect, Spread
 from bertopt_bench.stats.facts import gather
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from markupsafe import Markup
     from pandas import DataFrame
@@ -21,6 +20,8 @@ if TYPE_CHECKING:
     from bertopt_bench.stats.facts import Facts
 
 TEMPLATES = Path(__file__).parent / "templates"
+# 1,000 trials fit, plotly.js of 1.96 MB included; data are thinned before a page grows beyond it.
+MOST_BYTES = 2_480_000
 
 
 class ResultSet(Protocol):
@@ -52,32 +53,25 @@ class ResultSet(Protocol):
         ...
 
 
-
-# A column of the results table: what it is called, its unit, where it is read, how it is written.
-NUMBER_COLUMNS: tuple[tuple[str, str, str, Callable[[float], str]], ...] = (
-    ("held-out loss", "nats", "final_loss", wording.loss),
-    ("accuracy", "masked tokens", "final_masked_accuracy", wording.share),
-    ("throughput", "tokens/s", "tokens_per_second", wording.significant),
-    ("step", "time", "step_seconds", wording.duration),
-    ("peak memory", "allocator", "peak_memory_bytes", wording.memory),
-    ("process memory", "peak resident", "peak_resident_bytes", wording.memory),
-    ("first step", "time", "time_to_first_step_seconds", wording.duration),
-)
-
-
 def render(results: Sequence[ResultSet], *, title: str | None = None) -> str:
     """Render result sets as HTML that asks nothing of any network."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    loader = FileSystemLoader(TEMPLATES)
     templates = Environment(
-        loader=loader,
+        loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return templates.get_template("page.html").render(context(results, title))
+    frames = joined(results)
+    facts = gather(frames["trials"])
+    template = templates.get_template("page.html")
+    content = context(results, facts, title)
+    empty = figures.Packed("", ())
+    bare = template.render({**content, "data": empty.text, "left_out": empty.left_out})
+    packed = figures.pack(facts, frames, MOST_BYTES - len(bare.encode()))
+    return template.render({**content, "data": packed.text, "left_out": packed.left_out})
 
 
 def write(results: Sequence[ResultSet], path: Path | str, *, title: str | None = None) -> Path:
@@ -97,31 +91,26 @@ def write(results: Sequence[ResultSet], path: Path | str, *, title: str | None =
     return target
 
 
-def context(results: Sequence[ResultSet], title: str | None) -> dict[str, Any]:
-    """Gather all that the template shows."""
+def context(results: Sequence[ResultSet], facts: Facts, title: str | None) -> dict[str, Any]:
+    """Gather all that the template shows but the packed data."""
     sessions = [plain_session(s) for result in results for s in result.sessions]
-    frames = joined(results)
-    facts = gather(frames["trials"])
-    packed = figures.pack(facts, frames)
     names = list(dict.fromkeys(matrix_name(s) for s in sessions))
-    columns = [c for c in NUMBER_COLUMNS if facts.measured(c[2])]
+    columns = rows.number_columns(facts)
     return {
         "title": title or wording.listed([name for name in names if name]) or "Results",
         "sentences": sentences.summary(facts),
         "facts": facts,
         "counts": counts(facts),
         "columns": columns,
-        "rows": table_rows(facts, columns),
-        "effects": effect_rows(facts),
-        "rulers": rulers(facts),
-        "unfinished": unfinished(facts),
+        "rows": rows.table_rows(facts, columns),
+        "effects": rows.effect_table(facts),
+        "fates": sentences.fates(facts),
+        "unfinished": rows.unfinished(facts),
         "sessions": sessions,
         "environment": environment(sessions),
         "methods": sentences.methods(facts, sessions),
-        "sources": [text for s in sessions if (text := sentences.source_of(s))][:1],
+        "sources": list(dict.fromkeys(filter(None, map(sentences.source_of, sessions)))),
         "warnings": [str(warning) for result in results for warning in result.warnings],
-        "left_out": packed.left_out,
-        "data": packed.text,
         "library": figures.plotting_library(),
         **{name.replace(".", "_"): asset(name) for name in ("page.css", "page.js", "charts.js")},
     }
@@ -179,138 +168,3 @@ def counts(facts: Facts) -> list[tuple[str, str]]:
         ("replicates", str(facts.replicates)),
         ("sessions", str(len(facts.sessions))),
     ]
-
-
-def table_rows(facts: Facts, columns: Sequence[Any]) -> list[dict[str, Any]]:
-    """Make the rows of the results table, ranked cells first."""
-    order = {cell.id: place for place, cell in enumerate(facts.cells)}
-
-    def place(cell: Cell) -> tuple[float, float, int]:
-        loss = cell.spreads.get("final_loss")
-        rank = facts.ranks.get(cell.id, float("inf"))
-        return rank, loss.median if loss else float("inf"), order[cell.id]
-
-    return [
-        {
-            "index": order[cell.id],
-            "rank": facts.ranks.get(cell.id),
-            "levels": [cell.levels.get(axis.name, "") for axis in facts.axes],
-            "label": cell.label,
-            "numbers": [number_text(cell.spreads.get(c[2]), c[3]) for c in columns],
-            "marks": marks(cell),
-            "session": facts.sessions.index(cell.session) + 1 if cell.session else None,
-        }
-        for cell in sorted(facts.cells, key=place)
-    ]
-
-
-def number_text(spread: Spread | None, write: Callable[[float], str]) -> tuple[str, str] | None:
-    """Write a median, and under it its range and n."""
-    if spread is None:
-        return None
-    if spread.n == 1:
-        return write(spread.median), "one run"
-    low, high = write(spread.low), write(spread.high)
-    reach = low if low == high else f"{low}–{high}"  # noqa: RUF001 - an en dash, as in a range
-    return write(spread.median), f"{reach} · n {spread.n}"
-
-
-def marks(cell: Cell) -> list[tuple[str, str]]:
-    """List what a reader must know before trusting a row."""
-    found = [
-        (status, f"{count} {status.replace('_', ' ')}")
-        for status, count in cell.statuses.items()
-        if status != "ok"
-    ]
-    if cell.runs == 1:
-        found.append(("one-run", "one run"))
-    if not cell.is_tuned and cell.runs:
-        found.append(("untuned", "untuned"))
-    return found
-
-
-def rulers(facts: Facts) -> list[dict[str, Any]]:
-    """Draw the scale of each metric that has effects."""
-    return [
-        {"title": metric.title, "unit": unit_of_change(metric.is_ratio), "svg": safe(svg)}
-        for metric in EFFECT_METRICS
-        if facts.measured(metric.column)
-        for svg in [strips.ruler(scale_of(facts, metric.column))]
-    ]
-
-
-def unit_of_change(is_ratio: bool) -> str:  # noqa: FBT001 - the one thing it depends on
-    """Name what a strip's axis counts."""
-    return "change in per cent" if is_ratio else "difference in nats per masked token"
-
-
-def scale_of(facts: Facts, column: str) -> strips.Scale:
-    """Find the scale that all strips of a metric share."""
-    metric = next(m for m in EFFECT_METRICS if m.column == column)
-    every = [e for found in facts.effects.values() for e in found if e.metric == metric]
-    return strips.Scale.of(metric, every)
-
-
-def effect_rows(facts: Facts) -> list[dict[str, Any]]:
-    """Make a group an axis, a row a level, a cell a metric."""
-    metrics = [m for m in EFFECT_METRICS if facts.measured(m.column)]
-    scales = {m.column: scale_of(facts, m.column) for m in metrics}
-    groups = []
-    for axis in facts.axes:
-        found = {(e.level, e.metric.column): e for e in facts.effects[axis.name]}
-        rows = [
-            {
-                "level": level,
-                "cells": [effect_cell(found[level, m.column], scales[m.column]) for m in metrics],
-            }
-            for level in axis.levels
-            if level != axis.reference
-        ]
-        groups.append({"axis": axis, "rows": rows})
-    return groups
-
-
-def effect_cell(effect: Effect, scale: strips.Scale) -> dict[str, Any]:
-    """Draw and write one level's effect on one metric."""
-    lost = [f"{effect.unfinished} unfinished"] if effect.unfinished else []
-    lost += [f"{effect.unlike} on unlike data"] if effect.unlike else []
-    if effect.spread is None:
-        return {"svg": "", "median": "", "spread": ", ".join(lost) or "no matching cells"}
-    spread = effect.spread
-    median = wording.change(effect, spread.median)
-    told = wording.spread_of_changes(effect, spread)
-    drawn = strips.strip(effect, spread, scale, f"median {median}, {told}")
-    extent = [wording.change(effect, v, unit=False) for v in (spread.low, spread.q1)]
-    extent += [wording.change(effect, v, unit=False) for v in (spread.q3, spread.high)]
-    text = f"[{extent[1]}, {extent[2]}] of {extent[0]} … {extent[3]} · n {spread.n}"
-    return {
-        "svg": safe(drawn),
-        "median": median,
-        "spread": ", ".join(["one context" if spread.n == 1 else text, *lost]),
-    }
-
-
-def safe(svg: str) -> Markup:
-    """Mark a drawing as HTML: it holds numbers and our own words only."""
-    from markupsafe import Markup
-
-    return Markup(svg)  # noqa: S704 - no text from results is in it
-
-
-def unfinished(facts: Facts) -> list[dict[str, Any]]:
-    """Group trials that did not run to the end by status and reason."""
-    groups: dict[tuple[str, str], dict[str, Any]] = {}
-    from bertopt_bench.stats.estimates import words
-
-    for row in facts.rows:
-        status = words(row["status"])
-        if status == "ok":
-            continue
-        reason = words(row.get("reason")) or "no reason recorded"
-        group = groups.setdefault(
-            (status, reason), {"status": status, "reason": reason, "trials": 0, "cells": {}}
-        )
-        group["trials"] += 1
-        label = words(row.get("label")) or row["cell_id"]
-        group["cells"].setdefault(label, []).append(words(row.get("seed")))
-    return sorted(groups.values(), key=lambda g: (g["status"], -g["trials"], g["reason"]))

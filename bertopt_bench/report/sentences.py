@@ -6,12 +6,12 @@ import tomllib
 from typing import TYPE_CHECKING, Any
 
 from bertopt_bench.report import wording
-from bertopt_bench.stats.estimates import LOSS, MEMORY, THROUGHPUT
+from bertopt_bench.stats.estimates import CHOICE_AXES, LOSS, MEMORY, THROUGHPUT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from bertopt_bench.stats.estimates import Cell, Metric
+    from bertopt_bench.stats.estimates import Axis, Cell, Metric
     from bertopt_bench.stats.facts import Facts
 
 
@@ -22,26 +22,33 @@ def summary(facts: Facts) -> list[str]:
 
 def what_was_run(facts: Facts) -> str:
     """Count cells, trials and what became of them."""
-    product = " × ".join(  # noqa: RUF001 - a multiplication sign
-        wording.plural(len(axis.levels), axis.name, f"{axis.name} levels") for axis in facts.axes
-    )
-    fates = [
-        f"{count:,} {wording.STATUS_WORDS.get(status, status)}"
-        for status, count in facts.statuses.items()
-    ]
-    subject = " on ".join(
-        part
-        for part in (
-            f"BERT {wording.listed(facts.levels('model'))}" if facts.levels("model") else "",
-            wording.listed(facts.levels("corpus")),
-        )
-        if part
-    )
+    product = " × ".join(level_count(axis) for axis in facts.axes)  # noqa: RUF001 - times
+    models, corpora = facts.levels("model"), facts.levels("corpus")
+    subject = f"BERT {wording.listed(models)}" if models else "the workload"
+    subject += f" on {wording.listed(corpora)}" if corpora else ""
     return (
         f"{wording.plural(len(facts.cells), 'cell')}{f' ({product})' if product else ''} of "
-        f"{subject or 'the workload'} were planned as {wording.plural(len(facts.rows), 'trial')} "
-        f"over {wording.plural(len(facts.seeds), 'seed')}: {wording.listed(fates)}."
+        f"{subject} were planned as {wording.plural(len(facts.rows), 'trial')} over "
+        f"{wording.plural(len(facts.seeds), 'seed')}: {fates(facts)}."
     )
+
+
+def fates(facts: Facts) -> str:
+    """Count the ends that trials came to."""
+    return wording.listed(
+        [
+            f"{count:,} {wording.STATUS_WORDS.get(status, status)}"
+            for status, count in facts.statuses.items()
+        ]
+    )
+
+
+def level_count(axis: Axis) -> str:
+    """Count an axis' levels: `3 optimizers`, `2 levels of seq_len`."""
+    count = len(axis.levels)
+    if axis.name in CHOICE_AXES and axis.name != "parallelism":
+        return wording.plural(count, axis.name)
+    return f"{count} levels of {axis.name}"
 
 
 def how_it_trained(facts: Facts) -> str:
@@ -168,20 +175,18 @@ def plan_paragraph(facts: Facts, session: Mapping[str, Any], tables: Mapping[str
 def timing_paragraph(facts: Facts, timing: Mapping[str, Any]) -> str:
     """Say what was timed and what was kept out of the timed loop."""
     steps = wording.listed(facts.levels("steps"))
-    burn_in = timing.get("burn_in_steps", 3)
-    limit = timing.get("timeout_seconds", 3600.0)
     repeats = (
         f" Replicates after the first trained {timing['steps']} steps."
-        if (timing.get("steps") and facts.replicates > 1)
+        if timing.get("steps") and facts.replicates > 1
         else ""
     )
     return (
-        f"A trial ran {burn_in} untimed burn-in steps, was restored to its initial state, and then "
-        f"trained {steps or 'all planned'} steps, all of them timed, with no evaluation, file or "
-        f"print between them; held-out evaluations, phases and memory were measured outside the "
-        f"timed loop. A trial was stopped after {wording.significant(float(limit), 4)} s.{repeats} "
-        f"Seeds fix initial weights, data order and masks, so that cells of one workload saw the "
-        f"same batches."
+        f"A trial ran {timing.get('burn_in_steps', 3)} untimed burn-in steps, was restored to its "
+        f"initial state, and then trained {steps or 'all planned'} steps, all of them timed; "
+        f"evaluations on held-out text stood outside the timing, and phases and memory were "
+        f"measured in passes of their own. A trial was stopped after "
+        f"{timing.get('timeout_seconds', 3600):g} s.{repeats} Seeds fix initial weights, data "
+        f"order and masks, so that cells of one workload saw the same batches."
     )
 
 
@@ -201,5 +206,5 @@ def analysis_paragraph(facts: Facts) -> str:
         "median a context; strips show every context, the middle half and the median. Trials that "
         "did not finish enter no difference and are counted instead. Cells are ranked by median "
         "held-out loss only with two seeds or more, all finished, and within one held-out text and "
-        f"step budget. This page draws no verdicts and tests nothing.{sessions}"
+        f"step budget. This page draws no verdict.{sessions}"
     )

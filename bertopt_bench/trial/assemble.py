@@ -122,7 +122,7 @@ def _optimizer(
     regularizers: Regularizers,
 ) -> torch.optim.Optimizer:
     choice = cell["optimizer"]
-    entry = catalogue.find("optimizer", choice["name"])
+    entry = catalogue.describe("optimizer", choice["name"])
     outside = ":" in choice["name"]  # what its decay argument means is not known here
     accepts = entry.accepts - set(DECAYS) if outside else entry.accepts
     options = {key: value for key, value in choice.items() if key != "name"}

@@ -50,9 +50,7 @@ class Batches:
         self.micro_size = batch_size // micro_batches
         self.masked_slots = batch_size * arrays["masked_position"].shape[2]
         self.real_tokens: list[int] = arrays["lengths"].sum(axis=1).tolist()
-        self.masked_tokens: list[int] = (
-            (arrays["masked_label"] >= 0).sum(axis=(1, 2)).tolist()
-        )
+        self.masked_tokens: list[int] = (arrays["masked_label"] >= 0).sum(axis=(1, 2)).tolist()
         padded = bool((arrays["lengths"] < seq_len).any())
         rows = (np.arange(batch_size) % self.micro_size)[None, :, None] * seq_len
         flat_index = arrays["masked_position"].astype(np.int64) + rows

@@ -120,7 +120,7 @@ class Trial:
 
     def backward(self, loss: torch.Tensor) -> None:
         """Add the gradients of a micro-batch."""
-        (loss if self.scaler is None else self.scaler.scale(loss)).backward()
+        torch.autograd.backward(loss if self.scaler is None else self.scaler.scale(loss))
 
     def update(self) -> None:
         """Update the weights once."""
@@ -216,8 +216,9 @@ class Trial:
     def exact_zero_share(self) -> float:
         """Give the share of weights (vectors left out) that are exactly 0."""
         weights = [p for g in self.groups if g["role"] != "vector" for p in g["params"]]
-        zeros = sum(int((weight == 0).sum()) for weight in weights)
-        return zeros / sum(weight.numel() for weight in weights)
+        zeros: int = sum(int((weight == 0).sum()) for weight in weights)
+        count: int = sum(weight.numel() for weight in weights)
+        return zeros / count
 
     def resident_tensors(self) -> list[torch.Tensor]:
         """Give what stays in memory between steps: weights, optimizer state."""

@@ -155,16 +155,18 @@ class _Seen:
     def report(self, checkpoint: loop.Checkpoint) -> None:
         evaluation = checkpoint.evaluation
         durations = self.timer.durations_seconds()
-        self.send({
-            "kind": "evaluation",
-            "step": checkpoint.step,
-            "losses": checkpoint.losses,
-            "loss": evaluation.loss,
-            "masked_accuracy": evaluation.masked_accuracy,
-            "train_seconds": sum(durations),
-            "evaluation_seconds": checkpoint.evaluation_seconds,
-            "elapsed_seconds": perf_counter() - self.began,
-        })
+        self.send(
+            {
+                "kind": "evaluation",
+                "step": checkpoint.step,
+                "losses": checkpoint.losses,
+                "loss": evaluation.loss,
+                "masked_accuracy": evaluation.masked_accuracy,
+                "train_seconds": sum(durations),
+                "evaluation_seconds": checkpoint.evaluation_seconds,
+                "elapsed_seconds": perf_counter() - self.began,
+            }
+        )
 
 
 def _graphs_compiled() -> int:

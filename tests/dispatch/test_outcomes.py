@@ -25,7 +25,11 @@ SEEN = {
     ("outcome", "status", "words"),
     [
         (Outcome(timed_out=True, exit_code=-9), "timed_out", "timing.timeout_seconds = 5"),
-        (Outcome(exit_code=-11, stderr_tail="boom"), "failed", "killed by SIGSEGV; it printed: boom"),
+        (
+            Outcome(exit_code=-11, stderr_tail="boom"),
+            "failed",
+            "killed by SIGSEGV; it printed: boom",
+        ),
         (Outcome(exit_code=-9, killed_for_memory=True), "out_of_memory", "want of memory"),
         (Outcome(exit_code=-9), "failed", "killed by SIGKILL"),
         (Outcome(exit_code=3), "failed", "exited with 3"),
@@ -54,7 +58,9 @@ def test_a_killed_child_keeps_its_curve() -> None:
     assert fields["status"] == "failed"
 
 
-@pytest.mark.parametrize(("loss", "perplexity"), [(math.nan, math.nan), (math.inf, math.inf), (1e4, math.inf)])
+@pytest.mark.parametrize(
+    ("loss", "perplexity"), [(math.nan, math.nan), (math.inf, math.inf), (1e4, math.inf)]
+)
 def test_perplexity_of_a_lost_run_is_not_finite(loss: float, perplexity: float) -> None:
     """Oracle: exp, with overflow as infinity."""
     got = evaluation_fields({**SEEN, "loss": loss})["perplexity"]

@@ -45,9 +45,7 @@ class Script:
 def run(losses: list[float], evaluate_at: list[int]) -> tuple[Script, list[Checkpoint], int | None]:
     script, seen = Script(losses), list[Checkpoint]()
     counter = array("q", [0])
-    diverged = train(
-        script, script, evaluate_at=evaluate_at, counter=counter, report=seen.append
-    )
+    diverged = train(script, script, evaluate_at=evaluate_at, counter=counter, report=seen.append)
     return script, seen, diverged
 
 
@@ -65,7 +63,12 @@ def test_each_checkpoint_carries_the_losses_since_the_one_before() -> None:
     """Oracle: the scripted losses, cut at the evaluation steps."""
     _, seen, _ = run([4.0, 3.0, 2.0, 1.0, 0.5], [0, 2, 4, 5])
 
-    assert [(c.step, c.losses) for c in seen] == [(0, []), (2, [4.0, 3.0]), (4, [2.0, 1.0]), (5, [0.5])]
+    assert [(c.step, c.losses) for c in seen] == [
+        (0, []),
+        (2, [4.0, 3.0]),
+        (4, [2.0, 1.0]),
+        (5, [0.5]),
+    ]
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, 8.1])

@@ -99,7 +99,7 @@ const Charts = (() => {
       const left = column * (w + gapX), high = 1 - row * (h + gapY);
       wanted["xaxis" + n] = { ...wanted.axisLike, domain: [left, left + w], anchor: "y" + n, rangemode: "tozero", showgrid: false, nticks: 5, ...(i ? { matches: "x" } : {}),
         title: row === down - 1 || i + across >= panels.length ? { text: x === "step" ? "step" : "seconds of training", font: { size: 12, color: css("--soft") } } : {} };
-      wanted["yaxis" + n] = { ...wanted.axisLike, domain: [high - h, high], anchor: "x" + n, range: view?.range, nticks: 5, ...(i ? { matches: "y" } : {}),
+      wanted["yaxis" + n] = { ...wanted.axisLike, domain: [high - h, high], anchor: "x" + n, range: view?.range, nticks: 7, ...(i ? { matches: "y" } : {}),
         title: column ? {} : { text: "nats per masked token", font: { size: 12, color: css("--soft") } }, showticklabels: !column };
       if (panel.title) wanted.annotations.push({ text: short(panel.title, 40), x: left, y: high, xref: "paper", yref: "paper", xanchor: "left", yanchor: "bottom", showarrow: false, font: { size: 12.5, color: css("--ink") } });
       const at = { xaxis: "x" + n, yaxis: "y" + n };
@@ -143,7 +143,7 @@ const Charts = (() => {
     return [1, unit];
   }
   const whisker = (members, key, factor, colour) => ({ type: "data", symmetric: false, thickness: 1.2, width: 3, color: colour,
-    array: members.map((c) => (c.values[key][3] - c.values[key][2]) / factor), arrayminus: members.map((c) => (c.values[key][2] - c.values[key][1]) / factor) });
+    array: members.map((c) => (c.values[key][3] - c.values[key][2]) / factor || null), arrayminus: members.map((c) => (c.values[key][2] - c.values[key][1]) / factor || null) });
   const symbols = (members, key, shape) => members.map((c) => (c.values[key][0] === 1 ? `${shape}-open` : shape));
   const told = (c, key, factor, unit) => { const [n, low, median, high] = c.values[key], f = (v) => (v / factor).toLocaleString("en", { maximumSignificantDigits: 4 });
     return `${f(median)} ${unit} (${n === 1 ? "one run" : `${f(low)} to ${f(high)}, n = ${n}`})`; };

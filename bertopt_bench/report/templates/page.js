@@ -10,7 +10,10 @@
   document.documentElement.classList.add("live");
 
   // --- the data, as the figures read them ---
-  data.cells.forEach((cell, index) => { cell.index = index; });
+  data.cells.forEach((cell, index) => {
+    cell.index = index;
+    for (const key of Object.keys(cell.values)) if (cell.values[key].length === 1) cell.values[key] = [1, ...Array(3).fill(cell.values[key][0])];
+  });
   const slots = data.axes.map((axis) => axis.levels.map((_, i) => i));
   data.slots = (axis) => slots[axis];
   const column = (table, name) => { const i = data.tables[table].columns.indexOf(name); return i < 0 ? [] : data.tables[table].data[i]; };

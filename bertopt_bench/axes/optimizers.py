@@ -1,0 +1,441 @@
+"""Optimizers: ``(groups, *, lr, ...) -> torch.optim.Optimizer``.
+
+``groups`` are torch's parameter groups with a ``role`` each: matrix (encoder weights), embedding,
+head or vector (norms and biases). Decay is the regularizer axis', so every entry's own is 0;
+``weight_decay`` is decoupled, ``l2`` is coupled (added to the gradient), and an entry has those
+that its class does itself. Vectors are never decayed. ``foreach`` and ``fused`` belong to the
+``kernel.optimizer_step`` axis; None leaves the choice to torch.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal
+
+from bertopt_bench.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch.optim import Optimizer
+
+    Groups = Sequence[dict[str, Any]]
+
+PACKAGES = {"lion": "pytorch_optimizer", "lamb": "pytorch_optimizer"}
+"""Entries that need a package beyond torch; it comes with the extra ``optimizers``."""
+
+
+def sgd(
+    groups: Groups,
+    *,
+    lr: float = 0.5,
+    l2: float = 0.0,
+    foreach: bool | None = None,
+    fused: bool | None = None,
+) -> Optimizer:
+    """Step along the gradient, without momentum.
+
+    Source: Robbins and Monro, 1951; torch.optim.SGD.
+    Default: lr 0.5, some hundred times Adam's (Zhao et al., arXiv 2407.07972, find SGD's best
+        rates there).
+    Search: lr log 1e-2..1e1.
+    """
+    from torch.optim import SGD
+
+    return SGD(_decayed(groups, l2), lr=lr, foreach=foreach, fused=fused)
+
+
+def momentum(
+    groups: Groups,
+    *,
+    lr: float = 0.1,
+    momentum: float = 0.9,
+    l2: float = 0.0,
+    foreach: bool | None = None,
+    fused: bool | None = None,
+) -> Optimizer:
+    """Step along a decaying sum of gradients (heavy ball).
+
+    Source: Polyak, 1964; torch.optim.SGD.
+    Default: lr 0.1, momentum 0.9 (torch's recipe for SGD; a tenth of sgd's reach times 1 / (1 -
+        momentum)).
+    Search: lr log 1e-3..1e0; momentum linear 0.8..0.99.
+    """
+    from torch.optim import SGD
+
+    return SGD(_decayed(groups, l2), lr=lr, momentum=momentum, foreach=foreach, fused=fused)
+
+
+def nesterov(
+    groups: Groups,
+    *,
+    lr: float = 0.1,
+    momentum: float = 0.9,
+    l2: float = 0.0,
+    foreach: bool | None = None,
+    fused: bool | None = None,
+) -> Optimizer:
+    """Step along momentum that looks one step ahead.
+
+    Source: Nesterov, 1983, as in Sutskever et al., ICML 2013; torch.optim.SGD.
+    Default: as momentum.
+    Search: lr log 1e-3..1e0; momentum linear 0.8..0.99.
+    """
+    from torch.optim import SGD
+
+    options: dict[str, Any] = {"foreach": foreach, "fused": fused}
+    return SGD(_decayed(groups, l2), lr=lr, momentum=momentum, nesterov=True, **options)
+
+
+def adam(
+    groups: Groups,
+    *,
+    lr: float = 2e-3,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-6,
+    l2: float = 0.0,
+    foreach: bool | None = None,
+    fused: bool | None = None,
+) -> Optimizer:
+    """Scale each weight's step by its gradient's second moment; decay is coupled.
+
+    Source: Kingma and Ba, arXiv 1412.6980; torch.optim.Adam.
+    Default: as adamw.
+    Search: lr log 1e-4..1e-2.
+    """
+    from torch.optim import Adam
+
+    options: dict[str, Any] = {"foreach": foreach, "fused": fused}
+    return Adam(_decayed(groups, l2), lr=lr, betas=betas, eps=eps, **options)
+
+
+def adamw(
+    groups: Groups,
+    *,
+    lr: float = 2e-3,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-6,
+    weight_decay: float = 0.0,
+    foreach: bool | None = None,
+    fused: bool | None = None,
+) -> Optimizer:
+    """Scale as Adam does, with decoupled decay: the baseline.
+
+    Source: Loshchilov and Hutter, arXiv 1711.05101; torch.optim.AdamW.
+    Default: lr 2e-3, twice what BERT budgets of a day use (Geiping and Goldstein, arXiv
+        2212.14034: 1e-3), since tiny models bear more; betas and eps of Devlin et al., arXiv
+        1810.04805.
+    Search: lr log 1e-4..1e-2.
+    """
+    from torch.optim import AdamW
+
+    return AdamW(
+        _decayed(groups, weight_decay),
+        lr=lr,
+        betas=betas,
+        eps=eps,
+        weight_decay=weight_decay,
+        foreach=foreach,
+        fused=fused,
+    )
+
+
+def adagrad(
+    groups: Groups,
+    *,
+    lr: float = 2e-2,
+    eps: float = 1e-10,
+    initial_accumulator_value: float = 0.0,
+    l2: float = 0.0,
+    foreach: bool | None = None,
+    fused: bool | None = None,
+) -> Optimizer:
+    """Divide each weight's step by the root of its summed squared gradients.
+
+    Source: Duchi et al., JMLR 2011; torch.optim.Adagrad.
+    Default: lr 2e-2, torch's 1e-2 doubled for runs of some hundred steps.
+    Search: lr log 1e-3..1e-1.
+    """
+    from torch.optim import Adagrad
+
+    return Adagrad(
+        _decayed(groups, l2),
+        lr=lr,
+        eps=eps,
+        initial_accumulator_value=initial_accumulator_value,
+        foreach=foreach,
+        fused=fused,
+    )
+
+
+def rmsprop(
+    groups: Groups,
+    *,
+    lr: float = 1e-3,
+    alpha: float = 0.99,
+    eps: float = 1e-6,
+    momentum: float = 0.0,
+    centered: bool = False,
+    l2: float = 0.0,
+    foreach: bool | None = None,
+) -> Optimizer:
+    """Divide the gradient by a running root mean square of itself, without bias correction.
+
+    Source: Tieleman and Hinton, 2012; torch.optim.RMSprop.
+    Default: lr 1e-3, half of adamw's: the first step is ten times lr.
+    Search: lr log 5e-5..5e-3.
+    """
+    from torch.optim import RMSprop
+
+    return RMSprop(
+        _decayed(groups, l2),
+        lr=lr,
+        alpha=alpha,
+        eps=eps,
+        momentum=momentum,
+        centered=centered,
+        foreach=foreach,
+    )
+
+
+def nadam(
+    groups: Groups,
+    *,
+    lr: float = 2e-3,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-6,
+    momentum_decay: float = 4e-3,
+    weight_decay: float = 0.0,
+    l2: float = 0.0,
+    foreach: bool | None = None,
+) -> Optimizer:
+    """Give Adam Nesterov's look ahead.
+
+    Source: Dozat, 2016; torch.optim.NAdam (with weight_decay: the NAdamW of AlgoPerf).
+    Default: as adamw.
+    Search: lr log 1e-4..1e-2.
+    """
+    from torch.optim import NAdam
+
+    return NAdam(
+        _decayed(groups, _one_decay("nadam", weight_decay, l2)),
+        lr=lr,
+        betas=betas,
+        eps=eps,
+        momentum_decay=momentum_decay,
+        decoupled_weight_decay=weight_decay > 0,
+        foreach=foreach,
+    )
+
+
+def radam(
+    groups: Groups,
+    *,
+    lr: float = 2e-3,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-6,
+    weight_decay: float = 0.0,
+    l2: float = 0.0,
+    foreach: bool | None = None,
+) -> Optimizer:
+    """Rectify Adam's early steps, where the second moment is known from few gradients.
+
+    Source: Liu et al., arXiv 1908.03265; torch.optim.RAdam.
+    Default: as adamw; the first five steps are plain momentum, small at this rate.
+    Search: lr log 1e-4..1e-2.
+    """
+    from torch.optim import RAdam
+
+    return RAdam(
+        _decayed(groups, _one_decay("radam", weight_decay, l2)),
+        lr=lr,
+        betas=betas,
+        eps=eps,
+        decoupled_weight_decay=weight_decay > 0,
+        foreach=foreach,
+    )
+
+
+def adafactor(
+    groups: Groups,
+    *,
+    lr: float = 0.05,
+    beta2_decay: float = -0.8,
+    smallest_scale: float = 1e-3,
+    clip: float = 1.0,
+    weight_decay: float = 0.0,
+    foreach: bool | None = None,
+) -> Optimizer:
+    """Keep second moments as row and column factors; lr is relative to each weight's own size.
+
+    The step has size ``min(lr, 1 / sqrt(t)) * max(smallest_scale, rms(weight))``. torch's class
+    reads norms back to the host in each step.
+
+    Source: Shazeer and Stern, arXiv 1804.04235; torch.optim.Adafactor (no first moment).
+    Default: lr 0.05: times the 0.02 that BERT's weights start with, half of adamw's step.
+    Search: lr log 1e-2..1e0.
+    """
+    from torch.optim import Adafactor
+
+    return Adafactor(
+        _decayed(groups, weight_decay),
+        lr=lr,
+        beta2_decay=beta2_decay,
+        eps=(None, smallest_scale),
+        d=clip,
+        weight_decay=weight_decay,
+        foreach=foreach,
+    )
+
+
+def lion(
+    groups: Groups,
+    *,
+    lr: float = 5e-4,
+    betas: tuple[float, float] = (0.9, 0.99),
+    weight_decay: float = 0.0,
+    foreach: bool | None = None,
+) -> Optimizer:
+    """Step by the sign of an interpolated momentum: every weight moves by lr.
+
+    Source: Chen et al., arXiv 2302.06675; pytorch_optimizer.Lion.
+    Default: lr 5e-4, a quarter of adamw's (the paper: 3 to 10 times smaller).
+    Search: lr log 3e-5..3e-3.
+    """
+    from pytorch_optimizer import Lion
+
+    optimizer: Optimizer = Lion(
+        _decayed(groups, weight_decay),
+        lr=lr,
+        betas=betas,
+        weight_decay=weight_decay,
+        foreach=foreach,
+    )
+    return optimizer
+
+
+def lamb(
+    groups: Groups,
+    *,
+    lr: float = 1e-2,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-6,
+    pre_norm: bool = False,
+    weight_decay: float = 0.0,
+    foreach: bool | None = None,
+) -> Optimizer:
+    """Give each tensor an Adam step as long as lr times its own norm; vectors take Adam's.
+
+    Version 3 of the paper: no bias correction. Norms and biases get no trust ratio, as in the
+    authors' BERT; ``pre_norm`` first divides gradients by their global norm where it is above 1.
+
+    Source: You et al., arXiv 1904.00962; pytorch_optimizer.Lamb.
+    Default: lr 1e-2 (the paper's BERT: 1e-3 to 1e-2 by batch size).
+    Search: lr log 1e-3..1e-1.
+    """
+    from pytorch_optimizer import Lamb
+
+    rows = _decayed(groups, weight_decay)
+    optimizer: Optimizer = Lamb(
+        [{**row, "adam": row["role"] == "vector"} for row in rows],
+        lr=lr,
+        betas=betas,
+        eps=eps,
+        pre_norm=pre_norm,
+        weight_decay=weight_decay,
+        foreach=foreach,
+    )
+    return optimizer
+
+
+def muon(
+    groups: Groups,
+    *,
+    lr: float = 2e-3,
+    momentum: float = 0.95,
+    nesterov: bool = True,
+    ns_steps: int = 5,
+    adjust_lr: Literal["original", "match_rms_adamw"] = "match_rms_adamw",
+    adamw_lr: float | None = None,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-6,
+    weight_decay: float = 0.0,
+) -> Optimizer:
+    """Orthogonalise the encoder matrices' momentum; AdamW takes all other weights.
+
+    ``adamw_lr`` is lr where it is not given, which ``match_rms_adamw`` makes fitting. The
+    orthogonalisation runs in bfloat16 at every precision.
+
+    Source: Jordan et al., 2024, kellerjordan.github.io/posts/muon; Liu et al., arXiv 2502.16982;
+        torch.optim.Muon and torch.optim.AdamW.
+    Default: lr as adamw's, which 2502.16982 scales Muon for.
+    Search: lr log 1e-4..1e-2; momentum linear 0.9..0.98.
+    """
+    from torch.optim import AdamW, Muon
+
+    rows = _decayed(groups, weight_decay)
+    matrices = [row for row in rows if row["role"] == "matrix"]
+    others = [row for row in rows if row["role"] != "matrix"]
+    own_lr = lr if adamw_lr is None else adamw_lr
+    parts: list[Optimizer] = []
+    if matrices:
+        kind: dict[str, Any] = {"nesterov": nesterov, "ns_steps": ns_steps}
+        part = Muon(matrices, lr=lr, momentum=momentum, adjust_lr_fn=adjust_lr, **kind)
+        parts.append(part)
+    if others:
+        parts.append(AdamW(others, lr=own_lr, betas=betas, eps=eps))
+    joined: Optimizer = _joined_class()(parts)
+    return joined
+
+
+def _decayed(groups: Groups, decay: float) -> list[dict[str, Any]]:
+    """Copy the groups with torch's decay argument set, to 0 for vectors."""
+    return [{**g, "weight_decay": 0.0 if g["role"] == "vector" else decay} for g in groups]
+
+
+def _one_decay(name: str, weight_decay: float, l2: float) -> float:
+    """Give the one decay of a class that has a single argument for both kinds.
+
+    Raises:
+        UserError: both kinds are asked for.
+    """
+    if weight_decay and l2:
+        raise UserError(
+            f"optimizer '{name}' decays either way, not both: weight_decay is {weight_decay} and "
+            f"l2 is {l2}. Keep one of them."
+        )
+    return weight_decay or l2
+
+
+@cache
+def _joined_class() -> type[Any]:
+    """Make the class of several optimizers as one; here, since it inherits from torch's."""
+    import torch
+
+    class Joined(torch.optim.Optimizer):
+        """Optimizers over disjoint weights, stepped one after the other.
+
+        Groups and state are the parts' own objects, so that a schedule, a scaler and a checkpoint
+        that know only this optimizer reach all of them.
+        """
+
+        def __init__(self, parts: list[Optimizer]) -> None:
+            super().__init__([group for part in parts for group in part.param_groups], {})
+            self.parts = parts
+            for part in parts:
+                part.state = self.state
+
+        def step(self, closure: Any = None) -> Any:  # type: ignore[override]
+            loss = None if closure is None else torch.enable_grad()(closure)()
+            for part in self.parts:
+                part.step()
+            return loss
+
+        def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+            super().load_state_dict(state_dict)
+            groups = iter(self.param_groups)  # loading made new ones
+            for part in self.parts:
+                part.param_groups = [next(groups) for _ in part.param_groups]
+                part.state = self.state
+
+    return Joined

@@ -1,0 +1,192 @@
+"""Read the axes without importing torch: names, options, help, sources and skip rules.
+
+One public function of an axis' module is one entry; its signature and docstring say everything.
+An entry of the user's own is written ``module:Name`` and looked at in a child process.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bertopt_bench.catalogue import outside
+from bertopt_bench.catalogue.entry import (
+    HIDDEN,
+    POSITIONAL,
+    Entry,
+    Option,
+    read_docstring,
+    read_entry,
+)
+from bertopt_bench.catalogue.values import canonical
+from bertopt_bench.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from types import ModuleType
+
+__all__ = [
+    "AXES",
+    "HIDDEN",
+    "POSITIONAL",
+    "Entry",
+    "Option",
+    "SkipRule",
+    "canonical",
+    "describe",
+    "entries",
+    "find",
+    "resolve",
+    "skip_rules",
+    "validate",
+]
+
+_KERNELS = Path(__file__).parent.parent / "axes" / "kernels"
+_MODULES = {
+    "optimizer": "axes.optimizers",
+    "schedule": "axes.schedules",
+    "regularizer": "axes.regularizers",
+    "precision": "axes.precisions",
+    "device": "axes.devices",
+    **{
+        f"kernel.{file.stem}": f"axes.kernels.{file.stem}"
+        for file in sorted(_KERNELS.glob("[!_]*.py"))
+    },
+    "corpus": "workload.corpora",
+}
+AXES = tuple(_MODULES)
+"""Names of the axes; a ``kernel`` axis for each module in ``axes/kernels``."""
+
+
+@dataclass(frozen=True, slots=True)
+class SkipRule:
+    """Why a cell cannot run here: ``check(cell, capabilities)`` gives the reason or None."""
+
+    name: str
+    help: str
+    allowable: bool
+    check: Callable[[Mapping[str, Any], Mapping[str, Any]], str | None]
+
+
+def entries(axis: str) -> dict[str, Entry]:
+    """Give an axis' entries by name: ours in the order of their source, then installed ones.
+
+    Of installed ones only name and target are known here; ``find`` looks further.
+    """
+    own = _own_entries(axis)
+    installed = {
+        name: Entry(axis, name, target, help=f"Installed entry point {target}.")
+        for name, target in outside.entry_points(axis).items()
+        if name not in own
+    }
+    return {**own, **installed}
+
+
+def find(axis: str, name: str) -> Entry:
+    """Give one entry; one from outside is described by a child process.
+
+    Raises:
+        UserError: no such axis or entry, or a user's module that cannot be imported.
+    """
+    own = _own_entries(axis)
+    if name in own:
+        return own[name]
+    return replace(outside.describe_apart(axis, _outside_target(axis, name)), name=name)
+
+
+def describe(axis: str, name: str) -> Entry:
+    """Do what ``find`` does within this process: for where the entry is imported anyway."""
+    own = _own_entries(axis)
+    if name in own:
+        return own[name]
+    return replace(outside.describe_here(axis, _outside_target(axis, name))[0], name=name)
+
+
+def resolve(axis: str, name: str) -> Callable[..., Any]:
+    """Import what an entry's name stands for.
+
+    Raises:
+        UserError: no such entry.
+    """
+    own = _own_entries(axis)
+    target = own[name].target if name in own else _outside_target(axis, name)
+    value: Callable[..., Any] = outside.import_target(axis, target)[1]
+    return value
+
+
+def validate(cell: Mapping[str, Any]) -> None:
+    """Call those of our entries in a cell that need no torch, so that bad values are refused early.
+
+    Raises:
+        UserError: a schedule, regularizer, precision or kernel refuses its options' values.
+    """
+    chosen = [("regularizer", choice) for choice in cell["regularizer"]]
+    chosen += [(f"kernel.{name}", choice) for name, choice in cell["kernel"].items()]
+    chosen += [("precision", cell["precision"]), ("schedule", cell["schedule"])]
+    for axis, choice in chosen:
+        if choice["name"] not in _own_entries(axis):
+            continue
+        options = {
+            key: tuple(value) if isinstance(value, list) else value
+            for key, value in choice.items()
+            if key != "name"
+        }
+        positional = (cell["workload"]["steps"],) if axis == "schedule" else ()
+        resolve(axis, choice["name"])(*positional, **options)
+
+
+def skip_rules() -> dict[str, SkipRule]:
+    """Give the rules by name: every public function of ``axes/skips.py``."""
+    rules = {}
+    for name, function in _public_functions(_module("axes.skips")).items():
+        text, notes = read_docstring(function)
+        rules[name] = SkipRule(name, text, notes.get("Allow") == "yes", function)
+    return rules
+
+
+def _module(path: str) -> ModuleType:
+    return importlib.import_module(f"bertopt_bench.{path}")
+
+
+@cache
+def _own_entries(axis: str) -> dict[str, Entry]:
+    if axis not in _MODULES:
+        raise UserError(f"no axis '{axis}'. Axes: {', '.join(AXES)}.{nearest(axis, AXES)}")
+    module = _module(_MODULES[axis])
+    return {
+        name: read_entry(axis, name, f"{module.__name__}:{name}", function)
+        for name, function in _public_functions(module).items()
+    }
+
+
+def _public_functions(module: ModuleType) -> dict[str, Callable[..., Any]]:
+    return {
+        name: value
+        for name, value in vars(module).items()
+        if inspect.isfunction(value)
+        and value.__module__ == module.__name__
+        and not name.startswith("_")
+    }
+
+
+def _outside_target(axis: str, name: str) -> str:
+    """Give ``module:Name`` for a name that is none of ours.
+
+    Raises:
+        UserError: it is neither installed nor of that form.
+    """
+    installed = outside.entry_points(axis)
+    if name in installed:
+        return installed[name]
+    module, _, path = name.partition(":")
+    if all(part.isidentifier() for part in (*module.split("."), *path.split("."))):
+        return name
+    names = [*_own_entries(axis), *installed]
+    raise UserError(
+        f"no {axis} '{name}'. Entries: {', '.join(names)}.{nearest(name, names)} "
+        "One of your own is written 'module:Name'."
+    )

@@ -1,0 +1,93 @@
+"""Check the values that a user gives for an entry's options, and fill in the defaults."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from bertopt_bench.catalogue.entry import HIDDEN, KINDS, Entry, Option, is_plain
+from bertopt_bench.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+_EXPECTED = {
+    "float": "a number",
+    "int": "a whole number",
+    "bool": "true or false",
+    "str": "a text",
+    "tuple": "a list of values",
+}
+
+
+def canonical(entry: Entry, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Give the entry's full choice: its name and every option, defaults filled in, as plain JSON.
+
+    Raises:
+        UserError: an unknown option, a wrong type, a value that is no choice, or one missing.
+    """
+    known = {option.name: option for option in entry.options}
+    who = f"{entry.axis} '{entry.name}'"
+    others = {key: value for key, value in options.items() if key not in known}
+    for key, value in others.items():
+        if key in HIDDEN.get(entry.axis, ()):
+            raise UserError(
+                f"{who} is not told '{key}' here: set kernel.optimizer_step to "
+                "'loop', 'foreach' or 'fused'."
+            )
+        if not entry.open:
+            takes = f"It takes: {', '.join(known)}." if known else "It takes no options."
+            raise UserError(f"{who} takes no option '{key}'. {takes}{_nearest_option(key, known)}")
+        _as_kind(f"{who}: option '{key}'", "any", value)
+    choice: dict[str, Any] = {"name": entry.name}
+    for option in known.values():
+        if option.name in options:
+            choice[option.name] = _checked(who, option, options[option.name])
+        elif option.required:
+            raise UserError(f"{who} needs the option '{option.name}' ({option.kind}).")
+        else:
+            choice[option.name] = _default(option)
+    return choice | {key: _plain(value) for key, value in others.items()}
+
+
+def _default(option: Option) -> Any:
+    """Give an option's default as the value that a user would have written (1 as 1.0)."""
+    default = _plain(option.default)
+    return float(default) if option.kind == "float" and type(default) is int else default
+
+
+def _checked(who: str, option: Option, value: Any) -> Any:
+    what = f"{who}: option '{option.name}'"
+    if option.choices is not None:
+        if value in option.choices and isinstance(value, bool) == (option.kind == "bool"):
+            return value
+        allowed = ", ".join(map(repr, option.choices))
+        close = nearest(str(value), map(str, option.choices))
+        raise UserError(f"{what} is {value!r}; it must be one of {allowed}.{close}")
+    if option.kind != "tuple" or not isinstance(value, list | tuple):
+        return _as_kind(what, option.kind, value)
+    kinds = option.items or ("any",) * len(value)
+    if len(value) != len(kinds):
+        raise UserError(f"{what} has {len(value)} values; it must have {len(kinds)}.")
+    return [_as_kind(what, kind, part) for kind, part in zip(kinds, value, strict=True)]
+
+
+def _as_kind(what: str, kind: str, value: Any) -> Any:
+    """Give a value as the kind says: whole numbers are floats too, nothing else is converted."""
+    if kind == "float" and type(value) is int:
+        return float(value)
+    if kind == type(value).__name__ or (kind not in KINDS and is_plain(value)):
+        return _plain(value)
+    expected = _EXPECTED.get(kind, "a number, a text, true or false, or a list of these")
+    raise UserError(f"{what} is {value!r} ({type(value).__name__}); it must be {expected}.")
+
+
+def _plain(value: Any) -> Any:
+    return [_plain(part) for part in value] if isinstance(value, list | tuple) else value
+
+
+def _nearest_option(key: str, known: Iterable[str]) -> str:
+    """Name the nearest option, also where the user wrote an abbreviation out (learning_rate)."""
+    initials = "".join(part[:1] for part in key.split("_"))
+    if initials in known:
+        return f" Did you mean '{initials}'?"
+    return nearest(key, known)

@@ -1,0 +1,80 @@
+"""What ``list`` prints: the axes, the entries of one, all about one. Never imports torch."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+from typing import TYPE_CHECKING
+
+from bertopt_bench import catalogue
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from bertopt_bench.catalogue import Entry, Option
+
+WIDTH = 100
+
+
+def show(axis: str, entry: str) -> None:
+    """Print the listing that the command line asks for.
+
+    Raises:
+        UserError: no such axis or entry; the text names the nearest.
+    """
+    if not axis:
+        text = list_axes()
+    elif not entry:
+        text = list_entries(axis)
+    else:
+        text = describe_entry(catalogue.find(axis, entry))
+    sys.stdout.write(text + "\n")
+
+
+def list_axes() -> str:
+    """List every axis with the names of its entries."""
+    width = max(map(len, catalogue.AXES)) + 2
+    rows = [
+        textwrap.fill(
+            ", ".join(catalogue.entries(axis)),
+            WIDTH,
+            initial_indent=axis.ljust(width),
+            subsequent_indent=" " * width,
+        )
+        for axis in catalogue.AXES
+    ]
+    return "\n".join(rows)
+
+
+def list_entries(axis: str) -> str:
+    """List an axis' entries, each with its help line."""
+    entries = catalogue.entries(axis)
+    width = max(map(len, entries)) + 2
+    return "\n".join(f"{name.ljust(width)}{entry.help}" for name, entry in entries.items())
+
+
+def describe_entry(entry: Entry) -> str:
+    """Tell all about an entry: help, options with kinds and defaults, notes, source."""
+    lines = [f"{entry.axis} {entry.name}", f"  {entry.help}", "", "Options"]
+    lines += _table(entry.options) or ["  none"]
+    for name, text in entry.notes.items():
+        lines += ["", *textwrap.wrap(f"{name}: {text}", WIDTH)]
+    return "\n".join(lines)
+
+
+def _table(options: Iterable[Option]) -> list[str]:
+    rows = [(option.name, _kind(option), _default(option)) for option in options]
+    if not rows:
+        return []
+    widths = [max(len(row[column]) for row in rows) + 2 for column in range(2)]
+    return [f"  {name.ljust(widths[0])}{kind.ljust(widths[1])}{rest}" for name, kind, rest in rows]
+
+
+def _kind(option: Option) -> str:
+    if option.choices:
+        return " | ".join(map(str, option.choices))
+    return f"({', '.join(option.items)})" if option.items else option.kind
+
+
+def _default(option: Option) -> str:
+    return "required" if option.required else f"default {option.default}"
