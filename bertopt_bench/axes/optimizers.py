@@ -9,7 +9,6 @@ that its class does itself. Vectors are never decayed. ``foreach`` and ``fused``
 
 from __future__ import annotations
 
-from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from bertopt_bench.errors import UserError
@@ -129,15 +128,8 @@ def adamw(
     """
     from torch.optim import AdamW
 
-    return AdamW(
-        _decayed(groups, weight_decay),
-        lr=lr,
-        betas=betas,
-        eps=eps,
-        weight_decay=weight_decay,
-        foreach=foreach,
-        fused=fused,
-    )
+    options: dict[str, Any] = {"foreach": foreach, "fused": fused}
+    return AdamW(_decayed(groups, weight_decay), lr=lr, betas=betas, eps=eps, **options)
 
 
 def adagrad(
@@ -277,15 +269,9 @@ def adafactor(
     """
     from torch.optim import Adafactor
 
-    return Adafactor(
-        _decayed(groups, weight_decay),
-        lr=lr,
-        beta2_decay=beta2_decay,
-        eps=(None, smallest_scale),
-        d=clip,
-        weight_decay=weight_decay,
-        foreach=foreach,
-    )
+    rows = _decayed(groups, weight_decay)
+    scales = (None, smallest_scale)
+    return Adafactor(rows, lr=lr, beta2_decay=beta2_decay, eps=scales, d=clip, foreach=foreach)
 
 
 def lion(
@@ -304,13 +290,8 @@ def lion(
     """
     from pytorch_optimizer import Lion
 
-    optimizer: Optimizer = Lion(
-        _decayed(groups, weight_decay),
-        lr=lr,
-        betas=betas,
-        weight_decay=weight_decay,
-        foreach=foreach,
-    )
+    rows = _decayed(groups, weight_decay)
+    optimizer: Optimizer = Lion(rows, lr=lr, betas=betas, foreach=foreach)
     return optimizer
 
 
@@ -342,7 +323,6 @@ def lamb(
         betas=betas,
         eps=eps,
         pre_norm=pre_norm,
-        weight_decay=weight_decay,
         foreach=foreach,
     )
     return optimizer
@@ -373,6 +353,8 @@ def muon(
     """
     from torch.optim import AdamW, Muon
 
+    from bertopt_bench.axes.joined import Joined
+
     rows = _decayed(groups, weight_decay)
     matrices = [row for row in rows if row["role"] == "matrix"]
     others = [row for row in rows if row["role"] != "matrix"]
@@ -384,8 +366,7 @@ def muon(
         parts.append(part)
     if others:
         parts.append(AdamW(others, lr=own_lr, betas=betas, eps=eps))
-    joined: Optimizer = _joined_class()(parts)
-    return joined
+    return Joined(parts)
 
 
 def _decayed(groups: Groups, decay: float) -> list[dict[str, Any]]:
@@ -405,37 +386,3 @@ def _one_decay(name: str, weight_decay: float, l2: float) -> float:
             f"l2 is {l2}. Keep one of them."
         )
     return weight_decay or l2
-
-
-@cache
-def _joined_class() -> type[Any]:
-    """Make the class of several optimizers as one; here, since it inherits from torch's."""
-    import torch
-
-    class Joined(torch.optim.Optimizer):
-        """Optimizers over disjoint weights, stepped one after the other.
-
-        Groups and state are the parts' own objects, so that a schedule, a scaler and a checkpoint
-        that know only this optimizer reach all of them.
-        """
-
-        def __init__(self, parts: list[Optimizer]) -> None:
-            super().__init__([group for part in parts for group in part.param_groups], {})
-            self.parts = parts
-            for part in parts:
-                part.state = self.state
-
-        def step(self, closure: Any = None) -> Any:  # type: ignore[override]
-            loss = None if closure is None else torch.enable_grad()(closure)()
-            for part in self.parts:
-                part.step()
-            return loss
-
-        def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-            super().load_state_dict(state_dict)
-            groups = iter(self.param_groups)  # loading made new ones
-            for part in self.parts:
-                part.param_groups = [next(groups) for _ in part.param_groups]
-                part.state = self.state
-
-    return Joined

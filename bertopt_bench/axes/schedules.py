@@ -20,9 +20,7 @@ if TYPE_CHECKING:
     Shape = Callable[[int, int], float]  # steps since the warm-up, steps that there are
 
 
-def constant(
-    total_steps: int, *, warmup_steps: int = 0, warmup_fraction: float = 0.0
-) -> Schedule:
+def constant(total_steps: int, *, warmup_steps: int = 0, warmup_fraction: float = 0.0) -> Schedule:
     """Keep the learning rate.
 
     Source: torch.optim.lr_scheduler.ConstantLR with factor 1.

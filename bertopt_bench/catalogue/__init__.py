@@ -62,6 +62,12 @@ AXES = tuple(_MODULES)
 """Names of the axes; a ``kernel`` axis for each module in ``axes/kernels``."""
 
 
+_TEXTS = {
+    "path": "Your own text files, a document each: path:FILES, with wildcards.",
+    "hf": "A data set of the Hugging Face hub: hf:NAME (needs the extra hub).",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class SkipRule:
     """Why a cell cannot run here: ``check(cell, capabilities)`` gives the reason or None."""
@@ -95,6 +101,8 @@ def find(axis: str, name: str) -> Entry:
     own = _own_entries(axis)
     if name in own:
         return own[name]
+    if axis == "corpus" and (text := _TEXTS.get(name.partition(":")[0])):
+        return Entry(axis, name, _MODULES[axis], help=text)
     return replace(outside.describe_apart(axis, _outside_target(axis, name)), name=name)
 
 

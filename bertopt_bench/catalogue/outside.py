@@ -1,18 +1,15 @@
 """Entries from outside this package: found by name, described in a child process.
 
 Importing a user's module may import anything (torch, mostly), so this process only ever sees the
-description. ``python -m bertopt_bench.catalogue.outside AXIS TARGET`` prints it as JSON.
+description. ``python -m bertopt_bench.catalogue AXIS TARGET`` prints it as JSON.
 """
 
 from __future__ import annotations
 
 import difflib
-import hashlib
 import importlib
-import inspect
 import json
 import os
-import subprocess
 import sys
 from dataclasses import asdict, replace
 from functools import cache
@@ -110,13 +107,18 @@ def describe_apart(axis: str, target: str) -> Entry:
 
 def _option(fields: Mapping[str, Any]) -> Option:
     """Make an option of JSON, which has no tuples."""
-    return Option(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+    values: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()
+    }
+    return Option(**values)
 
 
 def _ask_child(axis: str, target: str) -> dict[str, Any]:
+    import subprocess
+
     from bertopt_bench.child import module_command
 
-    command = module_command(__name__, axis, target)
+    command = module_command(__package__, axis, target)
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     try:
         answer: dict[str, Any] = json.loads(done.stdout.rpartition("\n")[2])
@@ -143,11 +145,12 @@ def _source_files(module: ModuleType, value: Any) -> dict[str, str]:
     installed = not _INSTALLED.isdisjoint(root.parts)
     files: dict[str, tuple[str, str]] = {}  # module name -> place below root, absolute path
     for name, found in list(sys.modules.items()):
-        file = Path(getattr(found, "__file__", None) or "").resolve()
+        file = Path(getattr(found, "__file__", None) or "")
         first = name.partition(".")[0]
         if (
             file.suffix == ".py"
-            and file.is_relative_to(root)
+            and file.is_absolute()  # torch.ops and its like name files that are not there
+            and (file := file.resolve()).is_relative_to(root)
             and first not in {"__main__", "bertopt_bench"}
             and (first == top.__name__ or not installed)
             and _INSTALLED.isdisjoint(file.relative_to(root).parts)
@@ -160,6 +163,8 @@ def _source_files(module: ModuleType, value: Any) -> dict[str, str]:
 
 
 def _hashes(files: Mapping[str, str]) -> dict[str, str]:
+    import hashlib
+
     return {
         place: hashlib.sha256(Path(file).read_bytes()).hexdigest() if Path(file).exists() else ""
         for place, file in files.items()
@@ -175,7 +180,3 @@ def main() -> None:
     except UserError as error:
         answer = {"error": str(error)}
     sys.stdout.write(f"\n{json.dumps(answer)}")
-
-
-if __name__ == "__main__":
-    main()

@@ -12,7 +12,7 @@ from bertopt_bench.report.environment import environment
 from bertopt_bench.stats.facts import gather
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from markupsafe import Markup
     from pandas import DataFrame
@@ -94,10 +94,9 @@ def write(results: Sequence[ResultSet], path: Path | str, *, title: str | None =
 def context(results: Sequence[ResultSet], facts: Facts, title: str | None) -> dict[str, Any]:
     """Gather all that the template shows but the packed data."""
     sessions = [plain_session(s) for result in results for s in result.sessions]
-    names = list(dict.fromkeys(matrix_name(s) for s in sessions))
     columns = rows.number_columns(facts)
     return {
-        "title": title or wording.listed([name for name in names if name]) or "Results",
+        "title": title_of(results, title),
         "sentences": sentences.summary(facts),
         "facts": facts,
         "counts": counts(facts),
@@ -129,10 +128,11 @@ def plain_session(session: Any) -> dict[str, Any]:
     return dict(dump(mode="json") if dump else session)
 
 
-def matrix_name(session: Mapping[str, Any]) -> str:
-    """Find the matrix' name in a session."""
-    matrix = session.get("matrix")
-    return str(matrix.get("name", "")) if isinstance(matrix, dict) else str(matrix or "")
+def title_of(results: Sequence[ResultSet], title: str | None) -> str:
+    """Take the title asked for, or the names of the matrices."""
+    matrices = [plain_session(s).get("matrix") for result in results for s in result.sessions]
+    names = [str(m.get("name", "")) if isinstance(m, dict) else str(m or "") for m in matrices]
+    return title or wording.listed(list(dict.fromkeys(filter(None, names)))) or "Results"
 
 
 def joined(results: Sequence[ResultSet]) -> dict[str, DataFrame]:

@@ -61,14 +61,8 @@ def number_columns(facts: Facts) -> list[Column]:
 
 
 def table_rows(facts: Facts, columns: Sequence[Column]) -> list[dict[str, Any]]:
-    """Make the rows of the results table, ranked cells first, the others by loss."""
+    """Make the rows of the results table: ranked cells first, the others in order of name."""
     order = {cell.id: place for place, cell in enumerate(facts.cells)}
-
-    def place(cell: Cell) -> tuple[float, float, int]:
-        loss = cell.spreads.get("final_loss")
-        rank = facts.ranks.get(cell.id, float("inf"))
-        return rank, loss.median if loss else float("inf"), order[cell.id]
-
     return [
         {
             "index": order[cell.id],
@@ -80,7 +74,7 @@ def table_rows(facts: Facts, columns: Sequence[Column]) -> list[dict[str, Any]]:
             "marks": marks(cell),
             "session": facts.sessions.index(cell.session) + 1 if cell.session else None,
         }
-        for cell in sorted(facts.cells, key=place)
+        for cell in sorted(facts.cells, key=lambda c: facts.ranks.get(c.id, float("inf")))
     ]
 
 
@@ -159,7 +153,7 @@ def effect_cell(effect: Effect, scale: strips.Scale) -> dict[str, Any]:
         "svg": safe(drawn),
         "median": median,
         "n": ", ".join([f"n {spread.n}", *lost]),
-        "spread": extent.replace(" %", ""),
+        "spread": extent.replace(f"{wording.NBSP}%", ""),
     }
 
 

@@ -68,7 +68,7 @@ def how_it_trained(facts: Facts) -> str:
         return f"{reached} was {of_cell(low)}."
     return (
         f"{reached} lay between {of_cell(low)} and {of_cell(high)} "
-        f"over {len(cells)} cells{strongest(facts, LOSS)}."
+        f"over {population(cells, LOSS)}{strongest(facts, LOSS)}."
     )
 
 
@@ -103,11 +103,17 @@ def range_of(facts: Facts, metric: Metric, write: Any, subject: str) -> str:
         return ""
     low, high = (cell.spreads[metric.column].median for cell in (cells[0], cells[-1]))
     if len(cells) == 1 or write(low) == write(high):
-        return f"{subject} was {write(low)} ({wording.plural(len(cells), 'cell')})"
+        return f"{subject} was {write(low)} over {population(cells, metric)}"
     return (
         f"{subject} ranged from {write(low)} to {write(high)} over "
-        f"{wording.plural(len(cells), 'cell')}{strongest(facts, metric)}"
+        f"{population(cells, metric)}{strongest(facts, metric)}"
     )
+
+
+def population(cells: Sequence[Cell], metric: Metric) -> str:
+    """Count the cells that a range spans, and say what stands for each."""
+    single = all(cell.spreads[metric.column].n == 1 for cell in cells)
+    return f"{wording.plural(len(cells), 'cell')} ({'one run each' if single else 'medians'})"
 
 
 def strongest(facts: Facts, metric: Metric) -> str:

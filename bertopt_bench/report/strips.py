@@ -63,9 +63,10 @@ class Scale:
 def ruler(scale: Scale) -> str:
     """Draw the scale once, above the strips; narrow pages repeat it by reference."""
     marks = "".join(
-        f'<path d="M{x} 15v5"/><text x="{x}" y="11">{text}</text>' for x, text in scale.ticks()
+        f'<path stroke="currentColor" d="M{x} 15v5"/><text x="{x}" y="11">{text}</text>'
+        for x, text in scale.ticks()
     )
-    line = f'<path d="M{MARGIN} 20H{WIDTH - MARGIN}"/>'
+    line = f'<path stroke="currentColor" d="M{MARGIN} 20H{WIDTH - MARGIN}"/>'
     drawing = f'<g id="ruler-{scale.metric.column}">{line}{marks}</g>'
     return f'<svg class="ruler" viewBox="0 0 {WIDTH} 22" aria-hidden="true">{drawing}</svg>'
 

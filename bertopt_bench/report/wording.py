@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from bertopt_bench.stats.estimates import Effect, Spread
 
 MINUS = "−"  # noqa: RUF001 - the typographic minus sign, as wide as a plus
+NBSP = "\N{NO-BREAK SPACE}"
 STATUS_WORDS = {
     "ok": "ran to the end",
     "skipped": "skipped",
@@ -37,7 +38,7 @@ def loss(value: float) -> str:
 
 def share(value: float) -> str:
     """Write a share as per cent."""
-    return f"{value * 100:.1f} %"
+    return f"{value * 100:.1f}{NBSP}%"
 
 
 def duration(seconds: float) -> str:
@@ -80,8 +81,8 @@ def change(effect: Effect, value: float, *, unit: bool = True) -> str:
     if ratio >= 3 or ratio <= 1 / 3:
         return f"× {significant(ratio)}"  # noqa: RUF001 - a multiplication sign
     percent = (ratio - 1) * 100
-    text = f"{percent:+.1f} %".replace("-", MINUS)
-    return "0.0 %" if abs(percent) < 0.05 else text
+    text = f"{percent:+.1f}{NBSP}%".replace("-", MINUS)
+    return f"0.0{NBSP}%" if abs(percent) < 0.05 else text
 
 
 def spread_of_changes(effect: Effect, spread: Spread) -> str:

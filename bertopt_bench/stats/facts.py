@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -84,8 +83,3 @@ def gather(trials: DataFrame) -> Facts:
         sessions=tuple(sorted({words(row.get("session")) for row in rows} - {""})),
         texts=tuple(sorted({c.comparable for c in cells if LOSS.column in c.spreads})),
     )
-
-
-def shown(effect: Effect, value: float) -> float:
-    """Turn a stored difference into what is read: a difference, or a change in per cent."""
-    return (math.exp(value) - 1) * 100 if effect.metric.is_ratio else value

@@ -5,7 +5,7 @@ const Charts = (() => {
   const LIGHT = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#56b4e9", "#444a52"];
   const DARK = ["#56b4e9", "#f0883e", "#2fc495", "#e59ac4", "#e6b422", "#8fa8ff", "#c9ced4"];
   const SHAPES = ["circle", "square", "diamond", "triangle-up", "cross", "star", "triangle-down"];
-  const MANY_CURVES = 10, MANY_ROWS = 32, MANY_PANELS = 12;
+  const MANY_CURVES = 10, MANY_ROWS = 32, MANY_PANELS = 16;
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const palette = () => (dark.matches ? DARK : LIGHT);
@@ -70,6 +70,16 @@ const Charts = (() => {
     return out;
   }
 
+  const middleOf = (values) => { const s = [...values].sort((a, b) => a - b), m = s.length >> 1; return s.length % 2 ? s[m] : (s[m - 1] + s[m]) / 2; };
+  function medianOf(curves) {
+    const steps = new Map();
+    curves.forEach(({ points }) => points.forEach((p) => { if (!steps.has(p.step)) steps.set(p.step, []); steps.get(p.step).push(p); }));
+    return [...steps].filter(([, all]) => all.length > 1).sort((a, b) => a[0] - b[0]).map(([step, all]) => {
+      const losses = all.map((p) => p.loss);
+      return { step, seconds: middleOf(all.map((p) => p.seconds)), loss: middleOf(losses), n: all.length, low: Math.min(...losses), high: Math.max(...losses) };
+    });
+  }
+
   function frameOf(curves) {
     const later = curves.flatMap((c) => c.points.filter((p) => p.step > 0).map((p) => p.loss)).sort((a, b) => a - b);
     const start = curves.flatMap((c) => c.points.filter((p) => p.step === 0).map((p) => p.loss));
@@ -113,9 +123,17 @@ const Charts = (() => {
           const seeds = line(members.flatMap(({ cell }) => cell.seeds.length > 1 ? cell.seeds.map((points) => ({ cell, points, note: "one seed" })) : []), x);
           traces.push({ ...at, x: seeds.x, y: seeds.y, mode: "lines", line: { color: group.colour, width: 0.8 }, opacity: 0.45, hoverinfo: "skip", showlegend: false });
         }
-        const drawn = line(members, x), crowded = members.length > 6;
-        traces.push({ ...at, x: drawn.x, y: drawn.y, text: drawn.text, customdata: drawn.ids, hovertemplate: "%{text}<extra></extra>", mode: "lines+markers", name: short(group.name), legendgroup: group.name,
-          showlegend: Boolean(group.name) && !named.has(group.name), line: { color: group.colour, width: crowded ? 1.3 : 2 }, marker: { symbol: group.shape, size: crowded ? 4.5 : 6.5, color: group.colour }, opacity: crowded ? 0.85 : 1 });
+        const crowd = panel.cells.length > MANY_CURVES + 2 && members.length > 3;
+        const drawn = line(members, x), look = { color: group.colour, width: 2 }, legend = { name: short(group.name), legendgroup: group.name };
+        const first = Boolean(group.name) && !named.has(group.name);
+        traces.push({ ...at, ...legend, x: drawn.x, y: drawn.y, text: drawn.text, customdata: drawn.ids, hovertemplate: "%{text}<extra></extra>", mode: crowd ? "lines" : "lines+markers",
+          showlegend: first && !crowd, line: crowd ? { ...look, width: 0.8 } : look, marker: { symbol: group.shape, size: 6.5, color: group.colour }, opacity: crowd ? 0.3 : 1 });
+        if (crowd) {
+          const middle = medianOf(members);
+          traces.push({ ...at, ...legend, x: middle.map((p) => p[x]), y: middle.map((p) => p.loss), customdata: middle.map(() => -1), mode: "lines+markers", showlegend: first, line: { ...look, width: 2.6 },
+            marker: { symbol: group.shape, size: 6.5, color: group.colour }, hovertemplate: "%{text}<extra></extra>",
+            text: middle.map((p) => `<b>${short(group.name || "all", 40)}</b>: median of ${p.n} of ${members.length} cells<br>step ${p.step} · ${p.loss.toFixed(3)} nats (${p.low.toFixed(3)} to ${p.high.toFixed(3)})`) });
+        }
         named.add(group.name);
       }
     });
@@ -143,8 +161,15 @@ const Charts = (() => {
     return [1, unit];
   }
   const whisker = (members, key, factor, colour) => ({ type: "data", symmetric: false, thickness: 1.2, width: 3, color: colour,
-    array: members.map((c) => (c.values[key][3] - c.values[key][2]) / factor || null), arrayminus: members.map((c) => (c.values[key][2] - c.values[key][1]) / factor || null) });
-  const symbols = (members, key, shape) => members.map((c) => (c.values[key][0] === 1 ? `${shape}-open` : shape));
+    array: members.map((c) => (c.values[key][3] - c.values[key][2]) / factor), arrayminus: members.map((c) => (c.values[key][2] - c.values[key][1]) / factor) });
+  // One run has no spread: such cells are hollow marks without bars, in a trace of their own.
+  function marks(group, key, legend, place, bars) {
+    const repeated = group.cells.filter((c) => c.values[key][0] > 1), single = group.cells.filter((c) => c.values[key][0] === 1);
+    const look = (members, symbol) => ({ ...place(members), mode: "markers", name: short(group.name), legendgroup: group.name, hovertemplate: "%{text}<extra></extra>",
+      marker: { color: group.colour, size: 9, opacity: members.length > 60 ? 0.6 : 0.88, symbol } });
+    return [...(repeated.length ? [{ ...look(repeated, group.shape), ...bars(repeated), showlegend: legend }] : []),
+      ...(single.length ? [{ ...look(single, `${group.shape}-open`), showlegend: legend && !repeated.length }] : [])];
+  }
   const told = (c, key, factor, unit) => { const [n, low, median, high] = c.values[key], f = (v) => (v / factor).toLocaleString("en", { maximumSignificantDigits: 4 });
     return `${f(median)} ${unit} (${n === 1 ? "one run" : `${f(low)} to ${f(high)}, n = ${n}`})`; };
 
@@ -158,10 +183,9 @@ const Charts = (() => {
     const rowOf = new Map(order.map((c, i) => [c, byCell ? i : rows.indexOf(state.colour < 0 ? 0 : c.levels[state.colour]) + (((c.index * 0.618034) % 1) - 0.5) * 0.62]));
     const labels = byCell ? order.map((c) => short(c.label, 46)) : rows.map((l) => (state.colour < 0 ? "all cells" : short(data.axes[state.colour].levels[l], 24)));
     const all = groups(data, kept, state.colour);
-    const traces = all.map((group) => ({
-      x: group.cells.map((c) => c.values[key][2] / factor), y: group.cells.map((c) => rowOf.get(c)), mode: "markers", name: short(group.name), showlegend: byCell && all.length > 1,
-      marker: { color: group.colour, symbol: symbols(group.cells, key, group.shape), size: 9, opacity: 0.85 }, error_x: whisker(group.cells, key, factor, group.colour),
-      text: group.cells.map((c) => `<b>${short(c.label, 70)}</b><br>${told(c, key, factor, unit)}`), hovertemplate: "%{text}<extra></extra>" }));
+    const traces = all.flatMap((group) => marks(group, key, byCell && all.length > 1,
+      (members) => ({ x: members.map((c) => c.values[key][2] / factor), y: members.map((c) => rowOf.get(c)), text: members.map((c) => `<b>${short(c.label, 70)}</b><br>${told(c, key, factor, unit)}`) }),
+      (members) => ({ error_x: whisker(members, key, factor, group.colour) })));
     const wanted = layout({ height: labels.length * (byCell ? 23 : 54) + 96 });
     wanted.xaxis = { ...wanted.axisLike, rangemode: "tozero", title: { text: unit, font: { size: 12, color: css("--soft") } } };
     wanted.yaxis = { ...wanted.axisLike, tickvals: labels.map((_, i) => i), ticktext: labels, range: [-0.7, labels.length - 0.3], gridcolor: css("--line"), tickfont: { size: 11.5, color: css("--ink") } };
@@ -170,15 +194,14 @@ const Charts = (() => {
 
   function scatter(id, data, state, cells) {
     const kept = cells.filter((c) => c.values.final_loss && c.values.tokens_per_second);
-    const traces = groups(data, kept, state.colour).map((group, _, all) => ({
-      x: group.cells.map((c) => c.values.tokens_per_second[2]), y: group.cells.map((c) => c.values.final_loss[2]), mode: "markers", name: short(group.name), showlegend: all.length > 1,
-      marker: { color: group.colour, size: 10, opacity: 0.85, symbol: symbols(group.cells, "final_loss", group.shape) },
-      error_x: whisker(group.cells, "tokens_per_second", 1, group.colour), error_y: whisker(group.cells, "final_loss", 1, group.colour),
-      text: group.cells.map((c) => `<b>${short(c.label, 70)}</b><br>${told(c, "final_loss", 1, "nats")}<br>${told(c, "tokens_per_second", 1, "tokens/s")}`), hovertemplate: "%{text}<extra></extra>" }));
+    const traces = groups(data, kept, state.colour).flatMap((group, _, all) => marks(group, "final_loss", all.length > 1,
+      (members) => ({ x: members.map((c) => c.values.tokens_per_second[2]), y: members.map((c) => c.values.final_loss[2]),
+        text: members.map((c) => `<b>${short(c.label, 70)}</b><br>${told(c, "final_loss", 1, "nats")}<br>${told(c, "tokens_per_second", 1, "tokens/s")}`) }),
+      (members) => ({ error_x: whisker(members, "tokens_per_second", 1, group.colour), error_y: whisker(members, "final_loss", 1, group.colour) })));
     const wanted = layout({ height: 440 });
     wanted.xaxis = { ...wanted.axisLike, title: { text: "throughput in tokens/s", font: { size: 12, color: css("--soft") } } };
     wanted.yaxis = { ...wanted.axisLike, title: { text: "held-out loss in nats per masked token", font: { size: 12, color: css("--soft") } } };
     plot(id, traces, wanted);
   }
-  return { curves, dots, scatter, dark, colours: LIGHT.length };
+  return { curves, dots, scatter, dark, colours: LIGHT.length, panels: MANY_PANELS };
 })();

@@ -56,7 +56,7 @@
   };
   const likely = names.map((_, i) => i).sort((a, b) => spreadOfLoss(b) - spreadOfLoss(a));
   const standard = { colour: likely.find((i) => levelsUsed(i) <= Charts.colours) ?? likely[0] ?? -1, panels: -1 };
-  if (data.cells.length > 10) standard.panels = likely.find((i) => i !== standard.colour && levelsUsed(i) <= 12) ?? -1;
+  if (data.cells.length > 10) standard.panels = likely.find((i) => i !== standard.colour && levelsUsed(i) <= Charts.panels) ?? -1;
   const state = { ...standard, filter: names.map(() => new Set()), sort: null, descending: false };
 
   const readHash = () => {
@@ -122,7 +122,7 @@
     sorted.forEach((row) => { row.hidden = !shown.has(Number(row.dataset.i)); });
     $("rows").append(...sorted);
     headers.forEach((th) => { th.dataset.key === state.sort ? th.setAttribute("aria-sort", state.descending ? "descending" : "ascending") : th.removeAttribute("aria-sort"); });
-    $("shown").textContent = `${shown.size} of ${data.cells.length} cells shown${shown.size < data.cells.length ? "; ranks are those among all cells" : ""}.`;
+    $("shown").textContent = `${shown.size.toLocaleString("en")} of ${data.cells.length.toLocaleString("en")} cells shown${shown.size < data.cells.length ? "; ranks are those among all cells" : ""}.`;
     chips.forEach(([chip, a, i]) => chip.setAttribute("aria-pressed", String(state.filter[a].has(i))));
     $("colour").value = String(state.colour); $("panels").value = String(state.panels);
     $("clear").hidden = !state.filter.some((set) => set.size);

@@ -1,0 +1,28 @@
+"""Kernels: operation by operation, which implementation runs. Each module is one operation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from contextlib import AbstractContextManager
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """How an operation is forced onto an implementation.
+
+    Attributes:
+        call: replaces the operation's call (attention: scaled_dot_product_attention's signature).
+        context: gives a context that holds for the whole trial.
+        options: handed to the optimizer (optimizer_step) or to torch.compile (compile).
+        expects: parts of the names of profiler operations; one of them must be in a traced training
+            step, else the kernel was not what ran. Empty where nothing is forced.
+    """
+
+    call: Callable[..., Any] | None = None
+    context: Callable[[], AbstractContextManager[Any]] | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    expects: tuple[str, ...] = ()

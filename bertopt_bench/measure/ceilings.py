@@ -1,0 +1,180 @@
+"""Measure what the device can do at most: matrix products a second, bytes a second.
+
+A ceiling is a limit, so it is the fastest sample; every sample is kept beside it. Meant for a
+trial process, right between two trials, since a shared machine's limits drift.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol
+
+from bertopt_bench.measure.clock import MeasuredDevice, step_clock
+from bertopt_bench.measure.machine import last_level_cache_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from torch import Tensor
+
+MATMUL_SIZE = 2048
+PROBE_SIZE = 512
+BANDWIDTH_MIX = "4 reads and 3 writes of float32 a parameter, in place, as AdamW's step"
+BANDWIDTH_BYTES_PER_PARAMETER = 4 * (4 + 3)
+
+_DEFAULTS = {
+    "cpu": ("float32", "bfloat16"),
+    "cuda": ("float32", "tf32", "bfloat16", "float16"),
+}
+_BANDWIDTH_SHARE = 0.25
+_SAMPLES_AT_MOST = 30
+
+
+class TensorDevice(MeasuredDevice, Protocol):
+    """A device on which tensors can be made."""
+
+    @property
+    def torch_device(self) -> Any:
+        """Name the place in torch's words: a `torch.device` or its string."""
+
+
+def measure_ceilings(
+    device: TensorDevice,
+    seconds_budget: float = 1.0,
+    *,
+    dtypes: Sequence[str] | None = None,
+    matmul_size: int = MATMUL_SIZE,
+    array_bytes: int | None = None,
+) -> dict[str, Any]:
+    """Measure both ceilings in about `seconds_budget` seconds, with three samples at the least.
+
+    Args:
+        device: the threads in use are those that the process has set.
+        seconds_budget: shared between the dtypes (three quarters) and the bandwidth.
+        dtypes: names of torch dtypes, or "tf32"; by default those worth training in on the device.
+        matmul_size: edge of the square matrices.
+        array_bytes: size of each of the bandwidth's four arrays; by default well beyond the caches.
+
+    Returns:
+        `matmul_flops_per_second` by dtype, `bandwidth_bytes_per_second`, the raw `samples` in
+        seconds, `skipped` dtypes with the reason, and what was measured: size, mix and bytes.
+    """
+    names = tuple(dtypes or _DEFAULTS.get(device.type, ("float32",)))
+    share = seconds_budget * (1 - _BANDWIDTH_SHARE) / len(names)
+    samples: dict[str, list[float]] = {}
+    skipped: dict[str, str] = {}
+    for name in names:
+        outcome = _matmul_seconds(device, name, matmul_size, share, seconds_budget)
+        if isinstance(outcome, str):
+            skipped[name] = outcome
+        else:
+            samples[name] = outcome
+    size = array_bytes or _array_bytes(device)
+    moved, bandwidth = _bandwidth_seconds(device, size, seconds_budget * _BANDWIDTH_SHARE)
+    flops = 2 * matmul_size**3
+    return {
+        "matmul_flops_per_second": {name: flops / min(times) for name, times in samples.items()},
+        "bandwidth_bytes_per_second": moved / min(bandwidth),
+        "samples": {"matmul_seconds": samples, "bandwidth_seconds": bandwidth},
+        "skipped": skipped,
+        "matmul_size": matmul_size,
+        "bandwidth_mix": BANDWIDTH_MIX,
+        "bandwidth_bytes": moved,
+    }
+
+
+def _matmul_seconds(
+    device: TensorDevice, name: str, size: int, share: float, longest: float
+) -> list[float] | str:
+    """Time square products of one dtype, or say why that is not worth the time."""
+    with _float32_products("high" if name == "tf32" else "highest"):
+        if name != "float32":  # the one that everything else is compared with
+            probe = _product(device, name, min(PROBE_SIZE, size))
+            estimate = min(_timed(device, probe, 3)) * (size / min(PROBE_SIZE, size)) ** 3
+            # The small product runs at a fraction of the full rate: allow for that.
+            if estimate > 4 * longest:
+                return f"one product of {size} cubed would take about {estimate:.1f} s here"
+        product = _product(device, name, size)
+        burn_in = max(_timed(device, product, 1))
+        return _timed(device, product, _repeats(share - burn_in, burn_in))
+
+
+def _product(device: TensorDevice, name: str, size: int) -> Callable[[], Any]:
+    import torch
+
+    dtype = getattr(torch, "float32" if name == "tf32" else name)
+    # Random values: zeros draw less power and let a GPU run faster than any training would. A
+    # repeated block does, and spares the time of drawing millions of numbers.
+    generator = torch.Generator().manual_seed(0)
+    left, right = (
+        torch.randn(size, 16, generator=generator)
+        .repeat(1, -(-size // 16))[:, :size]
+        .to(device.torch_device, dtype)
+        .contiguous()
+        for _ in range(2)
+    )
+    out = torch.empty_like(left)
+    return lambda: torch.mm(left, right, out=out)
+
+
+def _bandwidth_seconds(
+    device: TensorDevice, array_bytes: int, share: float
+) -> tuple[int, list[float]]:
+    """Give the bytes moved a sample and the samples' seconds."""
+    import torch
+
+    block = torch.randn(2**14, generator=torch.Generator().manual_seed(0))
+    copies = max(1, array_bytes // (4 * block.numel()))
+    weight, gradient, mean, square = (
+        block.to(device.torch_device).repeat(copies) for _ in range(4)
+    )
+    mix = _adamw_mix(weight, gradient, mean, square)
+    burn_in = max(_timed(device, mix, 2))
+    times = _timed(device, mix, _repeats(share - 2 * burn_in, burn_in))
+    return BANDWIDTH_BYTES_PER_PARAMETER * weight.numel(), times
+
+
+def _adamw_mix(
+    weight: Tensor, gradient: Tensor, mean: Tensor, square: Tensor
+) -> Callable[[], None]:
+    """Touch memory as AdamW does: read four arrays, write three of them, next to no arithmetic."""
+
+    def move() -> None:
+        mean.lerp_(gradient, 0.1)
+        square.mul_(0.999)
+        weight.mul_(0.999)
+
+    return move
+
+
+def _timed(device: TensorDevice, operation: Callable[[], Any], repeats: int) -> list[float]:
+    clock = step_clock(device, repeats)
+    device.synchronize()
+    clock.start()
+    for _ in range(repeats):
+        operation()
+        clock.mark()
+    return clock.durations_seconds()
+
+
+def _repeats(seconds: float, each: float) -> int:
+    return max(3, min(_SAMPLES_AT_MOST, int(seconds / each)))
+
+
+def _array_bytes(device: TensorDevice) -> int:
+    """Take four arrays that together are at least four times the last cache."""
+    if device.type == "cpu":
+        return max(64 * 2**20, last_level_cache_bytes() or 0)
+    return 256 * 2**20
+
+
+@contextmanager
+def _float32_products(precision: str) -> Iterator[None]:
+    import torch
+
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)

@@ -1,0 +1,153 @@
+"""The main way: a matrix is run, continued, and its numbers come out, as a user would see it."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+    from subprocess import CompletedProcess
+
+    Command = Callable[..., CompletedProcess[str]]
+
+
+def records(project: Path, name: str = "small") -> list[dict[str, object]]:
+    lines = (project / "results" / name / "records.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+@pytest.fixture(scope="module")
+def first_run(command: Command) -> CompletedProcess[str]:
+    return command("run", "small.toml")
+
+
+def test_a_run_ends_with_the_folder_and_the_page(
+    first_run: CompletedProcess[str], project: Path
+) -> None:
+    """Oracle: the files themselves; the issue's sentence on the run's end."""
+    assert first_run.returncode == 0, first_run.stderr
+    assert "results/small" in first_run.stdout
+    assert "reports/small.html" in first_run.stdout
+    assert (project / "reports" / "small.html").stat().st_size > 100_000
+    assert [row["status"] for row in records(project)] == ["ok", "ok"]
+
+
+def test_every_cell_starts_from_the_same_weights_and_text(
+    first_run: CompletedProcess[str], project: Path
+) -> None:
+    """Oracle: equality of hashes over the two optimizers, and of the loss before training."""
+    first, second = records(project)
+
+    for key in ("initial_weights_sha256", "batches_sha256", "evaluation_sha256", "text_sha256"):
+        assert first[key] == second[key]
+        assert len(str(first[key])) == 64
+    assert first["losses"][0] == second["losses"][0]
+
+
+def test_a_record_holds_raw_samples_of_every_step(
+    first_run: CompletedProcess[str], project: Path
+) -> None:
+    """Oracle: the matrix' own counts: 6 steps, evaluations after 0, 3 and 6."""
+    for row in records(project):
+        assert len(row["step_seconds"]) == len(row["losses"]) == len(row["real_tokens"]) == 6
+        assert [seen["step"] for seen in row["evaluations"]] == [0, 3, 6]
+        assert row["peak_memory_bytes"] > 4 * row["parameter_count"]
+        assert row["host_syncs_per_step"] == 0
+
+
+def test_a_second_run_finds_nothing_to_do(
+    first_run: CompletedProcess[str], command: Command, project: Path
+) -> None:
+    """Oracle: the same records, byte for byte."""
+    before = (project / "results/small/records.jsonl").read_bytes()
+    again = command("run", "small.toml")
+
+    assert again.returncode == 0, again.stderr
+    assert (project / "results/small/records.jsonl").read_bytes() == before
+
+
+def test_a_changed_matrix_is_refused_and_new_starts_another_folder(
+    first_run: CompletedProcess[str], command: Command, project: Path
+) -> None:
+    """Oracle: exit code 2 with the remedy named; with --new the folder's name differs."""
+    refused = command("run", "small.toml", "--set", "workload.steps=4")
+
+    assert refused.returncode == 2
+    assert "--new" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+    anew = command("run", "small.toml", "--set", "workload.steps=4", "--new")
+    assert anew.returncode == 0, anew.stderr
+    assert re.search(r"results/small-2", anew.stdout)
+
+
+@pytest.mark.parametrize("table", ["trials", "steps", "evaluations"])
+@pytest.mark.parametrize("form", ["markdown", "csv", "json"])
+def test_tables_come_in_every_format(
+    first_run: CompletedProcess[str], command: Command, table: str, form: str
+) -> None:
+    """Oracle: the row counts of the matrix (2 trials of 6 steps and 3 evaluations)."""
+    if form != "csv" and table != "trials":
+        pytest.skip("one table in each format is enough")
+    done = command("tables", "results/small", "--table", table, "--format", form)
+    rows = {"trials": 2, "steps": 12, "evaluations": 6}[table]
+
+    assert done.returncode == 0, done.stderr
+    if form == "csv":
+        assert len(done.stdout.strip().splitlines()) == rows + 1
+    elif form == "json":
+        assert len(json.loads(done.stdout)) == rows
+    else:
+        assert done.stdout.count("\n|") >= rows + 1
+
+
+def test_verify_finds_nothing_wrong_in_a_real_run(
+    first_run: CompletedProcess[str], command: Command
+) -> None:
+    """Oracle: the design's list of what must hold, on real records."""
+    done = command("verify", "results/small")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("run", "absent.toml"), "absent.toml"),
+        (("run", "small.toml", "--set", "workload.stepz=4"), "Did you mean 'steps'"),
+        (("run", "small.toml", "--set", "axes.optimizer='adamm'"), "Did you mean 'adam"),
+        (("run", "small.toml", "--set", "nonsense"), "KEY=VALUE"),
+        (("tables", "results/absent"), "results/absent"),
+        (("tables", "results/small", "--table", "trial"), "Did you mean 'trials'"),
+        (("tables", "results/small", "--format", "cvs"), "Did you mean 'csv'"),
+        (("report", "results/absent"), "results/absent"),
+        (("verify", "results/absent"), "results/absent"),
+        (("list", "optimiser"), "Did you mean 'optimizer'"),
+        (("list", "optimizer", "adamv"), "Did you mean 'adam"),
+        (("plan", "own.py"), "own.py"),
+    ],
+)
+def test_a_users_mistake_is_text_and_exit_code_2(
+    first_run: CompletedProcess[str], command: Command, arguments: tuple[str, ...], words: str
+) -> None:
+    """Oracle: the house rule: what came, the nearest name, exit code 2, no traceback."""
+    done = command(*arguments)
+
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_plan_shows_cells_and_forecast_and_runs_nothing(command: Command, project: Path) -> None:
+    """Oracle: the two cells of the matrix; no results folder appears."""
+    done = command("plan", "small.toml", "--set", "name='planned'")
+
+    assert done.returncode == 0, done.stderr
+    assert "adamw" in done.stdout
+    assert "sgd" in done.stdout
+    assert not (project / "results/planned").exists()

@@ -1,0 +1,101 @@
+"""Ceilings on small arrays, and with a scripted clock where a rate must be exact."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from bertopt_bench.measure import ceilings
+from bertopt_bench.measure.ceilings import BANDWIDTH_BYTES_PER_PARAMETER, measure_ceilings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import pytest
+
+
+class Cpu:
+    """A device on which tensors can be made."""
+
+    type = "cpu"
+    clock_kind = "perf_counter"
+    torch_device = "cpu"
+
+    def synchronize(self) -> None:
+        """Return: the CPU has nothing in flight."""
+
+
+def scripted(seconds: dict[int, float]) -> Callable[..., list[float]]:
+    """Let an operation on square matrices of an edge take the seconds given, the first longer."""
+
+    def timed(device: Any, operation: Callable[[], Any], repeats: int) -> list[float]:
+        result = operation()
+        each = seconds[result.shape[0] if result is not None else 0]
+        return [each * 1.5, *[each] * (repeats - 1)]
+
+    return timed
+
+
+def test_rates_follow_from_the_fastest_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: 2 x 64^3 FLOPs and 28 bytes a parameter over scripted seconds."""
+    monkeypatch.setattr(ceilings, "_timed", scripted({64: 0.01, 0: 0.02}))
+
+    values = measure_ceilings(
+        Cpu(), dtypes=["float32", "bfloat16"], matmul_size=64, array_bytes=2**16
+    )
+
+    flops = 2 * 64**3 / 0.01
+    assert values["matmul_flops_per_second"] == {"float32": flops, "bfloat16": flops}
+    assert values["bandwidth_bytes"] == 28 * 2**14
+    assert values["bandwidth_bytes_per_second"] == 28 * 2**14 / 0.02
+
+
+def test_every_sample_is_kept() -> None:
+    values = measure_ceilings(Cpu(), 0.01, dtypes=["float32"], matmul_size=32, array_bytes=2**16)
+
+    products = values["samples"]["matmul_seconds"]["float32"]
+    assert len(products) >= 3
+    assert values["matmul_flops_per_second"]["float32"] == 2 * 32**3 / min(products)
+    assert len(values["samples"]["bandwidth_seconds"]) >= 3
+
+
+def test_a_hopeless_dtype_is_skipped_with_its_forecast(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A probe of 512 that takes 1 s forecasts 64 s at 2048; float32 is measured regardless."""
+    monkeypatch.setattr(ceilings, "_timed", scripted({512: 1.0, 2048: 10.0, 0: 0.01}))
+
+    values = measure_ceilings(Cpu(), dtypes=["float32", "float16"], array_bytes=2**16)
+
+    assert list(values["matmul_flops_per_second"]) == ["float32"]
+    assert "about 64.0 s" in values["skipped"]["float16"]
+
+
+def test_the_budget_sets_the_number_of_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 4.1 s, 3.075 go to the products: 0.15 s of burn-in, then 19 of 0.15 s."""
+    monkeypatch.setattr(ceilings, "_timed", scripted({64: 0.1, 0: 0.01}))
+
+    values = measure_ceilings(Cpu(), 4.1, dtypes=["float32"], matmul_size=64, array_bytes=2**16)
+
+    assert len(values["samples"]["matmul_seconds"]["float32"]) == 19
+
+
+def test_the_callers_float32_setting_is_kept() -> None:
+    """The tf32 pass must not change how the trials after it multiply."""
+    before = torch.get_float32_matmul_precision()
+
+    measure_ceilings(Cpu(), 0.0, dtypes=["tf32", "float32"], matmul_size=16, array_bytes=2**16)
+
+    assert torch.get_float32_matmul_precision() == before
+
+
+def test_the_mix_is_adamws_four_reads_and_three_writes() -> None:
+    """Oracle: which of the four arrays changed; three in-place passes read those and a gradient."""
+    weight, gradient, mean, square = (torch.full((3,), 2.0 + index) for index in range(4))
+
+    ceilings._adamw_mix(weight, gradient, mean, square)()
+
+    assert BANDWIDTH_BYTES_PER_PARAMETER == 28
+    assert gradient.tolist() == [3.0] * 3
+    torch.testing.assert_close(weight, torch.full((3,), 2.0 * 0.999))
+    torch.testing.assert_close(mean, torch.full((3,), 4.0 + 0.1 * (3.0 - 4.0)))
+    torch.testing.assert_close(square, torch.full((3,), 5.0 * 0.999))

@@ -1,0 +1,153 @@
+"""The page in a real browser: headless Chromium, without any network."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from pathlib import Path
+
+import pytest
+from simulated_results import simulated
+
+from bertopt_bench.report import page
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+INSTALL = "needs `apt-get install chromium` and `pip install playwright`"
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    playwright = pytest.importorskip("playwright.sync_api", reason=INSTALL)
+    if CHROMIUM is None:
+        pytest.skip(INSTALL)
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    path = tmp_path_factory.mktemp("page") / "page.html"
+    return page.write([simulated()], path).as_uri()
+
+
+@pytest.fixture
+def opened(chromium, address):
+    """Open the page at a width; fail on any script error and on any request but the file's own."""
+    contexts, troubles = [], []
+
+    def opening(width=1280, fragment="", *, scripts=True):
+        context = chromium.new_context(
+            viewport={"width": width, "height": 900}, java_script_enabled=scripts
+        )
+        contexts.append(context)
+        view = context.new_page()
+        view.on("pageerror", lambda error: troubles.append(str(error)))
+        view.on("console", lambda m: troubles.append(m.text) if m.type == "error" else None)
+        view.on("request", lambda r: None if r.url.startswith(address) else troubles.append(r.url))
+        view.goto(address + fragment)
+        if scripts:
+            view.wait_for_selector("html[data-ready=yes]", timeout=30_000)
+        return view
+
+    yield opening
+    for context in contexts:
+        context.close()
+    assert [t for t in troubles if not t.startswith(("blob:", "data:"))] == []
+
+
+def rows_shown(view):
+    return view.locator("#rows tr:visible").count()
+
+
+def draw_all(view):
+    view.evaluate("dispatchEvent(new Event('beforeprint'))")
+    view.wait_for_function("document.querySelectorAll('.figure .main-svg').length >= 5")
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_all_figures_are_drawn_and_the_page_never_scrolls_sideways(opened, width):
+    view = opened(width)
+    draw_all(view)
+
+    for name in ("by-step", "by-second", "speed", "bytes", "scatter"):
+        assert view.locator(f"#{name} .scatterlayer path").count() > 3
+    assert view.evaluate("document.documentElement.scrollWidth") == width
+
+
+def test_filters_narrow_table_and_figures_and_stand_in_the_address(opened):
+    """Oracle: the design; 3 optimizers x 2 x 2 x 2 cells, 8 with lion, 4 of them in bf16."""
+    view = opened()
+    assert rows_shown(view) == 24
+
+    view.get_by_role("button", name="lion", exact=True).click()
+    assert rows_shown(view) == 8
+    view.get_by_role("button", name="bf16", exact=True).press("Enter")
+    assert rows_shown(view) == 4
+    assert "optimizer=lion&precision=bf16" in view.url
+    draw_all(view)
+    assert view.evaluate("document.getElementById('scatter').data.flatMap(t => t.x).length") == 4
+
+    again = opened(fragment="#" + view.url.split("#")[1])
+    assert rows_shown(again) == 4
+    again.locator("#clear").click()
+    assert rows_shown(again) == 24
+
+
+def test_sorting_by_keyboard_goes_up_then_down_and_keeps_missing_values_last(opened):
+    view = opened()
+    header = view.locator("th[data-key=final_loss]")
+
+    def losses():
+        return view.eval_on_selector_all(
+            "#rows tr", "rows => rows.map(r => parseFloat(r.children[5].textContent))"
+        )
+
+    header.get_by_role("button").press("Enter")
+    up = losses()
+    assert header.get_attribute("aria-sort") == "ascending"
+    header.get_by_role("button").press("Enter")
+    down = losses()
+
+    known = [v for v in up if v == v]  # noqa: PLR0124 - NaN
+    assert known == sorted(known)
+    assert [v for v in down if v == v] == known[::-1]  # noqa: PLR0124 - NaN
+    assert down[-1] != down[-1]  # noqa: PLR0124 - NaN
+    assert "sort=-final_loss" in view.url
+
+
+def test_downloads_are_the_embedded_tables(opened):
+    """Oracle: the csv module reads back as many rows and the reason with its quotes and comma."""
+    view = opened()
+    with view.expect_download() as download:
+        view.locator("#downloads button", has_text="trials.csv").click()
+
+    text = Path(download.value.path()).read_text(encoding="utf-8", newline="")
+    rows = list(csv.DictReader(text.splitlines()))
+    assert len(rows) == 70
+    reasons = {row["reason"] for row in rows}
+    assert "RuntimeError: <script>alert('corpus')</script> & more" in reasons
+
+
+def test_without_scripts_the_tables_stand_and_figures_do_not_pretend(opened):
+    view = opened(scripts=False)
+
+    assert rows_shown(view) == 24
+    assert view.locator("#effects .strip").count() == 15
+    assert not view.locator("#curves").is_visible()
+    assert view.get_by_text("need JavaScript").is_visible()
+
+
+def test_dark_follows_the_system(opened):
+    view = opened()
+    light = view.evaluate("getComputedStyle(document.body).backgroundColor")
+    view.emulate_media(color_scheme="dark")
+
+    assert view.evaluate("getComputedStyle(document.body).backgroundColor") != light

@@ -1,0 +1,268 @@
+"""The page holds every cell, asks nothing of a network, escapes all, and stays small."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import math
+import re
+from html.parser import HTMLParser
+
+import pandas as pd
+import pytest
+from simulated_results import SimulatedResults, session, simulated
+
+from bertopt_bench.report import figures, page, sentences
+from bertopt_bench.stats.facts import gather
+
+VOID = {"meta", "link", "br", "img", "input", "path", "circle", "use", "hr"}
+OPTIONAL = {"li", "td", "tr", "p"}
+
+
+class Structure(HTMLParser):
+    """Collect attributes and text, and check that what must be closed is closed."""
+
+    def __init__(self):
+        super().__init__(convert_charrefs=True)
+        self.open, self.attributes, self.rows, self.text = [], [], 0, []
+
+    def handle_starttag(self, tag, attrs):
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+        self.rows += ("data-i" in dict(attrs)) and tag == "tr"
+        if tag not in VOID | OPTIONAL:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+
+    def handle_endtag(self, tag):
+        if tag not in OPTIONAL:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if not self.open or self.open[-1] not in {"script", "style"}:
+            self.text.append(data)
+
+
+def parsed(html):
+    structure = Structure()
+    structure.feed(html)
+    structure.close()
+    return structure
+
+
+def payload(html):
+    packed = re.search(r'id="data-packed">([^<]*)<', html).group(1)
+    return json.loads(gzip.decompress(base64.b64decode(packed)))
+
+
+@pytest.fixture(scope="module")
+def results():
+    return simulated()
+
+
+@pytest.fixture(scope="module")
+def html(results):
+    return page.render([results])
+
+
+def test_the_page_is_well_formed_and_has_a_row_for_every_cell(html, results):
+    structure = parsed(html)
+
+    assert structure.open == []
+    assert structure.rows == results.trials["cell_id"].nunique() == 24
+
+
+def test_nothing_outside_is_asked_for(html):
+    """Every address in an attribute is a fragment or data, and the policy forbids the rest."""
+    structure = parsed(html)
+
+    links = {v for _, name, v in structure.attributes if name in {"href", "src", "action", "data"}}
+    assert links
+    assert all(link.startswith(("#", "data:")) for link in links)
+    policy = [v for _, name, v in structure.attributes if name == "content" and "default-src" in v]
+    assert "default-src 'none'" in policy[0]
+    assert "http" not in policy[0]
+    assert not re.search(r"url\(|@import", html.split('id="data-packed"')[0])
+
+
+def test_text_from_results_never_becomes_markup():
+    """Reasons, labels, levels, session fields and warnings carry HTML; all of it stays text."""
+    attack = '</script><img src=x onerror=alert(1)><b a="'
+    hostile = simulated(("adamw", attack), points=2)
+    hostile.trials.loc[0, ["status", "reason"]] = ["failed", attack]
+    hostile.sessions[0]["machine"]["cpu"] = attack
+    hostile.sessions[0]["matrix"] = {"name": attack, "source": f"# {attack}"}
+    hostile.warnings.append(attack)
+
+    structure = parsed(page.render([hostile]))
+
+    assert not any(tag == "img" or name == "onerror" for tag, name, _ in structure.attributes)
+    assert structure.open == []
+    assert "".join(structure.text).count(attack) > 8
+
+
+def test_the_embedded_data_are_the_frames(html, results):
+    """Oracle: the frames themselves, to six significant digits."""
+    tables = payload(html)["tables"]
+
+    for name in ("trials", "steps", "evaluations"):
+        table, frame = tables[name], getattr(results, name)
+        for column, values in zip(table["columns"], table["data"], strict=True):
+            for got, expected in zip(values, frame[column], strict=True):
+                if isinstance(expected, (int, float)) and not pd.isna(expected):
+                    assert got == pytest.approx(expected, rel=1e-5)
+                else:
+                    assert got == (None if pd.isna(expected) else expected)
+    assert set(results.trials.columns) - set(tables["trials"]["columns"]) == set()
+
+
+def test_one_run_is_marked_and_not_ranked(html):
+    rows = re.findall(r"<tr data-i=\d+[^>]*>.*", html)
+    (single,) = [row for row in rows if "one-run" in row]
+
+    assert "class=one" in single
+    assert single.split("<td>")[1] == "–"  # noqa: RUF001 - the page's dash
+    assert "<small>" not in single
+    assert sum("untuned" in row for row in rows) == 22
+
+
+def test_a_recorded_ledger_takes_the_mark_away():
+    tuned = simulated(("adamw",), points=2)
+    tuned.trials["tuning_ledger"] = "ledger-7"
+
+    assert 'class="untuned"' not in page.render([tuned])
+
+
+def test_skipped_failed_and_diverged_cells_stand_with_their_reasons(html):
+    text = " ".join(parsed(html).text)
+
+    for reason in ("excluded: sgd with bf16", "training loss is NaN at step 61", "RuntimeError"):
+        assert reason in text
+
+
+def test_a_thousand_trials_stay_below_two_and_a_half_megabytes():
+    optimizers = tuple(f"optimizer_{i}" for i in range(13))
+    large = simulated(
+        optimizers, ("linear", "cosine", "wsd", "step"), ("none", "l1", "l2", "ema", "clip"),
+        (1, 2), 60,
+    )  # fmt: skip
+
+    html = page.render([large])
+
+    assert len(large.trials) > 1000
+    assert len(html.encode()) < 2_500_000
+    assert "leaves out the" in html
+    assert "evaluations (a trial keeps" in html
+
+
+def test_thinning_keeps_first_and_last_and_at_most_what_is_asked():
+    frame = pd.DataFrame(
+        {"trial": [0] * 101 + [1] * 3, "step": [*range(101), 0, 5, 9], "loss": 1.0}
+    )
+
+    kept = figures.thin(frame, 10)
+
+    long, short = (kept[kept["trial"] == code]["step"].tolist() for code in (0, 1))
+    assert len(long) == 10
+    assert (long[0], long[-1]) == (0, 100)
+    assert short == [0, 5, 9]
+    gaps = [b - a for a, b in zip(long, long[1:], strict=False)]
+    assert max(gaps) - min(gaps) <= 1
+
+
+def test_the_library_is_the_installed_plotlys_own():
+    """Oracle: the file in the plotly package, licence header included."""
+    from plotly.offline import get_plotlyjs
+
+    packed = figures.plotting_library()
+
+    assert gzip.decompress(base64.b64decode(packed)).decode() == get_plotlyjs()
+    assert len(packed) < 2_000_000
+
+
+def empty():
+    return SimulatedResults([], pd.DataFrame(), pd.DataFrame(), pd.DataFrame())
+
+
+def skipped_only():
+    results = simulated(("adamw",), points=2)
+    results.trials["status"], results.trials["reason"] = "skipped", "no such device"
+    measured = ["final_loss", "tokens_per_second", "peak_memory_bytes", "step_seconds"]
+    results.trials[measured] = math.nan
+    return SimulatedResults([session()], results.trials, pd.DataFrame(), pd.DataFrame())
+
+
+def one_trial():
+    results = simulated(("adamw",), ("linear",), ("none",), (1,), 2)
+    return SimulatedResults([], results.trials[:1], results.steps, results.evaluations)
+
+
+@pytest.mark.parametrize("make", [empty, skipped_only, one_trial])
+def test_poor_result_sets_still_make_a_page(make):
+    structure = parsed(page.render([make()], title="Poor"))
+
+    assert structure.open == []
+    assert "Poor" in "".join(structure.text)
+
+
+def test_sets_are_joined_without_mixing_their_trials():
+    """Trial codes restart in each set: curves must follow their own trial."""
+    first, second = simulated(("adamw",), points=2), simulated(("lion",), points=2)
+
+    frames = page.joined([first, second])
+
+    assert frames["trials"]["trial"].is_unique
+    late = frames["evaluations"].merge(frames["trials"][["trial", "optimizer"]], on="trial")
+    assert len(late) == len(first.evaluations) + len(second.evaluations)
+    assert (late["optimizer"] == "lion").sum() == len(second.evaluations)
+
+
+def test_writing_replaces_whole_files_only(tmp_path, results, monkeypatch):
+    target = tmp_path / "new" / "page.html"
+    assert page.write([results], target) == target
+    before = target.read_text(encoding="utf-8")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(page.Path, "replace", full)
+    with pytest.raises(OSError, match="No space"):
+        page.write([results], target)
+
+    assert target.read_text(encoding="utf-8") == before
+    assert [p.name for p in target.parent.iterdir()] == ["page.html"]
+
+
+def test_the_sentences_state_what_the_frames_hold(results):
+    """Oracle: counts and extremes computed here from the frame."""
+    facts = gather(results.trials)
+    ran, trained, cost = sentences.summary(facts)
+
+    assert "24 cells (3 optimizers" in ran
+    assert "70 trials over 3 seeds: 62 ran to the end, 6 skipped, 1 failed and 1 diverged" in ran
+    finished = results.trials[results.trials["status"] == "ok"]
+    lowest = finished.groupby("cell_id")["final_loss"].median().min()
+    assert f"between {lowest:.3f} nats" in trained
+    assert "n = 3 seeds" in trained
+    assert "sgd against adamw by +1." in trained
+    assert "tokens/s" in cost
+    assert "MiB" in cost
+
+
+def test_methods_come_from_the_plan(results):
+    text = " ".join(sentences.methods(gather(results.trials), results.sessions))
+
+    for stated in ("order seed 20261124", "600 s", "3 untimed burn-in steps", "3 seeds (1, 2, 3)",
+                   "sgd with bf16 is asked elsewhere"):  # fmt: skip
+        assert stated in text
+
+
+def test_unlike_texts_are_never_compared_in_the_sentences():
+    results = simulated(("adamw",), points=2)
+    results.trials.loc[results.trials["schedule"] == "cosine", "evaluation_sha256"] = "other"
+
+    trained = sentences.how_it_trained(gather(results.trials))
+
+    assert "2 different held-out texts" in trained

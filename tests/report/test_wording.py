@@ -1,0 +1,78 @@
+"""Numbers as people read them, at hand-written points."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from bertopt_bench.report import strips, wording
+from bertopt_bench.stats.estimates import LOSS, THROUGHPUT, Effect, Spread
+
+MINUS = wording.MINUS
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "0"), (1234567, "1,230,000"), (12.345, "12.3"), (0.00123456, "0.00123"),
+     (-5.5, f"{MINUS}5.50"), (999.6, "1,000"), (math.inf, "inf")],
+)  # fmt: skip
+def test_significant(value, text):
+    assert wording.significant(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(512, "512 B"), (2048, "2.00 KiB"), (3 << 20, "3.00 MiB"), (5 << 30, "5.00 GiB")],
+)
+def test_memory_counts_in_powers_of_1024(value, text):
+    assert wording.memory(value) == text
+
+
+def effect(metric, *differences):
+    spread = Spread.of(differences)
+    return Effect("optimizer", "lion", "adamw", metric, differences, spread, 0, 0, None)
+
+
+@pytest.mark.parametrize(
+    ("metric", "value", "text"),
+    [(LOSS, 0.25, "+0.250 nats"), (LOSS, -0.25, f"{MINUS}0.250 nats"),
+     (THROUGHPUT, math.log(1.1), f"+10.0{wording.NBSP}%"),
+     (THROUGHPUT, math.log(0.5), f"{MINUS}50.0{wording.NBSP}%"),
+     (THROUGHPUT, math.log(30), "× 30.0"),  # noqa: RUF001 - a multiplication sign
+     (THROUGHPUT, 0.0, f"0.0{wording.NBSP}%")],
+)  # fmt: skip
+def test_changes(metric, value, text):
+    assert wording.change(effect(metric, value), value) == text
+
+
+def test_a_single_context_claims_no_spread():
+    single = effect(LOSS, 0.1)
+
+    assert wording.spread_of_changes(single, single.spread) == "one context"
+
+
+def test_lists_read_as_sentences():
+    assert wording.listed(["a"]) == "a"
+    assert wording.listed(["a", "b", "c"]) == "a, b and c"
+    assert wording.listed([]) == ""
+
+
+def test_strips_share_a_scale_that_spans_all_and_zero():
+    """Places are linear in the difference and inside the drawing."""
+    near, far = effect(LOSS, 0.1, 0.2), effect(LOSS, 1.0, 2.0)
+    scale = strips.Scale.of(LOSS, [near, far])
+
+    places = [scale.x(v) for v in (0.0, 1.0, 2.0)]
+    assert places[2] - places[1] == pytest.approx(places[1] - places[0], abs=0.2)
+    assert min(places) >= strips.MARGIN
+    assert max(places) <= strips.WIDTH - strips.MARGIN
+    assert "0" in {text for _, text in scale.ticks()}
+
+
+def test_dots_tell_better_from_worse_by_the_metrics_direction():
+    """More loss is worse, more throughput is better; nothing moved is neither."""
+    scale = strips.Scale.of(LOSS, [effect(LOSS, 0.5, -0.5)])
+    assert 'class="dot worse"' in strips.dots(effect(LOSS, 0.5), scale)[0]
+    assert 'class="dot better"' in strips.dots(effect(THROUGHPUT, 0.5), scale)[0]
+    assert 'class="dot same"' in strips.dots(effect(LOSS, 0.0), scale)[0]
