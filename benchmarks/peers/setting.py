@@ -7,7 +7,6 @@ from pathlib import Path
 from time import monotonic_ns
 from typing import Any
 
-from bertopt_bench.workload.prepare import cache_root
 
 from bertopt_bench.dispatch.preparing import prepare_text
 from bertopt_bench.matrix import cells, spec
@@ -34,4 +33,4 @@ def request_for(matrix_file: Path, *overrides: str, steps: int | None = None) ->
     }
 
 
-__all__ = ["QUICKSTART", "cache_root", "request_for"]
+__all__ = ["QUICKSTART", "request_for"]

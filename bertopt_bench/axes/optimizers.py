@@ -323,6 +323,7 @@ def lamb(
         betas=betas,
         eps=eps,
         pre_norm=pre_norm,
+        adam_debias=True,  # else the library divides the finished step by 1 - beta1 ** t
         foreach=foreach,
     )
     return optimizer

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,12 +62,6 @@ AXES = tuple(_MODULES)
 """Names of the axes; a ``kernel`` axis for each module in ``axes/kernels``."""
 
 
-_TEXTS = {
-    "path": "Your own text files, a document each: path:FILES, with wildcards.",
-    "hf": "A data set of the Hugging Face hub: hf:NAME (needs the extra hub).",
-}
-
-
 @dataclass(frozen=True, slots=True)
 class SkipRule:
     """Why a cell cannot run here: ``check(cell, capabilities)`` gives the reason or None."""
@@ -101,8 +95,9 @@ def find(axis: str, name: str) -> Entry:
     own = _own_entries(axis)
     if name in own:
         return own[name]
-    if axis == "corpus" and (text := _TEXTS.get(name.partition(":")[0])):
-        return Entry(axis, name, _MODULES[axis], help=text)
+    prefix, colon, _ = name.partition(":")
+    if axis == "corpus" and colon and prefix in own:  # path:FILES, hf:NAME
+        return replace(own[prefix], name=name)
     return replace(outside.describe_apart(axis, _outside_target(axis, name)), name=name)
 
 
@@ -121,6 +116,9 @@ def resolve(axis: str, name: str) -> Callable[..., Any]:
         UserError: no such entry.
     """
     own = _own_entries(axis)
+    prefix, colon, argument = name.partition(":")
+    if axis == "corpus" and colon and prefix in own:
+        return partial(outside.import_target(axis, own[prefix].target)[1], argument)
     target = own[name].target if name in own else _outside_target(axis, name)
     value: Callable[..., Any] = outside.import_target(axis, target)[1]
     return value

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-POSITIONAL = {"optimizer": "groups", "schedule": "total_steps"}
-"""What an axis' entries are called with, besides their options."""
+POSITIONAL = {"optimizer": "groups", "schedule": "total_steps", "corpus": "the text after a colon"}
+"""What an axis' entries may be called with, besides their options."""
 
 HIDDEN = {"optimizer": frozenset({"foreach", "fused"})}
 """Keywords that another axis sets (``kernel.optimizer_step``)."""
@@ -64,7 +64,9 @@ def read_entry(axis: str, name: str, target: str, function: Callable[..., Any]) 
     text, notes = read_docstring(function)
     parameters = list(_parameters(function))
     named = [p for p in parameters if p.kind in {p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY}]
-    if axis in POSITIONAL and named and named[0] is parameters[0]:
+    if axis.startswith("kernel."):  # the others are the operation's own arguments
+        named = [p for p in named if p.kind is p.KEYWORD_ONLY]
+    if axis in POSITIONAL and named and named[0].kind is not named[0].KEYWORD_ONLY:
         named = named[1:]
     hidden = HIDDEN.get(axis, frozenset())
     return Entry(
@@ -159,7 +161,9 @@ def _head(node: ast.expr) -> tuple[str, list[ast.expr]]:
 def _union(node: ast.expr) -> Iterator[ast.expr]:
     """Give the members of ``A | B``, ``Union[A, B]`` and ``Optional[A]``."""
     name, elements = _head(node)
-    if isinstance(node, ast.BinOp):
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):  # quoted: a forward one
+        yield from _union(ast.parse(node.value, mode="eval").body)
+    elif isinstance(node, ast.BinOp):
         yield from _union(node.left)
         yield from _union(node.right)
     elif name in {"union", "optional"}:

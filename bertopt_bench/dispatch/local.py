@@ -64,6 +64,7 @@ class Zygote:
             "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
             "OPENBLAS_NUM_THREADS": "1",  # NumPy's: a thread made at import would not survive fork
             "TOKENIZERS_PARALLELISM": "false",
+            "TORCH_CPP_LOG_LEVEL": "ERROR",  # the profiler warns of blocks older than itself
         }
         self.environment.setdefault("OMP_PROC_BIND", "true")
         self.environment.setdefault("OMP_PLACES", "cores")

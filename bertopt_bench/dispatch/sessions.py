@@ -11,16 +11,14 @@ from bertopt_bench.dispatch.local import Zygote
 from bertopt_bench.dispatch.outcomes import evaluation_fields, record_fields
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from bertopt_bench.dispatch.progress import Display
     from bertopt_bench.matrix.cells import TrialPlan
     from bertopt_bench.results.store import ResultsFolder
 
 CEILING_SECONDS = 1.2
-CEILINGS_A_SESSION = (
-    3  # at the start, in the middle, at the end: drift hits them and the cells alike
-)
+CEILINGS_A_SESSION = 3  # first, middle and last: drift hits them as it hits the cells
 PROCESS_FIELDS = ("pid", "hash_seed", "environment_bytes", "threads", "torch_threads")
 
 
@@ -103,24 +101,20 @@ class SessionRun:
         limit = self.timing["timeout_seconds"]
         outcome = zygote.run(
             "trial",
-            self._request(plan),
+            trial_request(
+                plan.cell.content,
+                self.texts[plan.cell.id],
+                seed=plan.seed,
+                steps=plan.steps,
+                timing=self.timing,
+                threads=self.threads,
+            ),
             timeout_seconds=limit,
             on_message=on_message,
             tick=self.display.tick,
         )
         process = {key: zygote.description[key] for key in PROCESS_FIELDS}
         return {**record_fields(outcome, limit), "process": process}
-
-    def _request(self, plan: TrialPlan) -> dict[str, Any]:
-        return {
-            "cell": plan.cell.content,
-            "seed": plan.seed,
-            "replicate": plan.replicate,
-            "steps": plan.steps,
-            "timing": self.timing,
-            "text": self.texts[plan.cell.id],
-            "threads": self.threads,
-        }
 
     def _text_fields(self, plan: TrialPlan) -> dict[str, Any]:
         text = self.texts.get(plan.cell.id)
@@ -133,6 +127,26 @@ class SessionRun:
             "tokenizer_sha256": text["tokenizer_sha256"],
             "vocabulary_size": text["vocabulary_size"],
         }
+
+
+def trial_request(
+    content: Mapping[str, Any],
+    text: Mapping[str, Any],
+    *,
+    seed: int,
+    steps: int,
+    timing: Mapping[str, Any],
+    threads: int = 0,
+) -> dict[str, Any]:
+    """Give what ``trial.assemble`` builds a trial from, as plain JSON; threads 0 leaves them be."""
+    return {
+        "cell": content,
+        "text": text,
+        "seed": seed,
+        "steps": steps,
+        "timing": dict(timing),
+        "threads": threads,
+    }
 
 
 def trial_label(plan: TrialPlan) -> str:
@@ -151,19 +165,3 @@ def _line(fields: Mapping[str, Any]) -> str:
 def utc_now() -> str:
     """Give the time in UTC, to the second, in ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def each_text(
-    cells: Sequence[Any], prepare: Callable[[Mapping[str, Any]], Mapping[str, Any]]
-) -> dict[str, Mapping[str, Any]]:
-    """Prepare each distinct workload once; give the prepared text by cell id."""
-    done: dict[str, Mapping[str, Any]] = {}
-    texts: dict[str, Mapping[str, Any]] = {}
-    for cell in cells:
-        if cell.skip is not None:
-            continue
-        key = repr(sorted(cell.content["workload"].items(), key=lambda item: item[0]))
-        if key not in done:
-            done[key] = prepare(cell.content["workload"])
-        texts[cell.id] = done[key]
-    return texts

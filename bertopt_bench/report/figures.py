@@ -7,6 +7,7 @@ import gzip
 import json
 import math
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from bertopt_bench.stats.estimates import number, words
@@ -46,6 +47,7 @@ def compressed(text: str) -> str:
     return base64.b64encode(gzip.compress(text.encode(), 9, mtime=0)).decode("ascii")
 
 
+@cache
 def plotting_library() -> str:
     """Compress the plotly.js that the installed plotly package ships, licence header included."""
     from plotly.offline import get_plotlyjs

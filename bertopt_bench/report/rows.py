@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bertopt_bench.report import strips, wording
-from bertopt_bench.stats.estimates import EFFECT_METRICS, Cell, Effect, Spread, words
+from bertopt_bench.stats.estimates import EFFECT_METRICS, Cell, Effect, Spread, level_spread, words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from markupsafe import Markup
 
+    from bertopt_bench.stats.estimates import Metric
     from bertopt_bench.stats.facts import Facts
 
 DASH = "–"  # noqa: RUF001 - an en dash, as in a range
@@ -39,7 +40,7 @@ MEASURES: tuple[tuple[str, tuple[tuple[str, float], ...], str], ...] = (
     ("throughput", (("tokens/s", 1.0),), "tokens_per_second"),
     ("step", (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)), "step_seconds"),
     ("peak memory", (("GiB", 2.0**30), ("MiB", 2.0**20), ("KiB", 2.0**10)), "peak_memory_bytes"),
-    ("process", (("GiB", 2.0**30), ("MiB", 2.0**20)), "peak_resident_bytes"),
+    ("resident memory", (("GiB", 2.0**30), ("MiB", 2.0**20)), "peak_resident_bytes"),
     ("first step", (("s", 1.0), ("ms", 1e-3)), "time_to_first_step_seconds"),
 )
 
@@ -114,10 +115,13 @@ def effect_table(facts: Facts) -> dict[str, Any]:
         rows = [
             {
                 "level": level,
-                "cells": [effect_cell(found[level, scale.metric], scale) for scale in scales],
+                "cells": [
+                    effect_cell(found.get((level, scale.metric)), scale)
+                    | {"margin": margin(facts, axis.name, level, scale.metric)}
+                    for scale in scales
+                ],
             }
             for level in axis.levels
-            if level != axis.reference
         ]
         groups.append({"axis": axis, "rows": rows})
     return {
@@ -126,7 +130,7 @@ def effect_table(facts: Facts) -> dict[str, Any]:
             {
                 "title": scale.metric.title,
                 "key": scale.metric.column,
-                "unit": "change, %" if scale.metric.is_ratio else "difference, nats",
+                "unit": HEADS[scale.metric.column],
                 "svg": safe(strips.ruler(scale)),
             }
             for scale in scales
@@ -134,8 +138,35 @@ def effect_table(facts: Facts) -> dict[str, Any]:
     }
 
 
-def effect_cell(effect: Effect, scale: strips.Scale) -> dict[str, Any]:
-    """Draw and write one level's effect on one metric."""
+HEADS = {
+    "final_loss": "nats, difference",
+    "tokens_per_second": "tokens/s, change in %",
+    "peak_memory_bytes": "change in %",
+}
+MARGIN_WORDS: dict[str, tuple[Callable[[float], str], str]] = {
+    "final_loss": (wording.loss, " nats"),
+    "tokens_per_second": (wording.significant, ""),
+    "peak_memory_bytes": (wording.memory, ""),
+}
+
+
+def margin(facts: Facts, axis: str, level: str, metric: Metric) -> str:
+    """Write where a level's own cells lie, the other axes mixed."""
+    spread = level_spread(facts.cells, axis, level, metric)
+    if spread is None:
+        return "no cell finished"
+    write, unit = MARGIN_WORDS[metric.column]
+    told = f"{wording.plural(spread.n, 'cell')}: {write(spread.median)}{unit}"
+    low, high = write(spread.low), write(spread.high)
+    if low.split(" ")[1:] == high.split(" ")[1:]:
+        low = low.split(" ")[0]
+    return f"{told} ({low}{DASH}{high})" if spread.n > 1 else told
+
+
+def effect_cell(effect: Effect | None, scale: strips.Scale) -> dict[str, Any]:
+    """Draw and write one level's effect on one metric; the reference level has none."""
+    if effect is None:
+        return {"svg": "", "median": "", "n": "reference", "spread": ""}
     lost = [f"{effect.unfinished} unfinished"] if effect.unfinished else []
     lost += [f"{effect.unlike} on unlike data"] if effect.unlike else []
     spread = effect.spread

@@ -149,21 +149,23 @@ def methods(facts: Facts, sessions: Sequence[Mapping[str, Any]]) -> list[str]:
     session = sessions[0] if sessions else {}
     tables = matrix_tables(session)
     return [
-        plan_paragraph(facts, session, tables),
+        plan_paragraph(facts, sessions, tables),
         timing_paragraph(facts, tables.get("timing", {})),
         analysis_paragraph(facts),
     ]
 
 
-def plan_paragraph(facts: Facts, session: Mapping[str, Any], tables: Mapping[str, Any]) -> str:
+def plan_paragraph(
+    facts: Facts, sessions: Sequence[Mapping[str, Any]], tables: Mapping[str, Any]
+) -> str:
     """Say what was planned, in which order, and what was left out."""
     design = (
         "over " + wording.listed([f"{a.name} ({', '.join(a.levels)})" for a in facts.axes])
         if facts.axes
         else "of one cell"
     )
-    order = session.get("order_seed")
-    drawn = f" from order seed {order}" if order is not None else ""
+    orders = [str(s["order_seed"]) for s in sessions if s.get("order_seed") is not None]
+    drawn = f" from order seed {wording.listed(list(dict.fromkeys(orders)))}" if orders else ""
     text = (
         f"The matrix {design} was run with {wording.plural(len(facts.seeds), 'seed')} "
         f"({', '.join(facts.seeds)}) and {wording.plural(facts.replicates, 'replicate')} in "

@@ -155,7 +155,6 @@ class Effect:
     spread: Spread | None
     unfinished: int
     unlike: int
-    level_cells: Spread | None
 
 
 def trial_rows(trials: DataFrame) -> list[Trial]:
@@ -281,16 +280,20 @@ def rank_cells(cells: Sequence[Cell]) -> dict[str, int]:
     return ranks
 
 
-def axis_effects(
-    rows: Sequence[Trial], cells: Sequence[Cell], axis: Axis, metric: Metric
-) -> list[Effect]:
+def axis_effects(rows: Sequence[Trial], axis: Axis, metric: Metric) -> list[Effect]:
     """Compare each level of an axis with its reference over all settings of the other axes."""
     contexts = index_by_context(rows, axis.name, metric)
-    return [
-        compare_level(contexts, cells, axis, level, metric)
-        for level in axis.levels
-        if level != axis.reference
-    ]
+    levels = [level for level in axis.levels if level != axis.reference]
+    return [compare_level(contexts, axis, level, metric) for level in levels]
+
+
+def level_spread(cells: Sequence[Cell], axis: str, level: str, metric: Metric) -> Spread | None:
+    """Summarise the medians of a level's cells: its margin, in which other axes are mixed."""
+    return Spread.of(
+        cell.spreads[metric.column].median
+        for cell in cells
+        if cell.levels.get(axis) == level and metric.column in cell.spreads
+    )
 
 
 def index_by_context(rows: Sequence[Trial], axis: str, metric: Metric) -> Contexts:
@@ -306,9 +309,7 @@ def index_by_context(rows: Sequence[Trial], axis: str, metric: Metric) -> Contex
     return contexts
 
 
-def compare_level(
-    contexts: Contexts, cells: Sequence[Cell], axis: Axis, level: str, metric: Metric
-) -> Effect:
+def compare_level(contexts: Contexts, axis: Axis, level: str, metric: Metric) -> Effect:
     """Pair one level with the reference in each context; a context gives one median difference."""
     differences: list[float] = []
     unfinished = unlike = 0
@@ -330,16 +331,9 @@ def compare_level(
             unlike += 1
         elif not (only_skipped(arms) or only_skipped(reference)):
             unfinished += 1
-    level_cells = Spread.of(
-        cell.spreads[metric.column].median
-        for cell in cells
-        if cell.levels.get(axis.name) == level and metric.column in cell.spreads
-    )
     kept = tuple(sorted(differences))
     spread = Spread.of(kept)
-    return Effect(
-        axis.name, level, axis.reference, metric, kept, spread, unfinished, unlike, level_cells
-    )
+    return Effect(axis.name, level, axis.reference, metric, kept, spread, unfinished, unlike)
 
 
 def has_value(row: Trial, metric: Metric) -> bool:

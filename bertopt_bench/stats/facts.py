@@ -68,7 +68,7 @@ def gather(trials: DataFrame) -> Facts:
     rows = trial_rows(trials)
     axes, cells = varying_axes(rows), summarise_cells(rows)
     effects = {
-        axis.name: [e for metric in EFFECT_METRICS for e in axis_effects(rows, cells, axis, metric)]
+        axis.name: [e for metric in EFFECT_METRICS for e in axis_effects(rows, axis, metric)]
         for axis in axes
     }
     return Facts(

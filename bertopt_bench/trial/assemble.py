@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import hashlib
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from bertopt_bench import catalogue
+from bertopt_bench.axes.kernels import Kernel
+from bertopt_bench.errors import UserError
 from bertopt_bench.trial.batches import open_batches
 from bertopt_bench.trial.live import Trial
 from bertopt_bench.trial.optimizing import DECAYS, build_optimizer, multipliers
@@ -47,6 +50,24 @@ def build(axis: str, choice: Mapping[str, Any], *positional: Any) -> Any:
     return catalogue.resolve(axis, choice["name"])(*positional, **options)
 
 
+def build_kernel(operation: str, choice: Mapping[str, Any]) -> Kernel:
+    """Build an operation's kernel; a user's own is the function itself, with the call's signature.
+
+    For ``attention`` that is scaled_dot_product_attention's, for ``compile`` model -> callable.
+    """
+    name = choice["name"]
+    if ":" not in name:
+        kernel: Kernel = build(f"kernel.{operation}", choice)
+        return kernel
+    if operation == "optimizer_step":
+        raise UserError(
+            f"kernel.optimizer_step '{name}': a step belongs to its optimizer; write "
+            f"optimizer = '{name}' instead."
+        )
+    options = {key: value for key, value in choice.items() if key != "name"}
+    return Kernel(call=partial(catalogue.resolve(f"kernel.{operation}", name), **options))
+
+
 def assemble(request: Mapping[str, Any]) -> Trial:
     """Assemble the trial that a request describes (see ``dispatch.local.trial_request``)."""
     cell = request["cell"]
@@ -54,7 +75,7 @@ def assemble(request: Mapping[str, Any]) -> Trial:
     device = build("device", cell["device"])
     precision = build("precision", cell["precision"])
     precision.apply()
-    kernels = {op: build(f"kernel.{op}", choice) for op, choice in cell["kernel"].items()}
+    kernels = {op: build_kernel(op, choice) for op, choice in cell["kernel"].items()}
 
     def make_regularizers() -> Regularizers:
         return Regularizers([build("regularizer", choice) for choice in cell["regularizer"]])
@@ -97,7 +118,10 @@ def assemble(request: Mapping[str, Any]) -> Trial:
 
 
 def _model(
-    request: Mapping[str, Any], workload: Mapping[str, Any], options: Mapping[str, Any], kernel: Any
+    request: Mapping[str, Any],
+    workload: Mapping[str, Any],
+    options: Mapping[str, Any],
+    kernel: Kernel,
 ) -> BertForMaskedLM:
     config = BertConfig(
         vocabulary_size=request["text"]["vocabulary_size"],
@@ -108,9 +132,12 @@ def _model(
     return BertForMaskedLM(config, attention=kernel.call)
 
 
-def _compiled(model: torch.nn.Module, name: str, kernel: Any) -> Callable[..., torch.Tensor]:
+def _compiled(model: torch.nn.Module, name: str, kernel: Kernel) -> Callable[..., torch.Tensor]:
     if name == "off":
         return model
+    if kernel.call is not None:
+        own: Callable[..., torch.Tensor] = kernel.call(model)
+        return own
     compiled: Callable[..., torch.Tensor] = torch.compile(model, dynamic=False, **kernel.options)
     return compiled
 
@@ -118,7 +145,7 @@ def _compiled(model: torch.nn.Module, name: str, kernel: Any) -> Callable[..., t
 def _optimizer(
     cell: Mapping[str, Any],
     groups: list[dict[str, Any]],
-    kernels: Mapping[str, Any],
+    kernels: Mapping[str, Kernel],
     regularizers: Regularizers,
 ) -> torch.optim.Optimizer:
     choice = cell["optimizer"]
@@ -126,11 +153,16 @@ def _optimizer(
     outside = ":" in choice["name"]  # what its decay argument means is not known here
     accepts = entry.accepts - set(DECAYS) if outside else entry.accepts
     options = {key: value for key, value in choice.items() if key != "name"}
+    step_options = {  # an optimizer without the keyword has the loop only
+        key: value
+        for key, value in kernels["optimizer_step"].options.items()
+        if value or key in entry.accepts
+    }
     return build_optimizer(
         catalogue.resolve("optimizer", choice["name"]),
         accepts,
         groups,
-        {**options, **kernels["optimizer_step"].options},
+        {**options, **step_options},
         regularizers.optimizer_options(),
     )
 

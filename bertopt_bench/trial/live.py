@@ -114,6 +114,7 @@ class Trial:
                 batch,
                 self.optimizer.param_groups,
                 lambda: self.forward(batch, index),
+                1.0 / self.batches.micro_batches,
             )
             loss = hook(loss, context)
         return loss
@@ -124,7 +125,8 @@ class Trial:
 
     def update(self) -> None:
         """Update the weights once."""
-        multiplier = self.multipliers[self.schedule_step]
+        # burn-in may go past the last step; the timed loop never does
+        multiplier = self.multipliers[min(self.schedule_step, len(self.multipliers) - 1)]
         for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * multiplier
         if self.scaler is None:

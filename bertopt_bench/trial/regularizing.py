@@ -18,12 +18,16 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class LossContext:
-    """What a regularizer's ``loss`` hook may look at."""
+    """What a regularizer's ``loss`` hook may look at.
+
+    ``share`` is the micro-batch's part of the step: 1 / micro_batches.
+    """
 
     model: torch.nn.Module
     batch: Batch
     groups: list[dict[str, Any]]
     forward: Callable[[], torch.Tensor]
+    share: float
 
 
 class Regularizers:

@@ -79,8 +79,7 @@ class BertForMaskedLM(nn.Module):
             segment_ids: [B, S], int32 or int64; None: all are of segment 0.
         """
         words = self.bert.embeddings.word_embeddings.weight
-        rows, words = TiedRows.apply(words, input_ids)
-        hidden = self.bert(rows, attention_mask, segment_ids)
+        hidden = self.bert(input_ids, attention_mask, segment_ids)
         masked = hidden.view(-1, hidden.shape[-1]).index_select(0, masked_index)
         logits: Tensor = self.cls["predictions"](masked, words)
         return logits
@@ -98,9 +97,171 @@ class Bert(nn.Module):
             dense = nn.Linear(config.size.hidden, config.size.hidden)
             self.pooler = nn.ModuleDict({"dense": dense})
 
-    def forward(self, rows: Tensor, mask: Tensor | None, segment_ids: Tensor | None) -> Tensor:
-        """Encode word embeddings [B, S, h] to hidden states [B, S, h]."""
-        hidden: Tensor = self.embeddings(rows, segment_ids)
+    def forward(self, input_ids: Tensor, mask: Tensor | None, segments: Tensor | None) -> Tensor:
+        """Encode tokens [B, S] to hidden states [B, S, h]."""
+        hidden: Tensor = self.embeddings(input_ids, segments)
         for layer in self.encoder["layer"]:
             hidden = layer(hidden, mask)
         return hidden
+
+
+class Embeddings(nn.Module):
+    """Sum of word, position and segment embeddings, normed."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        size = config.size
+        self.word_embeddings = nn.Embedding(config.vocabulary_size, size.hidden)
+        if config.position_embedding == "learned":
+            self.position_embeddings = nn.Embedding(size.positions, size.hidden)
+        else:
+            table = sinusoids(size.positions, size.hidden)
+            self.register_buffer("sinusoids", table, persistent=False)
+        self.token_type_embeddings = nn.Embedding(size.segments, size.hidden)
+        self.LayerNorm = nn.LayerNorm(size.hidden, eps=config.layer_norm_eps)
+        self.dropout = config.dropout
+
+    def forward(self, input_ids: Tensor, segments: Tensor | None) -> Tensor:
+        """Embed tokens [B, S] as [B, S, h]."""
+        positions = self._positions()
+        seq_len = input_ids.shape[1]
+        if seq_len > positions.shape[0]:
+            raise ValueError(f"{seq_len} slots a sequence, but {positions.shape[0]} positions")
+        constant = positions[:seq_len]
+        segment_table = self.token_type_embeddings.weight
+        if segments is None:
+            constant = constant + segment_table[0]
+        else:
+            constant = constant + functional.embedding(segments, segment_table)
+        hidden = self.LayerNorm(self.word_embeddings(input_ids) + constant)
+        return _dropout(hidden, self.dropout, training=self.training)
+
+    def _positions(self) -> Tensor:
+        learned = getattr(self, "position_embeddings", None)
+        table: Tensor = self.sinusoids if learned is None else learned.weight
+        return table
+
+
+class Layer(nn.Module):
+    """A post-norm encoder layer."""
+
+    def __init__(self, config: BertConfig, attention: Attention) -> None:
+        super().__init__()
+        hidden, inner = config.size.hidden, config.size.intermediate
+        self.attention = nn.ModuleDict(
+            {"self": SelfAttention(config, attention), "output": AddNorm(config, hidden)}
+        )
+        self.intermediate = nn.ModuleDict({"dense": nn.Linear(hidden, inner)})
+        self.output = AddNorm(config, inner)
+
+    def forward(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
+        """Transform hidden states [B, S, h]."""
+        hidden = self.attention["output"](self.attention["self"](hidden, mask), hidden)
+        inner = functional.gelu(self.intermediate["dense"](hidden))
+        output: Tensor = self.output(inner, hidden)
+        return output
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention, without the output projection."""
+
+    def __init__(self, config: BertConfig, attention: Attention) -> None:
+        super().__init__()
+        hidden = config.size.hidden
+        self.heads, self.head_size = config.size.heads, config.size.head_size
+        self.query = nn.Linear(hidden, hidden)
+        self.key = nn.Linear(hidden, hidden)
+        self.value = nn.Linear(hidden, hidden)
+        self.attend, self.dropout = attention, config.attention_dropout
+
+    def forward(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
+        """Mix hidden states [B, S, h] over S."""
+        query, key, value = (
+            project(hidden).unflatten(-1, (self.heads, self.head_size)).transpose(1, 2)
+            for project in (self.query, self.key, self.value)
+        )
+        dropout = self.dropout if self.training else 0.0
+        mixed = self.attend(query, key, value, attn_mask=mask, dropout_p=dropout)
+        return mixed.transpose(1, 2).flatten(2)
+
+
+class AddNorm(nn.Module):
+    """A projection to h, added to the residual and normed."""
+
+    def __init__(self, config: BertConfig, inputs: int) -> None:
+        super().__init__()
+        hidden = config.size.hidden
+        self.dense = nn.Linear(inputs, hidden)
+        self.LayerNorm = nn.LayerNorm(hidden, eps=config.layer_norm_eps)
+        self.dropout = config.dropout
+
+    def forward(self, inner: Tensor, residual: Tensor) -> Tensor:
+        """Give the normed sum [B, S, h]."""
+        projected = _dropout(self.dense(inner), self.dropout, training=self.training)
+        normed: Tensor = self.LayerNorm(projected + residual)
+        return normed
+
+
+class Predictions(nn.Module):
+    """The MLM head: a transform, then the tied decoder with a bias of its own."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        hidden = config.size.hidden
+        norm = nn.LayerNorm(hidden, eps=config.layer_norm_eps)
+        self.transform = nn.ModuleDict({"dense": nn.Linear(hidden, hidden), "LayerNorm": norm})
+        self.bias = nn.Parameter(torch.zeros(config.vocabulary_size))
+
+    def forward(self, masked: Tensor, words: Tensor) -> Tensor:
+        """Give logits [M, V] of hidden states [M, h] and the word embeddings [V, h]."""
+        transformed = functional.gelu(self.transform["dense"](masked))
+        return functional.linear(self.transform["LayerNorm"](transformed), words, self.bias)
+
+
+def sinusoids(positions: int, hidden: int) -> Tensor:
+    """Give the fixed position table [P, h]: sines in even columns, cosines in odd ones."""
+    even = torch.arange(0, hidden, 2, dtype=torch.float64)
+    angles = torch.arange(positions, dtype=torch.float64)[:, None] * torch.exp(
+        even * (-math.log(10_000.0) / hidden)
+    )
+    table = torch.empty(positions, hidden, dtype=torch.float64)
+    table[:, 0::2] = angles.sin()
+    table[:, 1::2] = angles.cos()[:, : hidden // 2]
+    return table.float()
+
+
+@torch.no_grad()
+def initialise(model: nn.Module, generator: torch.Generator) -> None:
+    """Draw matrices and embeddings from N(0, 0.02), in their order; norms to 1, biases to 0."""
+    for name, parameter in model.named_parameters():
+        if parameter.ndim > 1:
+            parameter.normal_(0.0, INITIAL_STD, generator=generator)
+        else:
+            parameter.fill_(1.0 if name.endswith("LayerNorm.weight") else 0.0)
+
+
+def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
+    """Group the parameters by role: ``matrix``, ``embedding``, ``head``, ``vector``.
+
+    Each group is ``{"params", "names", "role"}``; a tied weight comes once, as an embedding.
+    """
+    groups: dict[str, dict[str, Any]] = {}
+    for name, parameter in model.named_parameters():
+        role = _role(name, parameter)
+        group = groups.setdefault(role, {"params": [], "names": [], "role": role})
+        group["params"].append(parameter)
+        group["names"].append(name)
+    return list(groups.values())
+
+
+def _role(name: str, parameter: Tensor) -> str:
+    if parameter.ndim < 2:
+        return "vector"
+    if ".embeddings." in name:
+        return "embedding"
+    return "matrix" if ".encoder." in name else "head"
+
+
+def _dropout(hidden: Tensor, rate: float, *, training: bool) -> Tensor:
+    """Drop out, and issue nothing at all where the rate is 0."""
+    return functional.dropout(hidden, rate) if rate and training else hidden

@@ -171,7 +171,7 @@ def test_warm_up_by_steps_and_by_fraction_agree(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_both_ways_of_warming_up_are_refused(name: str) -> None:
-    with pytest.raises(UserError, match="warmup_steps is 4 and warmup_fraction is 0.1"):
+    with pytest.raises(UserError, match=r"warmup_steps is 4 and warmup_fraction is 0\.1"):
         catalogue.resolve("schedule", name)(T, warmup_steps=4, warmup_fraction=0.1)
 
 

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
     Command = Callable[..., CompletedProcess[str]]
 
-MISBEHAVING = "axes.optimizer=['own:Nan','own:Killed','own:Hangs','own:Greedy','own:Raises','own:Mine']"
+MISBEHAVING = (
+    "axes.optimizer=['own:Nan','own:Killed','own:Hangs','own:Greedy','own:Raises','own:Mine']"
+)
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
@@ -77,7 +79,14 @@ def test_an_edited_optimizer_runs_again_and_the_old_record_is_kept(
     misbehaved: dict[str, dict[str, Any]], command: Command, project: Path
 ) -> None:
     """Oracle: the records before and after one line of ``own.py`` changed."""
-    arguments = ("run", "small.toml", "--set", "name='edited'", "--set", "axes.optimizer='own:Mine'")
+    arguments = (
+        "run",
+        "small.toml",
+        "--set",
+        "name='edited'",
+        "--set",
+        "axes.optimizer='own:Mine'",
+    )
     assert command(*arguments).returncode == 0
     before = rows(project / "results/edited")
     source = project / "own.py"
@@ -162,9 +171,7 @@ def test_sigkill_at_random_moments_loses_at_most_the_running_trial(
     assert len(deterministic(project / "results/whole")) == 4
 
 
-def kill_after(
-    seconds: float, name: list[str], project: Path, environment: dict[str, str]
-) -> None:
+def kill_after(seconds: float, name: list[str], project: Path, environment: dict[str, str]) -> None:
     """Start a run in its own process group and kill its parent alone at a random moment."""
     with subprocess.Popen(
         [sys.executable, "-m", "bertopt_bench", "run", "small.toml", *name],

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import csv
+import math
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from simulated_results import simulated
 
 from bertopt_bench.report import page
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 INSTALL = "needs `apt-get install chromium` and `pip install playwright`"
@@ -22,7 +27,7 @@ pytestmark = pytest.mark.browser
 
 
 @pytest.fixture(scope="module")
-def chromium():
+def chromium() -> Iterator[Any]:
     playwright = pytest.importorskip("playwright.sync_api", reason=INSTALL)
     if CHROMIUM is None:
         pytest.skip(INSTALL)
@@ -33,17 +38,17 @@ def chromium():
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory):
+def address(tmp_path_factory) -> str:
     path = tmp_path_factory.mktemp("page") / "page.html"
     return page.write([simulated()], path).as_uri()
 
 
 @pytest.fixture
-def opened(chromium, address):
+def opened(chromium, address) -> Iterator[Any]:
     """Open the page at a width; fail on any script error and on any request but the file's own."""
     contexts, troubles = [], []
 
-    def opening(width=1280, fragment="", *, scripts=True):
+    def opening(width=1280, fragment="", *, scripts=True) -> Any:
         context = chromium.new_context(
             viewport={"width": width, "height": 900}, java_script_enabled=scripts
         )
@@ -63,17 +68,17 @@ def opened(chromium, address):
     assert [t for t in troubles if not t.startswith(("blob:", "data:"))] == []
 
 
-def rows_shown(view):
+def rows_shown(view) -> int:
     return view.locator("#rows tr:visible").count()
 
 
-def draw_all(view):
+def draw_all(view) -> None:
     view.evaluate("dispatchEvent(new Event('beforeprint'))")
     view.wait_for_function("document.querySelectorAll('.figure .main-svg').length >= 5")
 
 
 @pytest.mark.parametrize("width", [390, 1280])
-def test_all_figures_are_drawn_and_the_page_never_scrolls_sideways(opened, width):
+def test_all_figures_are_drawn_and_the_page_never_scrolls_sideways(opened, width) -> None:
     view = opened(width)
     draw_all(view)
 
@@ -82,7 +87,7 @@ def test_all_figures_are_drawn_and_the_page_never_scrolls_sideways(opened, width
     assert view.evaluate("document.documentElement.scrollWidth") == width
 
 
-def test_filters_narrow_table_and_figures_and_stand_in_the_address(opened):
+def test_filters_narrow_table_and_figures_and_stand_in_the_address(opened) -> None:
     """Oracle: the design; 3 optimizers x 2 x 2 x 2 cells, 8 with lion, 4 of them in bf16."""
     view = opened()
     assert rows_shown(view) == 24
@@ -101,11 +106,11 @@ def test_filters_narrow_table_and_figures_and_stand_in_the_address(opened):
     assert rows_shown(again) == 24
 
 
-def test_sorting_by_keyboard_goes_up_then_down_and_keeps_missing_values_last(opened):
+def test_sorting_by_keyboard_goes_up_then_down_and_keeps_missing_values_last(opened) -> None:
     view = opened()
     header = view.locator("th[data-key=final_loss]")
 
-    def losses():
+    def losses() -> list[float]:
         return view.eval_on_selector_all(
             "#rows tr", "rows => rows.map(r => parseFloat(r.children[5].textContent))"
         )
@@ -116,27 +121,27 @@ def test_sorting_by_keyboard_goes_up_then_down_and_keeps_missing_values_last(ope
     header.get_by_role("button").press("Enter")
     down = losses()
 
-    known = [v for v in up if v == v]  # noqa: PLR0124 - NaN
+    known = [v for v in up if not math.isnan(v)]
     assert known == sorted(known)
-    assert [v for v in down if v == v] == known[::-1]  # noqa: PLR0124 - NaN
-    assert down[-1] != down[-1]  # noqa: PLR0124 - NaN
+    assert [v for v in down if not math.isnan(v)] == known[::-1]
+    assert math.isnan(down[-1])
     assert "sort=-final_loss" in view.url
 
 
-def test_downloads_are_the_embedded_tables(opened):
+def test_downloads_are_the_embedded_tables(opened) -> None:
     """Oracle: the csv module reads back as many rows and the reason with its quotes and comma."""
     view = opened()
     with view.expect_download() as download:
         view.locator("#downloads button", has_text="trials.csv").click()
 
-    text = Path(download.value.path()).read_text(encoding="utf-8", newline="")
+    text = Path(download.value.path()).read_text(encoding="utf-8")
     rows = list(csv.DictReader(text.splitlines()))
     assert len(rows) == 70
     reasons = {row["reason"] for row in rows}
     assert "RuntimeError: <script>alert('corpus')</script> & more" in reasons
 
 
-def test_without_scripts_the_tables_stand_and_figures_do_not_pretend(opened):
+def test_without_scripts_the_tables_stand_and_figures_do_not_pretend(opened) -> None:
     view = opened(scripts=False)
 
     assert rows_shown(view) == 24
@@ -145,7 +150,7 @@ def test_without_scripts_the_tables_stand_and_figures_do_not_pretend(opened):
     assert view.get_by_text("need JavaScript").is_visible()
 
 
-def test_dark_follows_the_system(opened):
+def test_dark_follows_the_system(opened) -> None:
     view = opened()
     light = view.evaluate("getComputedStyle(document.body).backgroundColor")
     view.emulate_media(color_scheme="dark")

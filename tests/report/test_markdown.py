@@ -7,7 +7,7 @@ from simulated_results import simulated
 from bertopt_bench.report import markdown
 
 
-def test_every_table_row_has_the_columns_of_its_header():
+def test_every_table_row_has_the_columns_of_its_header() -> None:
     """A reason with a pipe, a newline and HTML must not add columns, rows or markup."""
     results = simulated(points=2)
     results.trials.loc[0, ["status", "reason"]] = ["failed", "a | b\n| c <script>`*_[x]"]
@@ -22,7 +22,7 @@ def test_every_table_row_has_the_columns_of_its_header():
     assert "<script>" not in text
 
 
-def test_it_says_n_and_spread_and_names_what_it_leaves_out():
+def test_it_says_n_and_spread_and_names_what_it_leaves_out() -> None:
     optimizers = tuple(f"o{i}" for i in range(10))
 
     text = markdown.summary([simulated(optimizers, points=2)])

@@ -17,7 +17,7 @@ MINUS = wording.MINUS
     [(0, "0"), (1234567, "1,230,000"), (12.345, "12.3"), (0.00123456, "0.00123"),
      (-5.5, f"{MINUS}5.50"), (999.6, "1,000"), (math.inf, "inf")],
 )  # fmt: skip
-def test_significant(value, text):
+def test_significant(value, text) -> None:
     assert wording.significant(value) == text
 
 
@@ -25,13 +25,13 @@ def test_significant(value, text):
     ("value", "text"),
     [(512, "512 B"), (2048, "2.00 KiB"), (3 << 20, "3.00 MiB"), (5 << 30, "5.00 GiB")],
 )
-def test_memory_counts_in_powers_of_1024(value, text):
+def test_memory_counts_in_powers_of_1024(value, text) -> None:
     assert wording.memory(value) == text
 
 
-def effect(metric, *differences):
+def effect(metric, *differences: float) -> Effect:
     spread = Spread.of(differences)
-    return Effect("optimizer", "lion", "adamw", metric, differences, spread, 0, 0, None)
+    return Effect("optimizer", "lion", "adamw", metric, differences, spread, 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -42,23 +42,23 @@ def effect(metric, *differences):
      (THROUGHPUT, math.log(30), "× 30.0"),  # noqa: RUF001 - a multiplication sign
      (THROUGHPUT, 0.0, f"0.0{wording.NBSP}%")],
 )  # fmt: skip
-def test_changes(metric, value, text):
+def test_changes(metric, value, text) -> None:
     assert wording.change(effect(metric, value), value) == text
 
 
-def test_a_single_context_claims_no_spread():
+def test_a_single_context_claims_no_spread() -> None:
     single = effect(LOSS, 0.1)
 
     assert wording.spread_of_changes(single, single.spread) == "one context"
 
 
-def test_lists_read_as_sentences():
+def test_lists_read_as_sentences() -> None:
     assert wording.listed(["a"]) == "a"
     assert wording.listed(["a", "b", "c"]) == "a, b and c"
     assert wording.listed([]) == ""
 
 
-def test_strips_share_a_scale_that_spans_all_and_zero():
+def test_strips_share_a_scale_that_spans_all_and_zero() -> None:
     """Places are linear in the difference and inside the drawing."""
     near, far = effect(LOSS, 0.1, 0.2), effect(LOSS, 1.0, 2.0)
     scale = strips.Scale.of(LOSS, [near, far])
@@ -70,7 +70,7 @@ def test_strips_share_a_scale_that_spans_all_and_zero():
     assert "0" in {text for _, text in scale.ticks()}
 
 
-def test_dots_tell_better_from_worse_by_the_metrics_direction():
+def test_dots_tell_better_from_worse_by_the_metrics_direction() -> None:
     """More loss is worse, more throughput is better; nothing moved is neither."""
     scale = strips.Scale.of(LOSS, [effect(LOSS, 0.5, -0.5)])
     assert 'class="dot worse"' in strips.dots(effect(LOSS, 0.5), scale)[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,8 +16,10 @@ from bertopt_bench.stats.estimates import (
     LOSS,
     MEMORY,
     THROUGHPUT,
+    Effect,
     Spread,
     axis_effects,
+    level_spread,
     natural_order,
     rank_cells,
     summarise_cells,
@@ -27,7 +30,7 @@ from bertopt_bench.stats.estimates import (
 from bertopt_bench.stats.facts import gather
 
 
-def trial(optimizer="adamw", schedule="linear", seed=1, loss=5.0, **other):
+def trial(optimizer="adamw", schedule="linear", seed=1, loss=5.0, **other: Any) -> dict[str, Any]:
     """One trial with what the estimates read; `other` overrides."""
     return {
         "trial": 0,
@@ -52,14 +55,14 @@ def trial(optimizer="adamw", schedule="linear", seed=1, loss=5.0, **other):
     }
 
 
-def effects_of(trials, axis="optimizer", metric=LOSS):
+def effects_of(trials, axis="optimizer", metric=LOSS) -> list[Effect]:
     rows = trial_rows(pd.DataFrame(trials))
     found = next(a for a in varying_axes(rows) if a.name == axis)
-    return axis_effects(rows, summarise_cells(rows), found, metric)
+    return axis_effects(rows, found, metric)
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=40))
-def test_spread_equals_numpys_percentiles(values):
+def test_spread_equals_numpys_percentiles(values) -> None:
     """Oracle: numpy.percentile with linear interpolation."""
     spread = Spread.of(values)
 
@@ -69,12 +72,12 @@ def test_spread_equals_numpys_percentiles(values):
     assert spread.n == len(values)
 
 
-def test_spread_leaves_out_what_was_not_measured():
+def test_spread_leaves_out_what_was_not_measured() -> None:
     assert Spread.of([math.nan, None, math.inf]) is None
     assert Spread.of([math.nan, 2.0]).n == 1
 
 
-def test_an_additive_effect_is_found_in_every_context_whatever_the_other_axes_add():
+def test_an_additive_effect_is_found_in_every_context_whatever_the_other_axes_add() -> None:
     """Oracle: the injected difference; the contexts' own levels must cancel in the pairs."""
     shift = {"linear": 0.0, "cosine": -1.5, "wsd": 4.0}
     trials = [
@@ -89,7 +92,7 @@ def test_an_additive_effect_is_found_in_every_context_whatever_the_other_axes_ad
     assert (effect.level, effect.reference) == ("sgd", "adamw")
 
 
-def test_a_context_gives_the_median_of_its_paired_seeds():
+def test_a_context_gives_the_median_of_its_paired_seeds() -> None:
     """Oracle: by hand; differences by seed are 0.1, 0.2 and 0.9, seed 4 has no partner."""
     trials = [trial("adamw", seed=s, loss=5.0) for s in (1, 2, 3)]
     trials += [trial("lion", seed=s, loss=5 + d) for s, d in ((1, 0.1), (2, 0.2), (3, 0.9), (4, 9))]
@@ -99,7 +102,19 @@ def test_a_context_gives_the_median_of_its_paired_seeds():
     assert effect.differences == pytest.approx((0.2,))
 
 
-def test_ratios_are_logs_of_level_over_reference():
+def test_a_levels_margin_is_over_the_medians_of_its_cells() -> None:
+    """Oracle: by hand; the cells' medians are 5 and 7, whatever their numbers of seeds."""
+    trials = [trial(schedule="linear", seed=s, loss=loss) for s, loss in ((1, 4), (2, 5), (3, 9))]
+    trials += [trial(schedule="cosine", loss=7.0), trial("lion", loss=1.0)]
+
+    margin = level_spread(
+        summarise_cells(trial_rows(pd.DataFrame(trials))), "optimizer", "adamw", LOSS
+    )
+
+    assert (margin.n, margin.low, margin.median, margin.high) == (2, 5.0, 6.0, 7.0)
+
+
+def test_ratios_are_logs_of_level_over_reference() -> None:
     trials = [trial("adamw"), trial("lion", tokens_per_second=2000.0, peak_memory_bytes=1 << 19)]
 
     (speed,) = effects_of(trials, metric=THROUGHPUT)
@@ -109,7 +124,7 @@ def test_ratios_are_logs_of_level_over_reference():
     assert memory.differences == pytest.approx((-math.log(2),))
 
 
-def test_times_of_different_sessions_are_never_paired_but_losses_are():
+def test_times_of_different_sessions_are_never_paired_but_losses_are() -> None:
     trials = [trial("adamw", session="one"), trial("lion", session="two", loss=4.0)]
 
     assert effects_of(trials, metric=THROUGHPUT)[0].spread is None
@@ -117,7 +132,7 @@ def test_times_of_different_sessions_are_never_paired_but_losses_are():
 
 
 @pytest.mark.parametrize("field", ["batches_sha256", "initial_weights_sha256", "evaluation_sha256"])
-def test_trials_on_other_data_are_counted_not_compared(field):
+def test_trials_on_other_data_are_counted_not_compared(field) -> None:
     trials = [trial("adamw"), trial("lion", **{field: "other"})]
 
     (effect,) = effects_of(trials)
@@ -126,7 +141,7 @@ def test_trials_on_other_data_are_counted_not_compared(field):
     assert effect.unlike == 1
 
 
-def test_a_workload_axis_changes_batches_but_not_what_loss_is_measured_on():
+def test_a_workload_axis_changes_batches_but_not_what_loss_is_measured_on() -> None:
     """Sequence length changes the batches; throughput compares, losses on other text do not."""
     trials = [trial(), trial(seq_len=128, batches_sha256="x", evaluation_sha256="x")]
 
@@ -137,7 +152,7 @@ def test_a_workload_axis_changes_batches_but_not_what_loss_is_measured_on():
     assert speed.spread.n == 1
 
 
-def test_what_did_not_finish_is_counted_and_a_skip_is_a_hole():
+def test_what_did_not_finish_is_counted_and_a_skip_is_a_hole() -> None:
     trials = [
         trial("adamw", "linear"),
         trial("adamw", "cosine"),
@@ -153,7 +168,7 @@ def test_what_did_not_finish_is_counted_and_a_skip_is_a_hole():
     assert effect.unfinished == 1
 
 
-def test_replicates_of_a_seed_are_one_seed_and_a_short_one_keeps_the_cells_budget():
+def test_replicates_of_a_seed_are_one_seed_and_a_short_one_keeps_the_cells_budget() -> None:
     """A timing replicate trains fewer steps and has no final loss; it is the same cell."""
     trials = [trial(), trial(replicate=1, steps=20, loss=math.nan), trial(seed=2, loss=6.0)]
 
@@ -165,7 +180,7 @@ def test_replicates_of_a_seed_are_one_seed_and_a_short_one_keeps_the_cells_budge
     assert {row["steps"] for row in rows} == {100}
 
 
-def test_times_come_from_the_session_with_most_runs():
+def test_times_come_from_the_session_with_most_runs() -> None:
     trials = [trial(seed=s, session="b", tokens_per_second=2.0) for s in (1, 2)]
     trials += [trial(seed=3, session="a", tokens_per_second=900.0)]
 
@@ -175,7 +190,7 @@ def test_times_come_from_the_session_with_most_runs():
     assert cell.spreads["final_loss"].n == 3
 
 
-def test_only_repeated_and_finished_cells_are_ranked_within_one_text_and_budget():
+def test_only_repeated_and_finished_cells_are_ranked_within_one_text_and_budget() -> None:
     trials = [trial("adamw", seed=s, loss=5.0) for s in (1, 2)]
     trials += [trial("lion", seed=s, loss=4.0) for s in (1, 2)]
     trials += [trial("sgd", seed=1, loss=1.0)]
@@ -188,7 +203,7 @@ def test_only_repeated_and_finished_cells_are_ranked_within_one_text_and_budget(
     assert ranks == {"lion-linear-64": 1, "adamw-linear-64": 2, "lamb-linear-64": 1}
 
 
-def test_the_usual_level_is_the_reference_else_the_most_frequent():
+def test_the_usual_level_is_the_reference_else_the_most_frequent() -> None:
     trials = [trial(o, s) for o in ("lamb", "adamw lr=0.001", "sgd") for s in ("a", "b", "b2")]
 
     axes = {axis.name: axis for axis in varying_axes(trial_rows(pd.DataFrame(trials)))}
@@ -198,18 +213,18 @@ def test_the_usual_level_is_the_reference_else_the_most_frequent():
     assert set(axes) == {"optimizer", "schedule"}
 
 
-def test_levels_sort_by_number():
+def test_levels_sort_by_number() -> None:
     levels = ["128", "64", "adamw lr=0.001", "adamw lr=0.0003", "adamw lr=2e-05"]
 
     expected = ["64", "128", "adamw lr=2e-05", "adamw lr=0.0003", "adamw lr=0.001"]
     assert sorted(levels, key=natural_order) == expected
 
 
-def test_words_for_missing_values():
+def test_words_for_missing_values() -> None:
     assert [words(v) for v in (None, math.nan, 0.0003, "x", 3)] == ["", "", "0.0003", "x", "3"]
 
 
-def test_gathering_nothing_says_nothing():
+def test_gathering_nothing_says_nothing() -> None:
     facts = gather(pd.DataFrame(columns=["trial", "cell_id", "status"]))
 
     assert (facts.cells, facts.axes, facts.strongest("final_loss")) == ([], (), None)

@@ -1,0 +1,151 @@
+"""One session of `run`: probe, prepare, order, run what is missing or stale, close."""
+
+from __future__ import annotations
+
+import secrets
+import shlex
+import sys
+from typing import TYPE_CHECKING, Any
+
+from bertopt_bench.dispatch.local import Zygote
+from bertopt_bench.dispatch.preparing import ask_capabilities, prepare_text
+from bertopt_bench.dispatch.sessions import SessionRun, trial_request, utc_now
+from bertopt_bench.matrix.cells import expand, plan_trials
+from bertopt_bench.matrix.identity import canonical_json
+from bertopt_bench.measure.machine import allowed_cores, describe_machine, fingerprint, versions
+from bertopt_bench.measure.provenance import package_code
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from bertopt_bench.dispatch.progress import Display
+    from bertopt_bench.matrix.cells import Cell
+    from bertopt_bench.matrix.spec import Matrix
+    from bertopt_bench.results.pending import Pending
+    from bertopt_bench.results.store import ResultsFolder
+
+    Texts = dict[str, Mapping[str, Any]]
+
+
+def run_session(matrix: Matrix, store: ResultsFolder, display: Display) -> dict[str, int]:
+    """Run what is missing or stale; give the number of trials by how they ended."""
+    for warning in store.warnings:
+        display.say(f"warning: {warning}")
+    display.working("looking at this machine", 0, 0)
+    capabilities = ask_capabilities()
+    cells = expand(matrix, capabilities)
+    texts = prepare_texts(matrix, cells, display)
+    if matrix.skip_slower_precisions:
+        display.working("timing the precisions against fp32", 0, 0)
+        capabilities["precision_ratio"] = precision_ratios(matrix, cells, texts)
+        cells = expand(matrix, capabilities)
+    code = package_code()
+    order_seed = secrets.randbelow(2**32)
+    plans = plan_trials(cells, matrix, order_seed)
+    hashes = {cell: str(text["text_sha256"]) for cell, text in texts.items()}
+    pending = store.pending(plans, code, hashes)
+    for reason, count in pending.reasons().items():
+        display.say(f"{count} trials run again, the old records are kept: {reason}")
+    if not pending.plans:
+        display.say(f"{store.path}: nothing is missing or stale")
+        return {}
+    session = store.start_session(
+        describe_session(
+            matrix,
+            cells,
+            pending,
+            capabilities=capabilities,
+            code=code,
+            order_seed=order_seed,
+        )
+    )
+    run = SessionRun(session, store, display, matrix.timing, texts, code, len(allowed_cores()))
+    run.run(pending.plans)
+    store.append_session_event(
+        {"kind": "end", "session": session, "at_utc": utc_now(), "counts": run.counts}
+    )
+    return run.counts
+
+
+def prepare_texts(matrix: Matrix, cells: Sequence[Cell], display: Display) -> Texts:
+    """Prepare each distinct workload once; give the prepared text by cell id."""
+    prepared: dict[str, Mapping[str, Any]] = {}
+    texts: Texts = {}
+    for cell in cells:
+        if cell.skip is None:
+            workload = cell.content["workload"]
+            key = canonical_json(workload)
+            if key not in prepared:
+                prepared[key] = prepare_text(workload, matrix.seeds, display.working)
+            texts[cell.id] = prepared[key]
+    return texts
+
+
+def precision_ratios(
+    matrix: Matrix, cells: Sequence[Cell], texts: Texts
+) -> dict[str, dict[str, float]]:
+    """Time each precision of each device against fp32 on the first cell that has fp32."""
+    ratios: dict[str, dict[str, float]] = {}
+    live = [cell for cell in cells if cell.skip is None]
+    threads = len(allowed_cores())
+    with Zygote(threads=threads) as zygote:
+        for device in sorted({cell.content["device"]["name"] for cell in live}):
+            here = [cell for cell in live if cell.content["device"]["name"] == device]
+            choices = {c.content["precision"]["name"]: c.content["precision"] for c in here}
+            base = next((c for c in here if c.content["precision"]["name"] == "fp32"), None)
+            if base is None or len(choices) < 2:
+                continue
+            names = ["fp32", *sorted(choices.keys() - {"fp32"})]
+            requests = [
+                trial_request(
+                    {**base.content, "precision": choices[name]},
+                    texts[base.id],
+                    seed=matrix.seeds[0],
+                    steps=base.content["workload"]["steps"],
+                    timing=matrix.timing,
+                )
+                for name in names
+            ]
+            task = {"requests": requests, "threads": threads}
+            limit = matrix.timing["timeout_seconds"]
+            outcome = zygote.run("precision_ratios", task, timeout_seconds=limit)
+            if outcome.final is not None and outcome.final["kind"] == "result":
+                ratios[device] = dict(zip(names, outcome.final["ratios"], strict=True))
+    return ratios
+
+
+def describe_session(
+    matrix: Matrix,
+    cells: Sequence[Cell],
+    pending: Pending,
+    *,
+    capabilities: Mapping[str, Any],
+    code: Mapping[str, Any],
+    order_seed: int,
+) -> dict[str, Any]:
+    """Give a session's first line: what was asked for, where, with what."""
+    machine, software = describe_machine(), versions()
+    return {
+        "matrix": {
+            "name": matrix.name,
+            "description": matrix.description,
+            "digest": matrix.digest,
+            "source": matrix.source,
+        },
+        "machine": {**machine, "fingerprint": fingerprint(machine, software)},
+        "versions": software,
+        "code": dict(code),
+        "order_seed": order_seed,
+        "command": shlex.join(["bertopt-bench", *sys.argv[1:]]),
+        "declared": {
+            "cells": len(cells),
+            "skipped_cells": sum(cell.skip is not None for cell in cells),
+            "seeds": list(matrix.seeds),
+            "replicates": matrix.replicates,
+            "trials": len(pending.plans),
+            "stale": dict(pending.reasons()),
+            "timing": dict(matrix.timing),
+            "threads": len(allowed_cores()),
+            "precision_ratio": capabilities.get("precision_ratio", {}),
+        },
+    }

@@ -1,0 +1,163 @@
+"""Forecast what a plan will take: seconds from counted FLOPs and an assumed rate, bytes by formula.
+
+The rate is a guess until a session has measured one: a forecast is for deciding whether to start.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bertopt_bench.matrix.cells import plan_trials
+from bertopt_bench.workload import formulas
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from bertopt_bench.matrix.cells import Cell, TrialPlan
+    from bertopt_bench.matrix.spec import Matrix
+
+CPU_FLOPS_PER_SECOND_A_CORE = 5e10
+CUDA_FLOPS_PER_SECOND = 3e13
+STEP_OVERHEAD_SECONDS = 0.004  # launching a small model's operations, whatever their size
+TRIAL_OVERHEAD_SECONDS = 1.0  # fork, assembly, hashes, the traced step
+COMPILE_SECONDS = 40.0
+_MOST_LISTED = 200
+
+
+@dataclass(frozen=True, slots=True)
+class CellForecast:
+    """What one whole trial of a cell is expected to take."""
+
+    flops_per_step: int
+    step_seconds: float
+    trial_seconds: float
+    peak_memory_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What a plan is expected to take: all its trials, and one of each cell by id."""
+
+    seconds: float
+    cells: Mapping[str, CellForecast]
+
+    @property
+    def peak_memory_bytes(self) -> int:
+        """Give what the largest cell needs; 0 where nothing runs."""
+        return max((cell.peak_memory_bytes for cell in self.cells.values()), default=0)
+
+
+def assumed_rate(device: str) -> float:
+    """Give FLOPs a second that a device of this kind is assumed to do on this machine."""
+    return CUDA_FLOPS_PER_SECOND if device == "cuda" else CPU_FLOPS_PER_SECOND_A_CORE * cores()
+
+
+def cores() -> int:
+    """Count the cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def forecast(
+    plans: Sequence[TrialPlan], matrix: Matrix, rates: Mapping[str, float] | None = None
+) -> Forecast:
+    """Forecast a plan.
+
+    Args:
+        plans: the trials; skipped ones take nothing.
+        matrix: its timing says how many steps run besides the timed ones.
+        rates: measured FLOPs a second by device name; assumed ones fill what is missing.
+    """
+    cells: dict[str, CellForecast] = {}
+    seconds = 0.0
+    for plan in plans:
+        if plan.cell.skip is not None:
+            continue
+        whole = plan.cell.content["workload"]["steps"]
+        if plan.cell.id not in cells:
+            cells[plan.cell.id] = _cell(plan.cell, whole, matrix, rates or {})
+        one = cells[plan.cell.id]
+        seconds += one.trial_seconds
+        if plan.steps != whole:
+            seconds += _trial_seconds(plan.cell, plan.steps, one.step_seconds, matrix)
+            seconds -= one.trial_seconds
+    return Forecast(seconds, cells)
+
+
+def _cell(cell: Cell, steps: int, matrix: Matrix, rates: Mapping[str, float]) -> CellForecast:
+    workload, device = cell.content["workload"], cell.content["device"]["name"]
+    flops = formulas.train_flops(
+        formulas.model_size(workload["model"]),
+        vocabulary=workload["vocabulary_size"],
+        batch=workload["batch_size"],
+        seq_len=workload["seq_len"],
+        masked=workload["batch_size"]
+        * formulas.masked_slots(workload["seq_len"], workload["mask_rate"]),
+    )
+    step_seconds = flops / rates.get(device, assumed_rate(device)) + STEP_OVERHEAD_SECONDS
+    return CellForecast(
+        flops,
+        step_seconds,
+        _trial_seconds(cell, steps, step_seconds, matrix),
+        formulas.memory_forecast_bytes(cell.content),
+    )
+
+
+def _trial_seconds(cell: Cell, steps: int, step_seconds: float, matrix: Matrix) -> float:
+    """Count the timed steps, those of the other passes, evaluations (a third of a step a batch)."""
+    workload = cell.content["workload"]
+    evaluations = len({*range(0, steps, workload["evaluate_every"]), steps})
+    batches = evaluations * workload["evaluation_batches"]
+    apart: int = matrix.timing["burn_in_steps"] + matrix.timing["phase_steps"] + 1
+    compiling = cell.content["kernel"].get("compile", {"name": "off"})["name"] != "off"
+    steps_worth: float = steps + apart + batches / formulas.TRAIN_FACTOR
+    overhead = TRIAL_OVERHEAD_SECONDS + (COMPILE_SECONDS if compiling else 0.0)
+    return overhead + steps_worth * step_seconds
+
+
+def describe_plan(matrix: Matrix, cells: Sequence[Cell]) -> str:
+    """Write what a matrix would run: its cells, what is skipped and why, time and memory."""
+    plans = plan_trials(cells, matrix, order_seed=0)
+    expected = forecast(plans, matrix)
+    skipped = Counter(cell.skip for cell in cells if cell.skip is not None)
+    live = sum(plan.cell.skip is None for plan in plans)
+    head = (
+        f"{matrix.name}: {len(cells)} cells, {sum(skipped.values())} of them skipped; "
+        f"{len(matrix.seeds)} seeds x {matrix.replicates} replicates; {live} trials to run"
+    )
+    foot = (
+        f"forecast: {_duration(expected.seconds)}, at most {_size(expected.peak_memory_bytes)} "
+        f"at once, assuming {assumed_rate('cpu') / 1e9:,.0f} GFLOP/s on the CPU and "
+        f"{assumed_rate('cuda') / 1e9:,.0f} on CUDA"
+    )
+    reasons = [f"skipped {count}: {reason}" for reason, count in skipped.most_common()]
+    parts = [[head], _rows(cells, expected), reasons, [foot]]
+    return "\n\n".join("\n".join(part) for part in parts if part)
+
+
+def _rows(cells: Sequence[Cell], expected: Forecast) -> list[str]:
+    width = max((len(cell.label) for cell in cells), default=0)
+    rows = []
+    for cell in cells[:_MOST_LISTED]:
+        known = expected.cells.get(cell.id)
+        told = (
+            "skipped"
+            if known is None
+            else f"{known.flops_per_step / 1e9:9.2f} GFLOP a step, "
+            f"{_duration(known.trial_seconds)} a trial, {_size(known.peak_memory_bytes)}"
+        )
+        rows.append(f"{cell.id}  {cell.label.ljust(width)}  {told}")
+    more = len(cells) - len(rows)
+    return [*rows, f"and {more} more"] if more else rows
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**20:,.0f} MiB" if count < 2**30 else f"{count / 2**30:,.1f} GiB"

@@ -1,0 +1,99 @@
+"""Name cells for people: only what varies over the set that they stand in."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+from bertopt_bench.matrix.identity import canonical_json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    Content = Mapping[str, Any]
+    Varying = Mapping[tuple[str, str], frozenset[str]]
+
+SEPARATOR = " · "
+
+
+def choices(content: Content) -> dict[str, Any]:
+    """Give a cell's choice on each axis, kernels as ``kernel.<operation>``."""
+    plain = {axis: value for axis, value in content.items() if axis not in {"workload", "kernel"}}
+    kernels = {f"kernel.{name}": value for name, value in content["kernel"].items()}
+    return {**plain, **kernels}
+
+
+def level_labels(contents: Sequence[Content]) -> list[dict[str, str]]:
+    """Give each cell's level on each axis in words: name, and the options that vary for it."""
+    varying = _varying_options(contents)
+    return [
+        {axis: _written(axis, choice, varying) for axis, choice in choices(content).items()}
+        for content in contents
+    ]
+
+
+def cell_labels(contents: Sequence[Content]) -> list[str]:
+    """Give each cell a label of what varies over the set; a lone cell is named by its optimizer.
+
+    >>> one = {"workload": {"steps": 5}, "optimizer": {"name": "sgd", "lr": 1.0}, "kernel": {}}
+    >>> cell_labels([one, {**one, "workload": {"steps": 9}}])
+    ['steps=5', 'steps=9']
+    """
+    rows = [
+        {**labels, **{key: workload_label(key, value) for key, value in _workload(content)}}
+        for content, labels in zip(contents, level_labels(contents), strict=True)
+    ]
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    varies = [name for name in names if len({row.get(name) for row in rows}) > 1]
+    chosen = varies or ["optimizer"]
+    return [SEPARATOR.join(row[name] for name in chosen if name in row) for row in rows]
+
+
+def workload_label(key: str, value: Any) -> str:
+    """Write a workload key: names say enough, numbers and flags need their key."""
+    if key == "model" and not isinstance(value, str):
+        return model_label(value)
+    return str(value) if isinstance(value, str) else f"{key}={number(value)}"
+
+
+def model_label(model: Mapping[str, Any]) -> str:
+    """Write a model's sizes: layers, hidden, heads, intermediate."""
+    short = {"layers": "L", "hidden": "H", "heads": "A", "intermediate": "I"}
+    return " ".join(f"{letter}{model[key]}" for key, letter in short.items() if key in model)
+
+
+def number(value: Any) -> str:
+    """Write an option's value, numbers as short as they are exact enough to tell apart."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list | tuple):
+        return "(" + ", ".join(map(number, value)) + ")"
+    return str(value)
+
+
+def _workload(content: Content) -> Iterable[tuple[str, Any]]:
+    return ((key, value) for key, value in content["workload"].items() if key != "name")
+
+
+def _varying_options(contents: Sequence[Content]) -> Varying:
+    """Find, by axis and entry, the options that differ between cells."""
+    seen: dict[tuple[str, str], dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    for content in contents:
+        for axis, choice in choices(content).items():
+            for part in choice if isinstance(choice, list) else [choice]:
+                for option, value in part.items():
+                    seen[axis, part["name"]][option].add(canonical_json(value))
+    return {
+        key: frozenset(option for option, values in options.items() if len(values) > 1)
+        for key, options in seen.items()
+    }
+
+
+def _written(axis: str, choice: Any, varying: Varying) -> str:
+    if isinstance(choice, list):
+        return " + ".join(_written(axis, part, varying) for part in choice)
+    shown = varying[axis, choice["name"]]
+    options = [f"{key}={number(value)}" for key, value in choice.items() if key in shown]
+    return " ".join([choice["name"], *options])

