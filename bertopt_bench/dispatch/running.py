@@ -59,7 +59,7 @@ def run_session(matrix: Matrix, store: ResultsFolder, display: Display) -> dict[
             order_seed=order_seed,
         )
     )
-    run = SessionRun(session, store, display, matrix.timing, texts, code, len(allowed_cores()))
+    run = SessionRun(session, store, display, matrix.timing, texts, code, allowed_cores())
     run.run(pending.plans)
     store.append_session_event(
         {"kind": "end", "session": session, "at_utc": utc_now(), "counts": run.counts}
@@ -87,7 +87,7 @@ def precision_ratios(
     """Time each precision of each device against fp32 on the first cell that has fp32."""
     ratios: dict[str, dict[str, float]] = {}
     live = [cell for cell in cells if cell.skip is None]
-    threads = len(allowed_cores())
+    threads = allowed_cores()
     with Zygote(threads=threads) as zygote:
         for device in sorted({cell.content["device"]["name"] for cell in live}):
             here = [cell for cell in live if cell.content["device"]["name"] == device]
@@ -145,7 +145,7 @@ def describe_session(
             "trials": len(pending.plans),
             "stale": dict(pending.reasons()),
             "timing": dict(matrix.timing),
-            "threads": len(allowed_cores()),
+            "threads": allowed_cores(),
             "precision_ratio": capabilities.get("precision_ratio", {}),
         },
     }

@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bertopt_bench.matrix.labels import cell_labels
 from bertopt_bench.results.exporting import export
 from bertopt_bench.results.pending import latest
 from bertopt_bench.results.reading import RECORDS, SESSIONS, read_folder
@@ -31,8 +32,8 @@ TABLES = ("trials", "steps", "evaluations")
 class Results:
     """What a folder holds, as models and as frames.
 
-    ``records`` are all that are on disk, ``counted`` the latest of each trial, in the order of the
-    integer trial codes that join the frames.
+    ``records`` are all that are on disk; ``counted`` are the latest of each trial, in the order of
+    the integer trial codes that join the frames.
     """
 
     path: Path
@@ -42,8 +43,11 @@ class Results:
 
     @cached_property
     def counted(self) -> tuple[Record, ...]:
-        """Give the record that counts for each trial, sorted by cell, seed and replicate."""
-        return tuple(record for _, record in sorted(latest(self.records).items()))
+        """Give the record that counts for each trial, sorted by label, seed and replicate."""
+        records = [record for _, record in sorted(latest(self.records).items())]
+        labels = cell_labels([record.cell for record in records])
+        order = sorted(range(len(records)), key=labels.__getitem__)  # stable: then as before
+        return tuple(records[index] for index in order)
 
     @cached_property
     def trials(self) -> DataFrame:

@@ -53,6 +53,15 @@ def test_backends_agree(name: str) -> None:
     torch.testing.assert_close(forced, attend(catalogue.resolve("kernel.attention", "default")()))
 
 
+def test_compiled_graphs_are_not_taken_from_a_cache_that_forgets_the_backend() -> None:
+    """Within a forced backend torch.compile's caches are off, after it they are as before."""
+    before = torch.compiler.config.force_disable_caches
+    with catalogue.resolve("kernel.attention", "flash")().context():
+        assert torch.compiler.config.force_disable_caches
+
+    assert torch.compiler.config.force_disable_caches == before
+
+
 @pytest.mark.parametrize("name", ["efficient", "cudnn"])
 def test_kernels_that_a_cpu_has_not_raise(name: str) -> None:
     """Forcing a backend that this device lacks is an error of torch's, never a silent fallback."""

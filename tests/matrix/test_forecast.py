@@ -1,0 +1,91 @@
+"""Forecasts: arithmetic on counted FLOPs, and the words of ``plan``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from bertopt_bench.matrix import cells, forecast, spec
+from bertopt_bench.workload import formulas
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from bertopt_bench.matrix.spec import Matrix
+
+TEXT = """
+seeds = [1, 2]
+replicates = 3
+[workload]
+steps = 40
+evaluate_every = 20
+evaluation_batches = 6
+[timing]
+steps = 10
+[axes]
+optimizer = ["sgd", "adamw"]
+[[exclude]]
+optimizer = "sgd"
+precision = "fp32"
+reason = "left out"
+"""
+
+
+@pytest.fixture
+def matrix(tmp_path: Path) -> Matrix:
+    (tmp_path / "forecast.toml").write_text(TEXT)
+    return spec.load(tmp_path / "forecast.toml")
+
+
+def test_seconds_are_steps_by_flops_by_the_rate(matrix: Matrix) -> None:
+    """Oracle: by hand: 2 whole trials (40 steps, 3 evaluations) and 4 of 10 steps (2), each with
+
+    3 + 3 + 1 steps beside, and an evaluation batch a third of a step; skipped cells take nothing.
+    """
+    plans = cells.plan_trials(cells.expand(matrix), matrix, order_seed=1)
+    rate = 1e10
+    expected = forecast.forecast(plans, matrix, {"cpu": rate})
+    (one,) = expected.cells.values()
+    flops = formulas.train_flops(
+        formulas.model_size("tiny"), vocabulary=4096, batch=16, seq_len=64, masked=16 * 9
+    )
+    step = flops / rate + forecast.STEP_OVERHEAD_SECONDS
+    whole = forecast.TRIAL_OVERHEAD_SECONDS + (40 + 7 + 3 * 6 / 3) * step
+    short = forecast.TRIAL_OVERHEAD_SECONDS + (10 + 7 + 2 * 6 / 3) * step
+
+    assert one.flops_per_step == flops
+    assert one.step_seconds == pytest.approx(step, rel=1e-12)
+    assert expected.seconds == pytest.approx(2 * whole + 4 * short, rel=1e-12)
+
+
+def test_memory_is_the_largest_cells(tmp_path: Path) -> None:
+    """Oracle: the workload's own formula for each cell."""
+    (tmp_path / "m.toml").write_text("[workload]\nmodel = ['tiny', 'mini']")
+    matrix = spec.load(tmp_path / "m.toml")
+    found = cells.expand(matrix)
+    expected = forecast.forecast(cells.plan_trials(found, matrix, 1), matrix)
+    sizes = [formulas.memory_forecast_bytes(cell.content) for cell in found]
+
+    assert sizes[0] < sizes[1]
+    assert expected.peak_memory_bytes == sizes[1]
+    assert [expected.cells[cell.id].peak_memory_bytes for cell in found] == sizes
+
+
+def test_plan_names_cells_skips_and_the_forecast(matrix: Matrix) -> None:
+    """Oracle: the counts of the matrix by hand: 2 cells, 1 skipped, 1 x 2 x 3 trials."""
+    text = forecast.describe_plan(matrix, cells.expand(matrix))
+
+    assert "2 cells, 1 of them skipped; 2 seeds x 3 replicates; 6 trials to run" in text
+    assert "skipped 1: excluded: left out" in text
+    assert "forecast: " in text
+    assert all(name in text for name in ("adamw", "sgd", "MiB", "GFLOP"))
+
+
+def test_a_plan_of_skipped_cells_alone_takes_nothing(matrix: Matrix) -> None:
+    """Oracle: no trial, no second, no byte."""
+    skipped = [cell for cell in cells.expand(matrix) if cell.skip is not None]
+    expected = forecast.forecast(cells.plan_trials(skipped, matrix, 1), matrix)
+
+    assert (expected.seconds, expected.peak_memory_bytes) == (0.0, 0)
+    assert "0 trials to run" in forecast.describe_plan(matrix, skipped)

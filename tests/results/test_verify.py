@@ -1,0 +1,141 @@
+"""Verify: sound results pass, and each planted error is found and named."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made_records import content, evaluation, record, session
+
+from bertopt_bench.results.record import Record, Session
+from bertopt_bench.results.tables import Results
+from bertopt_bench.results.verify import Finding, verify
+
+
+def findings(*records: dict[str, Any], warnings: tuple[str, ...] = ()) -> list[Finding]:
+    made = tuple(Record.model_validate(one) for one in records)
+    return verify(Results(Path("made"), (Session.model_validate(session()),), made, warnings))
+
+
+def test_sound_results_pass() -> None:
+    """Oracle: records that were made to hold together, of every status."""
+    bare = {key: record()[key] for key in ("session", "code", "steps", "replicate")}
+    skipped = content(optimizer="lion")
+    from bertopt_bench.matrix.identity import cell_id
+
+    found = findings(
+        record(),
+        record(content(optimizer="sgd")),
+        record(seed=2, batches_sha256="7" * 64, initial_weights_sha256="8" * 64),
+        record(replicate=1, steps=4, evaluations=[evaluation(step) for step in (0, 3, 4)]),
+        {**bare, "cell": skipped, "cell_id": cell_id(skipped), "seed": 1, "status": "skipped",
+         "reason": "no package"},
+        record(content(optimizer="adam"), status="diverged", reason="r", diverged_at_step=2,
+               losses=[6.2, math.nan], evaluations=[evaluation(0)]),
+        record(content(optimizer="my:own"), peak_memory_bytes=1),
+    )  # fmt: skip
+
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    ("planted", "words"),
+    [
+        ({"cell_id": "0" * 12}, "its cell hashes to"),
+        ({"session": "unknown"}, "session unknown"),
+        ({"status": "failed"}, "failed without a reason"),
+        ({"status": "diverged", "reason": "r"}, "without a step"),
+        ({"losses": [1.0] * 5}, "has 5 losses"),
+        ({"losses": [1.0] * 5 + [math.nan]}, "not finite"),
+        ({"step_seconds": [0.1] * 7}, "has 7 step_seconds"),
+        ({"step_seconds": [0.1] * 5 + [0.0]}, "no positive, finite time"),
+        ({"timed_steps": 5}, "has 5 timed_steps"),
+        ({"real_tokens": [60] * 5}, "has 5 real_tokens"),
+        ({"masked_tokens": []}, "has 0 masked_tokens"),
+        ({"graphs_compiled": 2}, "2 graphs"),
+        ({"evaluations": [evaluation(0), evaluation(6)]}, "evaluated at steps 0, 6"),
+        ({"evaluations": [evaluation(0), {**evaluation(3), "perplexity": 9.0}, evaluation(6)]},
+         "perplexity is 9"),
+        ({"evaluations": [evaluation(0, 4.0), evaluation(3), evaluation(6)]}, "ln(512) = 6.2383"),
+        ({"evaluations": [evaluation(0, 7.0), evaluation(3), evaluation(6)]}, "ln(512) = 6.2383"),
+        ({"slot_tokens_per_step": 65}, "batch by length is 64"),
+        ({"real_tokens": [60] * 5 + [65]}, "more than its 64 slots"),
+        ({"real_tokens": [60] * 5 + [0]}, "no real tokens"),
+        ({"masked_tokens": [8] * 5 + [61]}, "as many as real ones"),
+        ({"parameter_count": 1000}, "the formula gives"),
+        ({"flops_per_step": 1000}, "flops_per_step is 1,000"),
+        ({"peak_memory_bytes": 1000}, "weights, gradients and state"),
+    ],
+)  # fmt: skip
+def test_a_planted_error_is_found(planted: dict[str, Any], words: str) -> None:
+    """Oracle: a sound record in which one thing was made wrong; nothing else is reported."""
+    found = findings(record(**planted))
+
+    assert [finding.severity for finding in found] == ["error"]
+    assert words in found[0].text
+    assert "seed 1 replicate 0" in found[0].where
+
+
+def test_phases_must_sum_to_their_own_step_within_two_per_cent() -> None:
+    """Oracle: by hand: parts of 0.013 s and rest, against steps 2 % off either way."""
+    phases = record()["phases"]
+
+    def found(rest: float, step: float) -> list[str]:
+        changed = {**phases, "rest_seconds": rest, "step_seconds": step}
+        return [finding.severity for finding in findings(record(phases=changed))]
+
+    assert found(0.0, 0.013) == []
+    assert found(0.0, 0.013 * 1.019) == []
+    assert found(0.0, 0.013 * 1.021) == ["error"]
+    assert found(0.0, 0.013 / 1.021) == ["error"]
+    assert found(0.002, 0.015) == ["warning"]
+
+
+@pytest.mark.parametrize(
+    "name", ["batches_sha256", "initial_weights_sha256", "evaluation_sha256"]
+)
+def test_hashes_must_agree_within_a_seed(name: str) -> None:
+    """Oracle: two cells of one workload; with other seeds, texts or workloads all may differ."""
+    other = content(optimizer="sgd")
+    changed = {name: "9" * 64}
+
+    found = findings(record(), record(other, **changed))
+    assert [finding.severity for finding in found] == ["error"]
+    assert f"{name} is 999999999999" in found[0].text
+    assert findings(record(), record(other, seed=2, **changed)) == []
+    assert findings(record(), record(other, text_sha256="6" * 64, **changed)) == []
+    longer = content(workload={"evaluate_every": 6})
+    due = [evaluation(step) for step in (0, 6)]
+    assert findings(record(), record(longer, evaluations=due, **changed)) == []
+
+
+def test_the_same_batches_have_the_same_tokens() -> None:
+    """Oracle: a timing replicate sees the beginning of the same batches."""
+    short = {"replicate": 1, "steps": 4, "evaluations": [evaluation(s) for s in (0, 3, 4)]}
+
+    assert findings(record(), record(**short)) == []
+    found = findings(record(), record(**short, real_tokens=[60, 61, 62, 59]))
+    assert [finding.severity for finding in found] == ["error"]
+    assert "whose batches hash the same" in found[0].text
+
+
+def test_a_trial_is_recorded_once_a_session_but_may_run_again_in_another() -> None:
+    """Oracle: a rerun of a stale trial is no error, even where new code drew other weights."""
+    old = record(started_utc="2026-11-23T00:00:00+00:00", initial_weights_sha256="9" * 64)
+    sessions = tuple(Session.model_validate(session(session=name)) for name in ("x", "y"))
+    made = tuple(
+        Record.model_validate({**one, "session": name})
+        for one, name in ((old, "x"), (record(), "y"))
+    )
+
+    assert verify(Results(Path("made"), sessions, made, ())) == []
+    assert any("recorded twice" in finding.text for finding in findings(old, record()))
+
+
+def test_what_reading_said_is_a_warning() -> None:
+    """Oracle: a torn line is no error: it was dropped, and the trial runs again."""
+    (found,) = findings(record(), warnings=("the last line was torn",))
+
+    assert (found.severity, found.text) == ("warning", "the last line was torn")
