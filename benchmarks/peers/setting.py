@@ -7,7 +7,6 @@ from pathlib import Path
 from time import monotonic_ns
 from typing import Any
 
-
 from bertopt_bench.dispatch.preparing import prepare_text
 from bertopt_bench.matrix import cells, spec
 

@@ -25,12 +25,12 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import torch
-from bertopt_bench.workload.checkpoints import save
-from bertopt_bench.workload.model import BertConfig, BertForMaskedLM, initialise
 from pairing import paired_ratio
 from torch.nn import functional
 
 from bertopt_bench.workload import formulas
+from bertopt_bench.workload.checkpoints import save
+from bertopt_bench.workload.model import BertConfig, BertForMaskedLM, initialise
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -40,6 +40,7 @@ __all__ = [
     "describe",
     "entries",
     "find",
+    "package_of",
     "resolve",
     "skip_rules",
     "validate",
@@ -143,6 +144,12 @@ def validate(cell: Mapping[str, Any]) -> None:
         }
         positional = (cell["workload"]["steps"],) if axis == "schedule" else ()
         resolve(axis, choice["name"])(*positional, **options)
+
+
+def package_of(axis: str, name: str) -> str | None:
+    """Name the optional package that one of our entries imports, if it needs one."""
+    packages: dict[str, str] = getattr(_module(_MODULES[axis]), "PACKAGES", {})
+    return packages.get(name)
 
 
 def skip_rules() -> dict[str, SkipRule]:

@@ -20,7 +20,7 @@ from bertopt_bench.child import module_command
 from bertopt_bench.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
 WORKER = "bertopt_bench.trial.worker"  # by name: this room starts trials and imports none
 COUNTER_BYTES = 64
@@ -50,12 +50,18 @@ class Zygote:
         wait_policy: OpenMP's; ``passive`` where several trials are alive at once (duels), else
             None for the runtime's own (spin shortly, then sleep).
         worker: the module whose ``run_task`` a child calls.
+        preload: modules that trials will import, slow ones.
     """
 
     def __init__(
-        self, *, threads: int = 0, wait_policy: str | None = None, worker: str = WORKER
+        self,
+        *,
+        threads: int = 0,
+        wait_policy: str | None = None,
+        worker: str = WORKER,
+        preload: Sequence[str] = (),
     ) -> None:
-        self.worker = worker
+        self.worker, self.preload = worker, preload
         draw = random.SystemRandom()
         self.environment = {
             **os.environ,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from bertopt_bench import catalogue
 from bertopt_bench.dispatch.local import Zygote
 from bertopt_bench.dispatch.outcomes import evaluation_fields, record_fields
 
@@ -37,6 +38,7 @@ class SessionRun:
 
     def run(self, plans: Sequence[TrialPlan]) -> None:
         """Run every planned trial, in order; each record is safe before the next trial starts."""
+        preload = packages_of(plans)
         at = {round(i * len(plans) / (CEILINGS_A_SESSION - 1)) for i in range(CEILINGS_A_SESSION)}
         replicate = None
         with ExitStack() as stack:
@@ -44,7 +46,7 @@ class SessionRun:
             for number, plan in enumerate(plans, start=1):
                 if plan.replicate != replicate or zygote is None:
                     stack.close()
-                    zygote = stack.enter_context(Zygote(threads=self.threads))
+                    zygote = stack.enter_context(Zygote(threads=self.threads, preload=preload))
                     replicate = plan.replicate
                 if number - 1 in at:
                     self._ceilings(zygote, plan.cell.content["device"])
@@ -147,6 +149,13 @@ def trial_request(
         "timing": dict(timing),
         "threads": threads,
     }
+
+
+def packages_of(plans: Sequence[TrialPlan]) -> list[str]:
+    """Name the optional packages that the plans' optimizers import."""
+    names = {plan.cell.content["optimizer"]["name"] for plan in plans if plan.cell.skip is None}
+    packages = {catalogue.package_of("optimizer", name) for name in names}
+    return sorted(package for package in packages if package is not None)
 
 
 def trial_label(plan: TrialPlan) -> str:

@@ -1,8 +1,9 @@
 """The preloaded parent of a replicate's trials: torch is imported once, a fork starts a trial.
 
-``python -m bertopt_bench.dispatch.zygote FD WORKER`` speaks JSON lines over the socket FD. A
-request ``{"task", "request"}`` comes with two file descriptors: the child's end of a channel, and
-the shared memory of its step counter. The answers are ``{"forked": pid}`` and ``{"exit": status}``.
+``python -m bertopt_bench.dispatch.zygote FD WORKER [MODULE...]`` speaks JSON lines over the socket
+FD, with the modules preloaded. A request ``{"task", "request"}`` comes with two file descriptors:
+the child's end of a channel, and the shared memory of its step counter. The answers are
+``{"forked": pid}`` and ``{"exit": status}``.
 It starts no thread and never touches CUDA, so that its children may.
 """
 
@@ -97,8 +98,8 @@ def main() -> None:
     """Preload and serve."""
     die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the run's to handle
-    descriptor, worker_name = sys.argv[1:]
-    for name in ("torch._dynamo", "torch.profiler"):
+    descriptor, worker_name, *preload = sys.argv[1:]
+    for name in ("torch._dynamo", "torch.profiler", *preload):
         importlib.import_module(name)
     worker = importlib.import_module(worker_name)
     gc.collect()

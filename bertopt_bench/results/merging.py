@@ -73,8 +73,7 @@ def _session_lines(contents: Sequence[Contents]) -> list[bytes]:
     for session in (session for one in contents for session in one.sessions):
         events = [{"kind": "ceilings", **event} for event in session.ceilings]
         events += [{"kind": "end", **session.end}] if session.end is not None else []
-        plain = session.model_copy(update={"ceilings": (), "end": None})
-        first = {"kind": "session", **json.loads(plain.line())}
+        first = {"kind": "session", **json.loads(session.line())}
         lines = [
             json.dumps(to_json(line), separators=(",", ":")).encode() + b"\n"
             for line in (first, *events)

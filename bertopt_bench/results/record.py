@@ -25,7 +25,9 @@ _WORDS = {"NaN": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 
 def _number(value: Any) -> Any:
-    return _WORDS.get(value, value) if isinstance(value, str) else value
+    if isinstance(value, str) and value not in _WORDS:
+        raise ValueError(f"{value!r} is no number")
+    return _WORDS[value] if isinstance(value, str) else value
 
 
 def _numbers(value: Any) -> Any:
@@ -61,10 +63,13 @@ class _Stored(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=True)
 
     def line(self) -> bytes:
-        """Write itself as a line of JSON; what has its default is left out."""
-        given = {"schema_version": SCHEMA_VERSION, **self.model_dump(exclude_defaults=True)}
-        text = json.dumps(to_json(given), allow_nan=False, separators=(",", ":"))
-        return text.encode("ascii") + b"\n"
+        """Write itself as a line of JSON, every field in it, so that all lines have the same."""
+        return _line(self.model_dump())
+
+
+def _line(fields: dict[str, Any]) -> bytes:
+    text = json.dumps(to_json(fields), allow_nan=False, separators=(",", ":"))
+    return text.encode("ascii") + b"\n"
 
 
 class Code(_Stored):
@@ -164,6 +169,10 @@ class Session(_Stored):
     declared: dict[str, Any] = {}
     ceilings: tuple[dict[str, Any], ...] = ()
     end: dict[str, Any] | None = None
+
+    def line(self) -> bytes:
+        """Write the session's first line; its events are lines of their own."""
+        return _line(self.model_dump(exclude={"ceilings", "end"}))
 
 
 EVENTS = ("ceilings", "end")

@@ -145,7 +145,7 @@ def check_tokens(record: Record) -> Iterator[Finding]:
     if any(not 0 < real <= slots for real in record.real_tokens):
         yield _error(record, f"a step has no real tokens, or more than its {slots} slots")
     pairs = zip(record.masked_tokens, record.real_tokens, strict=False)
-    if any(not 0 < masked < real for masked, real in pairs):
+    if any(real > 0 and not 0 < masked < real for masked, real in pairs):
         yield _error(record, "a step has no masked tokens, or as many as real ones")
 
 

@@ -9,6 +9,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from bertopt_bench.measure.memory import storage_bytes
+from bertopt_bench.measure.syncs import count_host_syncs
 from bertopt_bench.measure.tracing import StepTrace, trace_step
 
 if TYPE_CHECKING:
@@ -30,6 +31,13 @@ def burn_in(trial: Trial, steps: int) -> list[float]:
     trial.evaluate()
     trial.drain()
     return seconds
+
+
+def count_syncs(trial: Trial) -> int:
+    """Count the host syncs of a step; on a CPU an fp16 scaler's question is the only wait."""
+    counted = count_host_syncs(lambda: trial.step(0), trial.device)
+    trial.drain()
+    return counted if trial.device.type == "cuda" else int(trial.scaler is not None)
 
 
 def time_phases(trial: Trial, steps: int) -> dict[str, Any]:

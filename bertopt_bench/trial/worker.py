@@ -103,6 +103,7 @@ def _prepare(trial: Trial, request: Mapping[str, Any]) -> dict[str, Any]:
     first = (monotonic_ns() - request["dispatched_ns"]) / 1e9 - sum(burn_in[1:])
     burn_in_seconds = perf_counter() - started
     traced, peak_bytes = passes.trace(trial)
+    host_syncs = passes.count_syncs(trial)
     phases = passes.time_phases(trial, timing["phase_steps"])
     trial.restore()
     workload = request["cell"]["workload"]
@@ -126,7 +127,7 @@ def _prepare(trial: Trial, request: Mapping[str, Any]) -> dict[str, Any]:
         "slot_tokens_per_step": workload["batch_size"] * workload["seq_len"],
         "real_tokens": trial.batches.real_tokens[: trial.steps],
         "masked_tokens": trial.batches.masked_tokens[: trial.steps],
-        "host_syncs_per_step": 0 if trial.scaler is None else 1,
+        "host_syncs_per_step": host_syncs,
         "graphs_compiled": _graphs_compiled(),
     }
 

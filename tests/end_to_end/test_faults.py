@@ -63,7 +63,7 @@ def test_each_fault_is_a_status_with_a_reason_and_stops_nothing(
     record = misbehaved[name]
 
     assert record["status"] == status, record["reason"]
-    assert words in record["reason"]
+    assert words in record.get("reason", "")
 
 
 def test_a_diverged_trial_keeps_its_curve(misbehaved: dict[str, dict[str, Any]]) -> None:
@@ -91,7 +91,7 @@ def test_an_edited_optimizer_runs_again_and_the_old_record_is_kept(
     before = rows(project / "results/edited")
     source = project / "own.py"
     text = source.read_text()
-    source.write_text(text.replace("lr: float = 0.1", "lr: float = 0.1  # edited"))
+    source.write_text(text + "\n# edited\n")
     try:
         again = command(*arguments)
     finally:

@@ -1,27 +1,25 @@
-"""Cells: counts, names, exclusions, inclusions, and the order of their trials."""
+"""Cells: counts, names, exclusions, inclusions, skips."""
 
 from __future__ import annotations
 
-import copy
 import json
 import math
-import random
-import tempfile
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from written_matrices import expand, load
 
 from bertopt_bench.errors import MatrixError
-from bertopt_bench.matrix import cells, spec
+from bertopt_bench.matrix import cells
 from bertopt_bench.matrix.identity import cell_id
 
 if TYPE_CHECKING:
-    from bertopt_bench.matrix.cells import Cell
-    from bertopt_bench.matrix.spec import Matrix
+    import random
+    from pathlib import Path
+
 
 CAPABILITIES: dict[str, Any] = {
     "torch": "2.13.0",
@@ -29,26 +27,6 @@ CAPABILITIES: dict[str, Any] = {
     "packages": {"pytorch_optimizer": None},
     "compiler": True,
 }
-
-
-def toml(value: Any) -> str:
-    """Write TOML: inline tables, and JSON for what the two languages share."""
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{key} = {toml(part)}" for key, part in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ", ".join(map(toml, value)) + "]"
-    return json.dumps(value)
-
-
-def load(document: dict[str, Any]) -> Matrix:
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder, "drawn.toml")
-        file.write_text("\n".join(f"{key} = {toml(value)}" for key, value in document.items()))
-        return spec.load(file)
-
-
-def expand(document: dict[str, Any]) -> list[Cell]:
-    return cells.expand(load(document))
 
 
 def some_of(*values: Any) -> st.SearchStrategy[list[Any]]:
@@ -336,66 +314,3 @@ def test_source_files_of_a_users_own_entry_are_part_of_the_cell_not_of_its_name(
     expected = hashlib.sha256(source.read_bytes()).hexdigest()
     assert after.outside == {"mine_for_cells.py": expected}
     assert before.outside != after.outside
-
-
-PLANNED = {
-    "seeds": [3, 5],
-    "replicates": 3,
-    "workload": {"steps": 40},
-    "timing": {"steps": 7},
-    "axes": {"optimizer": ["sgd", "adam", "lion", "momentum"], "precision": ["fp32", "fp64"]},
-}
-
-
-def test_trials_run_in_randomised_complete_blocks() -> None:
-    """Oracle: each run of 8 trials has one seed and one replicate, and every cell once."""
-    matrix = load(PLANNED)
-    found = cells.expand(matrix)
-    plans = cells.plan_trials(found, matrix, order_seed=11)
-    blocks = [plans[start : start + 8] for start in range(0, len(plans), 8)]
-
-    assert len(plans) == 8 * 2 * 3
-    assert [(b[0].replicate, b[0].seed) for b in blocks] == [
-        (0, 3), (0, 5), (1, 3), (1, 5), (2, 3), (2, 5)
-    ]  # fmt: skip
-    for block in blocks:
-        assert len({(plan.replicate, plan.seed) for plan in block}) == 1
-        assert {plan.cell.id for plan in block} == {cell.id for cell in found}
-    orders = {tuple(plan.cell.id for plan in block) for block in blocks}
-    assert len(orders) == 6
-
-
-def test_the_order_is_drawn_by_the_seed_alone() -> None:
-    """Oracle: the same draw with the cells handed over backwards; another seed draws another."""
-    matrix = load(PLANNED)
-    found = cells.expand(matrix)
-    plans = cells.plan_trials(found, matrix, order_seed=11)
-
-    assert cells.plan_trials(copy.copy(found)[::-1], matrix, order_seed=11) == plans
-    assert cells.plan_trials(found, matrix, order_seed=12) != plans
-
-
-def test_every_cell_stands_in_every_place_equally_often() -> None:
-    """Oracle: 4 cells over 2,000 blocks: 500 each in first place, within 5 deviations (97)."""
-    matrix = load({**PLANNED, "axes": {"optimizer": PLANNED["axes"]["optimizer"]}})
-    found = cells.expand(matrix)
-    first = Counter(
-        plan.cell.id
-        for seed in range(334)
-        for plan in cells.plan_trials(found, matrix, order_seed=seed)[::4]
-    )
-
-    assert sum(first.values()) == 2004
-    assert all(abs(count - 501) < 97 for count in first.values())
-
-
-def test_later_replicates_only_repeat_the_timing() -> None:
-    """Oracle: 40 steps of training in replicate 0, the 7 of ``timing.steps`` after it."""
-    matrix = load(PLANNED)
-    steps = {
-        (plan.replicate, plan.steps) for plan in cells.plan_trials(cells.expand(matrix), matrix, 1)
-    }
-    whole = load({**PLANNED, "timing": {}})
-
-    assert steps == {(0, 40), (1, 7), (2, 7)}
-    assert {p.steps for p in cells.plan_trials(cells.expand(whole), whole, 1)} == {40}

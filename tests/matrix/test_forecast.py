@@ -39,9 +39,10 @@ def matrix(tmp_path: Path) -> Matrix:
 
 
 def test_seconds_are_steps_by_flops_by_the_rate(matrix: Matrix) -> None:
-    """Oracle: by hand: 2 whole trials (40 steps, 3 evaluations) and 4 of 10 steps (2), each with
+    """Oracle: by hand, from the steps and evaluations of whole trials and timing replicates.
 
-    3 + 3 + 1 steps beside, and an evaluation batch a third of a step; skipped cells take nothing.
+    2 trials have 40 steps and 3 evaluations, 4 have 10 and 2, and all have 3 + 3 + 1 steps beside;
+    a batch of an evaluation takes a third of a step, and a skipped cell nothing.
     """
     plans = cells.plan_trials(cells.expand(matrix), matrix, order_seed=1)
     rate = 1e10

@@ -60,13 +60,7 @@ def content(**axes: Any) -> dict[str, Any]:
 def record(cell: dict[str, Any] | None = None, **fields: Any) -> dict[str, Any]:
     """Give the fields of a finished trial; ``fields`` replace any of them."""
     cell = cell or content()
-    workload = cell["workload"]
-    size = formulas.model_size(workload["model"])
-    steps = fields.get("steps", workload["steps"])
-    batch, length = workload["batch_size"], workload["seq_len"]
-    parameters = formulas.parameter_count(size, vocabulary=VOCABULARY)
-    masked = batch * formulas.masked_slots(length, workload["mask_rate"])
-    due = sorted({*range(0, steps, workload["evaluate_every"]), steps})
+    steps = fields.get("steps", cell["workload"]["steps"])
     return {
         "session": SESSION,
         "cell_id": cell_id(cell),
@@ -82,17 +76,42 @@ def record(cell: dict[str, Any] | None = None, **fields: Any) -> dict[str, Any]:
         "evaluation_sha256": "3" * 64,
         "text_sha256": "4" * 64,
         "tokenizer_sha256": "5" * 64,
+        **counted(cell["workload"]),
+        **sampled(cell["workload"], steps),
+        "kernels_ran": ["aten::addmm", "aten::native_layer_norm"],
+        "process": {"pid": 1},
+        "disturbance": {"load1": 0.5},
+        **fields,
+    }
+
+
+def counted(workload: dict[str, Any]) -> dict[str, Any]:
+    """Give what follows from the workload by formula."""
+    size = formulas.model_size(workload["model"])
+    batch, length = workload["batch_size"], workload["seq_len"]
+    masked = batch * formulas.masked_slots(length, workload["mask_rate"])
+    parameters = formulas.parameter_count(size, vocabulary=VOCABULARY)
+    return {
+        "vocabulary_size": VOCABULARY,
+        "slot_tokens_per_step": batch * length,
         "parameter_count": parameters,
         "flops_per_step": formulas.train_flops(
             size, vocabulary=VOCABULARY, batch=batch, seq_len=length, masked=masked
         ),
-        "slot_tokens_per_step": batch * length,
-        "real_tokens": [60 + step % 3 for step in range(steps)],
-        "masked_tokens": [8] * steps,
-        "vocabulary_size": VOCABULARY,
+        "peak_memory_bytes": 32 * parameters,
+        "peak_resident_bytes": 300_000_000,
+    }
+
+
+def sampled(workload: dict[str, Any], steps: int) -> dict[str, Any]:
+    """Give what is measured step by step, and around the steps."""
+    due = sorted({*range(0, steps, workload["evaluate_every"]), steps})
+    return {
         "assemble_seconds": 0.05,
         "burn_in_seconds": 0.1,
         "time_to_first_step_seconds": 0.2,
+        "real_tokens": [60 + step % 3 for step in range(steps)],
+        "masked_tokens": [8] * steps,
         "step_seconds": [0.01 + 0.001 * step for step in range(steps)],
         "timed_steps": steps,
         "losses": [6.2 - 0.1 * step for step in range(steps)],
@@ -100,8 +119,6 @@ def record(cell: dict[str, Any] | None = None, **fields: Any) -> dict[str, Any]:
         "skipped_steps": 0,
         "host_syncs_per_step": 0,
         "graphs_compiled": 0,
-        "peak_memory_bytes": 32 * parameters,
-        "peak_resident_bytes": 300_000_000,
         "phases": {
             "data_seconds": 0.001,
             "forward_seconds": 0.004,
@@ -111,10 +128,6 @@ def record(cell: dict[str, Any] | None = None, **fields: Any) -> dict[str, Any]:
             "step_seconds": 0.0131,
             "steps": 3,
         },
-        "kernels_ran": ["aten::addmm", "aten::native_layer_norm"],
-        "process": {"pid": 1},
-        "disturbance": {"load1": 0.5},
-        **fields,
     }
 
 

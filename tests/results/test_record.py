@@ -66,11 +66,12 @@ def test_a_whole_record_and_a_session_come_back_equal() -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"losses": ["1.5", "bad"]},
+        {"losses": ["1.5"]},
+        {"elapsed_seconds": "nan"},
         {"losses": "NaN"},
-        {"steps": 1.5},
+        {"seed": 1.5},
         {"status": "done"},
-        {"cell": None},
+        {"code": None},
         {"surprise": 1},
         {"evaluations": [{"step": 0}]},
     ],

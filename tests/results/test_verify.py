@@ -63,7 +63,7 @@ def test_sound_results_pass() -> None:
         ({"slot_tokens_per_step": 65}, "batch by length is 64"),
         ({"real_tokens": [60] * 5 + [65]}, "more than its 64 slots"),
         ({"real_tokens": [60] * 5 + [0]}, "no real tokens"),
-        ({"masked_tokens": [8] * 5 + [61]}, "as many as real ones"),
+        ({"masked_tokens": [8] * 5 + [62]}, "as many as real ones"),
         ({"parameter_count": 1000}, "the formula gives"),
         ({"flops_per_step": 1000}, "flops_per_step is 1,000"),
         ({"peak_memory_bytes": 1000}, "weights, gradients and state"),
@@ -93,9 +93,7 @@ def test_phases_must_sum_to_their_own_step_within_two_per_cent() -> None:
     assert found(0.002, 0.015) == ["warning"]
 
 
-@pytest.mark.parametrize(
-    "name", ["batches_sha256", "initial_weights_sha256", "evaluation_sha256"]
-)
+@pytest.mark.parametrize("name", ["batches_sha256", "initial_weights_sha256", "evaluation_sha256"])
 def test_hashes_must_agree_within_a_seed(name: str) -> None:
     """Oracle: two cells of one workload; with other seeds, texts or workloads all may differ."""
     other = content(optimizer="sgd")
