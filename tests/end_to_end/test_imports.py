@@ -1,0 +1,104 @@
+"""torch stays out of what must answer at once, proved in fresh interpreters."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+    from subprocess import CompletedProcess
+
+RUN = """
+import sys
+from bertopt_bench.cli import main
+sys.argv = ["bertopt-bench", *{arguments!r}]
+try:
+    main()
+except SystemExit as end:
+    assert not end.code, end.code
+heavy = {{"torch", "transformers", "tokenizers"}} & set(sys.modules)
+assert not heavy, heavy
+"""
+
+
+def run(code: str, folder: Path, environment: dict[str, str]) -> CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--help",),
+        ("run", "--help"),
+        ("--version",),
+        ("list",),
+        ("list", "optimizer"),
+        ("list", "optimizer", "muon"),
+        ("plan", "small.toml"),
+    ],
+)
+def test_a_command_answers_without_torch(
+    project: Path, environment: dict[str, str], arguments: tuple[str, ...]
+) -> None:
+    """Oracle: ``sys.modules`` after the command."""
+    done = run(RUN.format(arguments=arguments), project, environment)
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+
+
+def test_importing_the_package_imports_nothing_heavy(
+    project: Path, environment: dict[str, str]
+) -> None:
+    """Oracle: ``sys.modules``; the public names resolve all the same."""
+    code = (
+        "import sys, bertopt_bench\n"
+        "assert not {'torch', 'numpy', 'pandas', 'pydantic', 'typer'} & set(sys.modules)\n"
+        "bertopt_bench.load_results, bertopt_bench.run_matrix, bertopt_bench.Matrix\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    done = run(code, project, environment)
+
+    assert done.returncode == 0, done.stderr
+
+
+def test_report_and_verify_work_without_torch(
+    command: Callable[..., CompletedProcess[str]], project: Path, environment: dict[str, str]
+) -> None:
+    """Oracle: ``sys.modules`` after the commands on real results."""
+    assert command("run", "small.toml", "--set", "axes.optimizer='sgd'").returncode == 0
+    for arguments in (("report", "results/small"), ("verify", "results/small")):
+        done = run(RUN.format(arguments=arguments), project, environment)
+
+        assert done.returncode == 0, done.stderr
+
+
+def test_a_missing_page_package_keeps_the_records_and_names_the_command(
+    project: Path, environment: dict[str, str]
+) -> None:
+    """Oracle: the design's sentence: the report command is printed, and the run ends well."""
+    code = (
+        "import sys\n"
+        "sys.modules['plotly'] = None\n"
+        "from bertopt_bench.cli import main\n"
+        "sys.argv = ['bertopt-bench', 'run', 'small.toml', '--set', \"name='pageless'\","
+        " '--set', \"axes.optimizer='sgd'\"]\n"
+        "main()\n"
+    )
+    done = run(code, project, environment)
+
+    assert done.returncode == 0, done.stderr
+    assert "bertopt-bench report results/pageless" in done.stdout
+    assert (project / "results/pageless/records.jsonl").stat().st_size > 0
