@@ -208,3 +208,56 @@ def memory_forecast_bytes(cell: Mapping[str, Any]) -> int:
     averaged = gradients if any(part["name"] == "ema" for part in cell["regularizer"]) else 0
     lasting = width * parameters + state * width / 4 + averaged
     return round(lasting + max(activations + logits, gradients + foreach))
+
+
+def layer_activation_bytes(
+    size: ModelSize, *, batch: int, seq_len: int, element_bytes: int
+) -> int:
+    """Give what a layer saves for its backward pass, under flash attention and without dropout.
+
+    A slot saves, of size h: query, key, value, their mix, both residual sums, both normed states;
+    of size f: the intermediate state before and after GELU; in fp32, two figures a norm and one an
+    attention head.
+    """
+    states = (8 * size.hidden + 2 * size.intermediate) * element_bytes
+    return batch * seq_len * (states + 4 * (4 + size.heads))
+
+
+def activation_bytes(
+    size: ModelSize, *, vocabulary: int, batch: int, seq_len: int, masked: int, element_bytes: int
+) -> int:
+    """Give what a training step holds at its peak beside weights, gradients and state.
+
+    The head holds logits three times: themselves, their log-softmax and its gradient (fp32).
+    """
+    layer = layer_activation_bytes(
+        size, batch=batch, seq_len=seq_len, element_bytes=element_bytes
+    )
+    embedding = 2 * batch * seq_len * size.hidden * element_bytes
+    logits = 3 * masked * vocabulary * max(4, element_bytes)
+    return size.layers * layer + embedding + logits
+
+
+def memory_forecast_bytes(cell: Mapping[str, Any]) -> int:
+    """Forecast a cell's peak: weights, gradients, optimizer state, activations and logits."""
+    workload, precision = cell["workload"], cell["precision"]["name"]
+    size, vocabulary = model_size(workload["model"]), workload["vocabulary_size"]
+    batch = workload["batch_size"] // workload["micro_batches"]
+    parameters = parameter_count(
+        size, vocabulary=vocabulary, position_embedding=workload["position_embedding"]
+    )
+    element = _DTYPE_BYTES.get(precision, 4)
+    weight = max(4, element)  # autocast keeps weights in fp32
+    optimizer = cell["optimizer"]["name"]
+    state = state_bytes_per_parameter(optimizer) * parameters
+    if optimizer == "muon":
+        state += 4 * (parameters - matrix_parameter_count(size))
+    activations = activation_bytes(
+        size,
+        vocabulary=vocabulary,
+        batch=batch,
+        seq_len=workload["seq_len"],
+        masked=batch * masked_slots(workload["seq_len"], workload["mask_rate"]),
+        element_bytes=element,
+    )
+    return round(2 * weight * parameters + state * weight / 4 + activations)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from bertopt_bench import load_results
-from bertopt_bench.results.record import deterministic_fields
+from bertopt_bench.results.record import deterministic_part
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -188,8 +188,6 @@ def rows_of_whole_lines(path: Path) -> list[bytes]:
 
 
 def deterministic(folder: Path) -> list[str]:
-    """Give the deterministic fields of each trial, in the order of the trials' names."""
+    """Give the deterministic part of each trial's record, in an order of their own."""
     records = load_results(folder).records
-    rows = [record.model_dump(mode="json") for record in records]
-    kept = deterministic_fields()
-    return sorted(json.dumps({k: v for k, v in row.items() if k in kept}) for row in rows)
+    return sorted(json.dumps(deterministic_part(record), sort_keys=True) for record in records)
