@@ -46,9 +46,7 @@ def cache_root() -> Path:
     return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "bertopt-bench"
 
 
-def keep(
-    root: Path, kind: str, key: Mapping[str, Any], build: Build, progress: Progress
-) -> Kept:
+def keep(root: Path, kind: str, key: Mapping[str, Any], build: Build, progress: Progress) -> Kept:
     """Give the folder made from ``key``; build it where it is missing or damaged.
 
     ``build(folder)`` writes the files and returns facts for the manifest (JSON). ``key`` must hold

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,6 +22,7 @@ from bertopt_bench.workload.tokens import TOKENIZER_FILE, read_tokenizer, vocabu
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
 _WEIGHTS, _CONFIG, _VOCABULARY = "model.safetensors", "config.json", "vocab.txt"
 _POSITIONS = "bert.embeddings.position_embeddings.weight"
@@ -47,7 +47,7 @@ def save(model: BertForMaskedLM, tokenizer_file: Path | None, folder: Path) -> N
     folder.mkdir(parents=True, exist_ok=True)
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     if model.config.position_embedding == "sinusoidal":
-        state[_POSITIONS] = model.bert.embeddings.sinusoids.detach().cpu()
+        state[_POSITIONS] = model.bert.embeddings.get_buffer("sinusoids").detach().cpu()
     save_file(state, folder / _WEIGHTS, metadata={"format": "pt"})
     text = json.dumps(_config_json(model.config), indent=2) + "\n"
     (folder / _CONFIG).write_text(text, encoding="utf-8")
@@ -123,9 +123,7 @@ def _drop_decoder(found: dict[str, Tensor], folder: Path) -> None:
         found.setdefault(tied, copy)
 
 
-def _check_names(
-    found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], folder: Path
-) -> None:
+def _check_names(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], folder: Path) -> None:
     missing, unknown = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
     if missing or unknown:
         raise UserError(

@@ -76,7 +76,9 @@ def path(files: str) -> Iterator[str]:
     for pattern in patterns:
         matches = sorted(
             name
-            for name in glob.glob(str(Path(pattern).expanduser()), recursive=True)
+            for name in glob.glob(  # noqa: PTH207 - Path.glob takes no absolute pattern
+                str(Path(pattern).expanduser()), recursive=True
+            )
             if Path(name).is_file()
         )
         if not matches:

@@ -7,11 +7,13 @@ A multiply-add is two FLOPs; only matrix products count, as in ``torch.utils.flo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bertopt_bench.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 TRAIN_FACTOR = 3
 """A step's FLOPs by those of its forward pass: each product has two of its size in the backward."""
@@ -41,7 +43,7 @@ SIZES = {
     "base": ModelSize(hidden=768, layers=12, heads=12, intermediate=3072),
     "large": ModelSize(hidden=1024, layers=24, heads=16, intermediate=4096),
 }
-"""Sizes by name: tiny to medium of Turc et al., arXiv 1908.08962; base and large of Devlin et al."""
+"""Sizes by name: tiny to medium of Turc et al., arXiv 1908.08962; the others of Devlin et al."""
 
 _KEYS = tuple(field.name for field in fields(ModelSize))
 _REQUIRED = _KEYS[:4]
@@ -141,9 +143,7 @@ def forward_flops(
     return batch * seq_len * encoder_per_slot + masked * head_per_masked
 
 
-def train_flops(
-    size: ModelSize, *, vocabulary: int, batch: int, seq_len: int, masked: int
-) -> int:
+def train_flops(size: ModelSize, *, vocabulary: int, batch: int, seq_len: int, masked: int) -> int:
     """Count forward and backward pass of a step: three times the forward pass.
 
     Nothing is recomputed and padding is not left out; the optimizer's own work does not count.
@@ -194,12 +194,12 @@ def memory_forecast_bytes(cell: Mapping[str, Any]) -> int:
     parameters = parameter_count(
         size, vocabulary=vocabulary, position_embedding=workload["position_embedding"]
     )
-    name = cell["optimizer"]["name"]
+    name: str = cell["optimizer"]["name"]
     state = parameters * state_bytes_per_parameter(name)
     if name == "muon":  # AdamW for all that is no encoder matrix: a second moment more
         state += 4.0 * (parameters - matrix_parameter_count(size))
     width = 8 if precision == "fp64" else 4
-    sequences = workload["batch_size"] // workload["micro_batches"]
+    sequences: int = workload["batch_size"] // workload["micro_batches"]
     slots = masked_slots(workload["seq_len"], workload["mask_rate"])
     activations = sequences * workload["seq_len"] * activation_bytes_per_slot(cell, size)
     logits = 3 * width * sequences * slots * vocabulary
@@ -207,57 +207,5 @@ def memory_forecast_bytes(cell: Mapping[str, Any]) -> int:
     foreach = gradients if cell["kernel"]["optimizer_step"]["name"] == "foreach" else 0
     averaged = gradients if any(part["name"] == "ema" for part in cell["regularizer"]) else 0
     lasting = width * parameters + state * width / 4 + averaged
-    return round(lasting + max(activations + logits, gradients + foreach))
-
-
-def layer_activation_bytes(
-    size: ModelSize, *, batch: int, seq_len: int, element_bytes: int
-) -> int:
-    """Give what a layer saves for its backward pass, under flash attention and without dropout.
-
-    A slot saves, of size h: query, key, value, their mix, both residual sums, both normed states;
-    of size f: the intermediate state before and after GELU; in fp32, two figures a norm and one an
-    attention head.
-    """
-    states = (8 * size.hidden + 2 * size.intermediate) * element_bytes
-    return batch * seq_len * (states + 4 * (4 + size.heads))
-
-
-def activation_bytes(
-    size: ModelSize, *, vocabulary: int, batch: int, seq_len: int, masked: int, element_bytes: int
-) -> int:
-    """Give what a training step holds at its peak beside weights, gradients and state.
-
-    The head holds logits three times: themselves, their log-softmax and its gradient (fp32).
-    """
-    layer = layer_activation_bytes(
-        size, batch=batch, seq_len=seq_len, element_bytes=element_bytes
-    )
-    embedding = 2 * batch * seq_len * size.hidden * element_bytes
-    logits = 3 * masked * vocabulary * max(4, element_bytes)
-    return size.layers * layer + embedding + logits
-
-
-def memory_forecast_bytes(cell: Mapping[str, Any]) -> int:
-    """Forecast a cell's peak: weights, gradients, optimizer state, activations and logits."""
-    workload, precision = cell["workload"], cell["precision"]["name"]
-    size, vocabulary = model_size(workload["model"]), workload["vocabulary_size"]
-    batch = workload["batch_size"] // workload["micro_batches"]
-    parameters = parameter_count(
-        size, vocabulary=vocabulary, position_embedding=workload["position_embedding"]
-    )
-    element = _DTYPE_BYTES.get(precision, 4)
-    weight = max(4, element)  # autocast keeps weights in fp32
-    optimizer = cell["optimizer"]["name"]
-    state = state_bytes_per_parameter(optimizer) * parameters
-    if optimizer == "muon":
-        state += 4 * (parameters - matrix_parameter_count(size))
-    activations = activation_bytes(
-        size,
-        vocabulary=vocabulary,
-        batch=batch,
-        seq_len=workload["seq_len"],
-        masked=batch * masked_slots(workload["seq_len"], workload["mask_rate"]),
-        element_bytes=element,
-    )
-    return round(2 * weight * parameters + state * weight / 4 + activations)
+    peak: int = round(lasting + max(activations + logits, gradients + foreach))
+    return peak

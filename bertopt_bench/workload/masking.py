@@ -81,7 +81,7 @@ def write_batches(
     order, masks = _generator(seed, ORDER), _generator(seed, MASKS)
     steps, size, slots = shape.steps, shape.batch_size, shape.slots
     arrays = {
-        name: np.lib.format.open_memmap(  # type: ignore[no-untyped-call]
+        name: np.lib.format.open_memmap(
             folder / f"{name}.npy", mode="w+", dtype=dtype, shape=(steps, size, *last)
         )
         for name, dtype, last in (

@@ -78,9 +78,9 @@ class BertForMaskedLM(nn.Module):
             masked_index: [M] int64, each a flat index into B*S.
             segment_ids: [B, S], int32 or int64; None: all are of segment 0.
         """
-        words = self.bert.embeddings.word_embeddings.weight
         hidden = self.bert(input_ids, attention_mask, segment_ids)
         masked = hidden.view(-1, hidden.shape[-1]).index_select(0, masked_index)
+        words = self.bert.embeddings.word_embeddings.weight
         logits: Tensor = self.cls["predictions"](masked, words)
         return logits
 
@@ -100,7 +100,9 @@ class Bert(nn.Module):
     def forward(self, input_ids: Tensor, mask: Tensor | None, segments: Tensor | None) -> Tensor:
         """Encode tokens [B, S] to hidden states [B, S, h]."""
         hidden: Tensor = self.embeddings(input_ids, segments)
-        for layer in self.encoder["layer"]:
+        layers = self.encoder["layer"]
+        assert isinstance(layers, nn.ModuleList)
+        for layer in layers:
             hidden = layer(hidden, mask)
         return hidden
 
@@ -138,7 +140,7 @@ class Embeddings(nn.Module):
 
     def _positions(self) -> Tensor:
         learned = getattr(self, "position_embeddings", None)
-        table: Tensor = self.sinusoids if learned is None else learned.weight
+        table: Tensor = self.get_buffer("sinusoids") if learned is None else learned.weight
         return table
 
 
@@ -176,8 +178,9 @@ class SelfAttention(nn.Module):
 
     def forward(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
         """Mix hidden states [B, S, h] over S."""
+        shape = (*hidden.shape[:2], self.heads, self.head_size)
         query, key, value = (
-            project(hidden).unflatten(-1, (self.heads, self.head_size)).transpose(1, 2)
+            project(hidden).view(shape).transpose(1, 2)
             for project in (self.query, self.key, self.value)
         )
         dropout = self.dropout if self.training else 0.0

