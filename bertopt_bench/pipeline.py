@@ -58,6 +58,7 @@ def run_matrix(
             counts = run_session(matrix, store, display)
         except KeyboardInterrupt:
             again = ["bertopt-bench", "run", str(matrix_file), "--results", str(folder)]
+            again += ["--page", str(page)]
             again += [word for override in overrides for word in ("--set", override)]
             display.say(f"stopped; what is done is in {folder}. Continue with:")
             display.say(f"  {shlex.join(again)}")

@@ -126,6 +126,65 @@ def test_wrong_options_are_refused(
 
 
 @pytest.mark.parametrize(
+    ("axis", "name", "options", "words"),
+    [
+        ("optimizer", "adamw", {"lr": -1e-3}, "not be negative"),
+        ("optimizer", "adam", {"betas": [1.0, 0.9]}, "from 0 to below 1"),
+        ("optimizer", "lion", {"betas": [0.9, -0.1]}, "from 0 to below 1"),
+        ("optimizer", "muon", {"momentum": 1.0}, "from 0 to below 1"),
+        ("optimizer", "rmsprop", {"alpha": -0.1}, "from 0 to below 1"),
+        ("optimizer", "adagrad", {"initial_accumulator_value": -1.0}, "not be negative"),
+        ("optimizer", "nadam", {"momentum_decay": -1.0}, "not be negative"),
+        ("optimizer", "adafactor", {"smallest_scale": -1.0}, "not be negative"),
+        ("optimizer", "adafactor", {"clip": 0.5}, "at least 1"),
+        ("device", "cpu", {"threads": -1}, "not be negative"),
+        ("device", "cuda", {"index": -1}, "not be negative"),
+    ],
+)
+def test_numbers_that_only_a_trial_would_refuse_are_refused_early(
+    axis: str, name: str, options: dict[str, Any], words: str
+) -> None:
+    """Oracle: the entry itself: what torch, a package or the device refuses is refused here too.
+
+    torch takes a momentum and an alpha of 1 and more, with which nothing converges.
+    """
+    entry = catalogue.find(axis, name)
+    ((option, value),) = options.items()
+
+    with pytest.raises(UserError, match=f"option '{option}' is") as caught:
+        catalogue.canonical(entry, options)
+    assert words in str(caught.value)
+    if value not in ([1.0, 0.9], 1.0):
+        import torch
+
+        groups = [{"params": [torch.nn.Parameter(torch.ones(2, 2))], "role": "matrix"}]
+        with pytest.raises((ValueError, TypeError)):
+            catalogue.resolve(axis, name)(*[groups] * (axis == "optimizer"), **options)
+
+
+def test_limits_are_of_our_own_entries() -> None:
+    """A user's optimizer may mean something else by the name of an option of ours."""
+    from dataclasses import replace
+
+    entry = replace(catalogue.find("optimizer", "momentum"), target="mine:momentum")
+
+    assert catalogue.canonical(entry, {"momentum": 1.5})["momentum"] == 1.5
+    with pytest.raises(UserError, match="must not be negative"):
+        catalogue.canonical(entry, {"lr": -1.0})
+
+
+def test_an_optimizers_step_is_none_of_a_users_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attention and compile take `module:function`, a step does not, installed or named."""
+    monkeypatch.setattr(catalogue.outside, "entry_points", lambda _: {"quick": "mine:step"})
+
+    assert set(catalogue.entries("kernel.optimizer_step")).isdisjoint({"quick"})
+    assert "quick" in catalogue.entries("kernel.compile")
+    for name in ("mine:step", "quick"):
+        with pytest.raises(UserError, match="a step belongs to its optimizer"):
+            catalogue.find("kernel.optimizer_step", name)
+
+
+@pytest.mark.parametrize(
     ("axis", "name", "text"),
     [
         ("optimiser", "adamw", "no axis 'optimiser'. Axes: optimizer, "),

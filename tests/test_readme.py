@@ -39,7 +39,7 @@ def test_the_two_commands_name_files_that_exist() -> None:
 
 @pytest.mark.parametrize("file", sorted((ROOT / "benchmarks").glob("*.toml")))
 def test_every_shipped_matrix_loads_and_expands(file: Path) -> None:
-    """Oracle: the loader's own strictness; the quick start has the 24 cells that README promises."""
+    """Oracle: the loader itself; the quick start has the 24 cells that README promises."""
     from bertopt_bench.matrix.cells import expand
     from bertopt_bench.matrix.spec import load
 

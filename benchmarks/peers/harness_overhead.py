@@ -18,7 +18,6 @@ from typing import Any
 import torch
 from pairing import paired_ratio
 from setting import QUICKSTART, request_for
-from torch.nn import functional
 
 from bertopt_bench.measure import clock
 from bertopt_bench.trial import loop
@@ -85,7 +84,7 @@ def bare(trial: Trial) -> float:
     for index in range(STEPS):
         batch = batches.at(index)
         logits = model(batch.input_ids, batch.attention_mask, batch.masked_index)
-        loss = functional.cross_entropy(logits, batch.labels, ignore_index=-100)
+        loss = trial.criterion(logits, batch.labels) / batches.masked_tokens[index]
         loss.backward()
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * rates[index]

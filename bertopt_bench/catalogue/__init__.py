@@ -62,6 +62,11 @@ _MODULES = {
 AXES = tuple(_MODULES)
 """Names of the axes; a ``kernel`` axis for each module in ``axes/kernels``."""
 
+_CLOSED = {
+    "kernel.optimizer_step": "a step belongs to its optimizer, so write optimizer = 'module:Name'"
+}
+"""Axes that take no entry from outside, and what to do instead."""
+
 
 @dataclass(frozen=True, slots=True)
 class SkipRule:
@@ -81,7 +86,7 @@ def entries(axis: str) -> dict[str, Entry]:
     own = _own_entries(axis)
     installed = {
         name: Entry(axis, name, target, help=f"Installed entry point {target}.")
-        for name, target in outside.entry_points(axis).items()
+        for name, target in _installed(axis).items()
         if name not in own
     }
     return {**own, **installed}
@@ -190,16 +195,23 @@ def _outside_target(axis: str, name: str) -> str:
     """Give ``module:Name`` for a name that is none of ours.
 
     Raises:
-        UserError: it is neither installed nor of that form.
+        UserError: it is neither installed nor of that form, or the axis takes ours only.
     """
-    installed = outside.entry_points(axis)
+    installed = _installed(axis)
     if name in installed:
         return installed[name]
     module, _, path = name.partition(":")
-    if all(part.isidentifier() for part in (*module.split("."), *path.split("."))):
+    if axis not in _CLOSED and all(
+        part.isidentifier() for part in (*module.split("."), *path.split("."))
+    ):
         return name
     names = [*_own_entries(axis), *installed]
-    raise UserError(
-        f"no {axis} '{name}'. Entries: {', '.join(names)}.{nearest(name, names)} "
-        "One of your own is written 'module:Name'."
-    )
+    own = "One of your own is written 'module:Name'."
+    if axis in _CLOSED:
+        own = f"It takes none of your own: {_CLOSED[axis]}."
+    raise UserError(f"no {axis} '{name}'. Entries: {', '.join(names)}.{nearest(name, names)} {own}")
+
+
+def _installed(axis: str) -> dict[str, str]:
+    """Give the names that installed packages add to an axis that may be added to."""
+    return {} if axis in _CLOSED else outside.entry_points(axis)

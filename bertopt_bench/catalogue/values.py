@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from bertopt_bench.catalogue.entry import HIDDEN, KINDS, Entry, Option, is_plain
@@ -9,6 +10,8 @@ from bertopt_bench.errors import UserError, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+
+    Limits = Mapping[str, tuple[float, float]]
 
 _EXPECTED = {
     "float": "a number",
@@ -18,12 +21,32 @@ _EXPECTED = {
     "tuple": "a list of values",
 }
 
+_NOT_NEGATIVE = (0.0, math.inf)
+_SHARE = (0.0, 1.0)
+_ANY_LIMITS: Mapping[str, Limits] = {
+    "optimizer": dict.fromkeys(("lr", "eps", "weight_decay", "l2", "momentum"), _NOT_NEGATIVE)
+}
+_OWN_LIMITS: Mapping[str, Limits] = {
+    "optimizer": {
+        **_ANY_LIMITS["optimizer"],
+        **dict.fromkeys(("betas", "momentum", "alpha"), _SHARE),
+        **dict.fromkeys(
+            ("adamw_lr", "initial_accumulator_value", "momentum_decay", "smallest_scale"),
+            _NOT_NEGATIVE,
+        ),
+        "clip": (1.0, math.inf),
+    },
+    "device": dict.fromkeys(("threads", "index"), _NOT_NEGATIVE),
+}
+"""Least value, and what it must stay below: most others torch refuses, but only in the trial."""
+
 
 def canonical(entry: Entry, options: Mapping[str, Any]) -> dict[str, Any]:
     """Give the entry's full choice: its name and every option, defaults filled in, as plain JSON.
 
     Raises:
-        UserError: an unknown option, a wrong type, a value that is no choice, or one missing.
+        UserError: an unknown option, a wrong type, a value that is no choice or outside its
+            limits, or one missing.
     """
     known = {option.name: option for option in entry.options}
     who = f"{entry.axis} '{entry.name}'"
@@ -42,6 +65,7 @@ def canonical(entry: Entry, options: Mapping[str, Any]) -> dict[str, Any]:
     for option in known.values():
         if option.name in options:
             choice[option.name] = _checked(who, option, options[option.name])
+            _refuse_outside_limits(entry, option.name, choice[option.name])
         elif option.required:
             raise UserError(f"{who} needs the option '{option.name}' ({option.kind}).")
         else:
@@ -69,6 +93,20 @@ def _checked(who: str, option: Option, value: Any) -> Any:
     if len(value) != len(kinds):
         raise UserError(f"{what} has {len(value)} values; it must have {len(kinds)}.")
     return [_as_kind(what, kind, part) for kind, part in zip(kinds, value, strict=True)]
+
+
+def _refuse_outside_limits(entry: Entry, option: str, value: Any) -> None:
+    """Refuse a number, or one of a list, that no trial could train with."""
+    limits = _OWN_LIMITS if entry.target.startswith("bertopt_bench.") else _ANY_LIMITS
+    least, below = limits.get(entry.axis, {}).get(option, (-math.inf, math.inf))
+    for part in value if isinstance(value, list) else [value]:
+        if type(part) in {int, float} and not least <= part < below:
+            words = f"be at least {least:g}" if least else "not be negative"
+            if below < math.inf:
+                words = f"lie from {least:g} to below {below:g}"
+            raise UserError(
+                f"{entry.axis} '{entry.name}': option '{option}' is {value!r}; it must {words}."
+            )
 
 
 def _as_kind(what: str, kind: str, value: Any) -> Any:

@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from bertopt_bench.child import module_command
+from bertopt_bench.dispatch.zygote import COUNTER_BYTES
 from bertopt_bench.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 WORKER = "bertopt_bench.trial.worker"  # by name: this room starts trials and imports none
-COUNTER_BYTES = 64
 REDRAW_SECONDS = 1.0
 PADDING_BYTES = 4096  # environment size shifts the stack: drawn anew for each replicate
 
@@ -34,6 +34,7 @@ class Outcome:
 
     final: dict[str, Any] | None = None
     evaluations: list[dict[str, Any]] = field(default_factory=list)
+    known: dict[str, Any] = field(default_factory=dict)  # fields sent before the timed loop
     ready: dict[str, Any] | None = None
     exit_code: int | None = None
     timed_out: bool = False
@@ -247,8 +248,9 @@ class _Watch:
     def _child_said(self, message: dict[str, Any]) -> None:
         if message["kind"] == "evaluation":
             self.outcome.evaluations.append(message)
-        elif message["kind"] == "ready":
-            self.outcome.ready = message
+        elif message["kind"] in {"ready", "burned_in"}:
+            self.outcome.ready = self.outcome.ready or message
+            self.outcome.known |= {key: v for key, v in message.items() if key != "kind"}
         elif message["kind"] in {"result", "failure"}:
             self.outcome.final = message
         self.on_message(message)
@@ -256,6 +258,8 @@ class _Watch:
     def _zygote_said(self, message: dict[str, Any]) -> None:
         if "forked" in message:
             self.pid = message["forked"]
+            if self.outcome.timed_out:  # over its limit before its number was known
+                self._kill()
         else:
             self.outcome.exit_code = message["exit"]
 

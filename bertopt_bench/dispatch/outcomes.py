@@ -14,14 +14,12 @@ if TYPE_CHECKING:
 
 def record_fields(outcome: Outcome, timeout_seconds: float) -> dict[str, Any]:
     """Give the fields that the outcome decides, the curve so far included."""
-    fields = dict(outcome.final or {})
+    fields = {**outcome.known, **(outcome.final or {})}
     fields.pop("kind", None)
     fields.update(ending(outcome, timeout_seconds))
     fields["elapsed_seconds"] = outcome.elapsed_seconds
     fields["losses"] = [loss for seen in outcome.evaluations for loss in seen["losses"]]
     fields["evaluations"] = _evaluations(outcome)
-    if outcome.ready is not None:
-        fields.setdefault("assemble_seconds", outcome.ready["assemble_seconds"])
     return fields
 
 
@@ -40,10 +38,18 @@ def ending(outcome: Outcome, timeout_seconds: float) -> dict[str, str]:
     if outcome.exit_code >= 0:
         code = outcome.exit_code
         return {"status": "failed", "reason": f"exited with {code} and no result{said}"}
-    name = signal.Signals(-outcome.exit_code).name
+    name = signal_name(-outcome.exit_code)
     if outcome.killed_for_memory and name == "SIGKILL":
         return {"status": "out_of_memory", "reason": "killed by the kernel for want of memory"}
     return {"status": "failed", "reason": f"killed by {name}{said}"}
+
+
+def signal_name(number: int) -> str:
+    """Name a signal; real-time ones have a number only."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def _evaluations(outcome: Outcome) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import tempfile
 from typing import TYPE_CHECKING, Any
 
 from bertopt_bench.child import module_command
@@ -42,32 +43,43 @@ def prepare_text(
         UserError: the corpus cannot be had, is damaged, or too small; the text says what to do.
     """
     request = {"workload": dict(workload), "seeds": list(seeds), "steps": workload["steps"]}
-    process = subprocess.Popen(
-        module_command("bertopt_bench.workload.prepare"),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,  # Ctrl-C reaches the run only
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    assert process.stderr is not None
-    try:
-        process.stdin.write(json.dumps(request))
-        process.stdin.close()
-        last: dict[str, Any] = {}
-        for line in process.stdout:
-            last = json.loads(line)
-            if "progress" in last:
-                progress(*last["progress"])
-        errors = process.stderr.read()
-        process.wait()
-    except BaseException:
-        process.kill()
-        process.wait()
-        raise
+    with tempfile.TemporaryFile("w+") as errors:  # a pipe that nobody reads would fill and block
+        process = subprocess.Popen(
+            module_command("bertopt_bench.workload.prepare"),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            start_new_session=True,  # Ctrl-C reaches the run only
+        )
+        try:
+            last = _follow(process, request, progress)
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
+        errors.seek(0)
+        said = errors.read().strip()[-500:]
     if "result" in last:
         result: dict[str, Any] = last["result"]
         return result
-    raise UserError(last.get("error") or f"preparing the text failed: {errors.strip()[-500:]}")
+    raise UserError(last.get("error") or f"preparing the text failed: {said}")
+
+
+def _follow(
+    process: subprocess.Popen[str],
+    request: Mapping[str, Any],
+    progress: Callable[[str, int, int], None],
+) -> dict[str, Any]:
+    """Send the request and give the last message, showing progress on the way."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(json.dumps(request))
+    process.stdin.close()
+    last: dict[str, Any] = {}
+    for line in process.stdout:
+        last = json.loads(line)
+        if "progress" in last:
+            progress(*last["progress"])
+    process.wait()
+    return last

@@ -28,6 +28,9 @@ class Display(Protocol):
     def begin(self, number: int, count: int, label: str, steps: int) -> None:
         """Show that a trial starts."""
 
+    def burned_in(self) -> None:
+        """Note that the trial's timed loop begins."""
+
     def tick(self, step: int) -> None:
         """Show how many updates the trial has issued."""
 
@@ -59,24 +62,29 @@ def format_seconds(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+def _losses(seen: dict[str, Any]) -> str:
+    """Say an evaluation's losses, the last training loss first where there is one."""
+    trained = f"loss {seen['losses'][-1]:.4f}, " if seen["losses"] else ""
+    return f"{trained}held-out loss {seen['loss']:.4f}"
+
+
 class _Pace:
     """Reckons throughput and time left from what was seen."""
 
     def __init__(self) -> None:
         self.started = time.monotonic()
-        self.trial_started = self.started
+        self.trial_started = self.loop_started = self.started
         self.number = self.count = self.steps = 0
 
     def begin(self, number: int, count: int, steps: int) -> None:
-        self.trial_started = time.monotonic()
+        self.trial_started = self.loop_started = time.monotonic()
         self.number, self.count, self.steps = number, count, steps
 
-    def left(self) -> str:
-        """Give the time left by the mean of the trials done, or nothing before the first."""
-        done = self.number - 1
-        if done < 1:
+    def left(self, done: int) -> str:
+        """Give the time left by the mean of ``done`` trials, or nothing before the first."""
+        if done < 1 or done >= self.count:
             return ""
-        mean = (self.trial_started - self.started) / done
+        mean = (time.monotonic() - self.started) / done
         return f"{format_seconds(mean * (self.count - done))} left"
 
 
@@ -106,18 +114,18 @@ class PlainDisplay:
         self.pace.begin(number, count, steps)
         self.prefix = f"[{number}/{count}] {label}"
 
+    def burned_in(self) -> None:
+        pass
+
     def tick(self, step: int) -> None:
         pass
 
     def evaluated(self, seen: dict[str, Any]) -> None:
         if seen["step"] < self.pace.steps and seen["elapsed_seconds"] > 10:
-            self.say(
-                f"{self.prefix}: step {seen['step']}/{self.pace.steps}, held-out loss "
-                f"{seen['loss']:.4f}"
-            )
+            self.say(f"{self.prefix}: step {seen['step']}/{self.pace.steps}, {_losses(seen)}")
 
     def end(self, status: str, line: str) -> None:
-        left = self.pace.left()
+        left = self.pace.left(self.pace.number)
         self.say(f"{self.prefix}: {status}{line}" + (f"  ({left})" if left else ""))
 
 
@@ -155,6 +163,9 @@ class LiveDisplay:
         self.console.print(text, highlight=False, markup=False)
 
     def working(self, what: str, done: int, total: int) -> None:
+        from rich.markup import escape
+
+        what = escape(what)
         if self.trial is None:
             self.trial = self.progress.add_task(what, total=total, note="")
         self.progress.update(
@@ -170,7 +181,8 @@ class LiveDisplay:
             self.matrix = self.progress.add_task("trials", total=count, note="")
         from rich.markup import escape
 
-        self.progress.update(self.matrix, completed=number - 1, note=self.pace.left())
+        left = self.pace.left(number - 1)
+        self.progress.update(self.matrix, completed=number - 1, note=left)
         self.trial = self.progress.add_task(escape(label), total=steps, note="")
         self.loss, self.label = "", label
         self.progress.refresh()
@@ -178,12 +190,17 @@ class LiveDisplay:
     def tick(self, step: int) -> None:
         if self.trial is None:
             return
-        seconds = time.monotonic() - self.pace.trial_started
+        seconds = time.monotonic() - self.pace.loop_started
         note = f"{step / seconds:.1f} steps/s{self.loss}" if step and seconds else "burning in"
+        if self.matrix is not None:
+            self.progress.update(self.matrix, note=self.pace.left(self.pace.number - 1))
         self.progress.update(self.trial, completed=step, note=note, refresh=True)
 
+    def burned_in(self) -> None:
+        self.pace.loop_started = time.monotonic()
+
     def evaluated(self, seen: dict[str, Any]) -> None:
-        self.loss = f", held-out loss {seen['loss']:.4f}"
+        self.loss = f", {_losses(seen)}"
 
     def end(self, status: str, line: str) -> None:
         if self.matrix is not None:

@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from bertopt_bench.dispatch.local import Zygote
+from bertopt_bench.dispatch.outcomes import ending
 from bertopt_bench.dispatch.preparing import ask_capabilities, prepare_text
 from bertopt_bench.dispatch.sessions import SessionRun, trial_request, utc_now
 from bertopt_bench.matrix.cells import expand, plan_trials
@@ -35,15 +36,14 @@ def run_session(matrix: Matrix, store: ResultsFolder, display: Display) -> dict[
     capabilities = ask_capabilities()
     cells = expand(matrix, capabilities)
     texts = prepare_texts(matrix, cells, display)
-    if matrix.skip_slower_precisions:
-        display.working("timing the precisions against fp32", 0, 0)
-        capabilities["precision_ratio"] = precision_ratios(matrix, cells, texts)
-        cells = expand(matrix, capabilities)
     code = package_code()
     order_seed = secrets.randbelow(2**32)
-    plans = plan_trials(cells, matrix, order_seed)
-    hashes = {cell: str(text["text_sha256"]) for cell, text in texts.items()}
-    pending = store.pending(plans, code, hashes)
+    pending = store.pending(plan_trials(cells, matrix, order_seed), code, texts)
+    if pending.plans and matrix.skip_slower_precisions:
+        display.working("timing the precisions against fp32", 0, 0)
+        capabilities["precision_ratio"] = precision_ratios(matrix, cells, texts, display)
+        cells = expand(matrix, capabilities)
+        pending = store.pending(plan_trials(cells, matrix, order_seed), code, texts)
     for reason, count in pending.reasons().items():
         display.say(f"{count} trials run again, the old records are kept: {reason}")
     if not pending.plans:
@@ -82,7 +82,7 @@ def prepare_texts(matrix: Matrix, cells: Sequence[Cell], display: Display) -> Te
 
 
 def precision_ratios(
-    matrix: Matrix, cells: Sequence[Cell], texts: Texts
+    matrix: Matrix, cells: Sequence[Cell], texts: Texts, display: Display
 ) -> dict[str, dict[str, float]]:
     """Time each precision of each device against fp32 on the first cell that has fp32."""
     ratios: dict[str, dict[str, float]] = {}
@@ -109,8 +109,11 @@ def precision_ratios(
             task = {"requests": requests, "threads": threads}
             limit = matrix.timing["timeout_seconds"]
             outcome = zygote.run("precision_ratios", task, timeout_seconds=limit)
-            if outcome.final is not None and outcome.final["kind"] == "result":
-                ratios[device] = dict(zip(names, outcome.final["ratios"], strict=True))
+            if outcome.final is None or outcome.final["kind"] != "result":
+                why = ending(outcome, limit)["reason"]
+                display.say(f"warning: precisions of {device} could not be compared: {why}")
+                continue
+            ratios[device] = dict(zip(names, outcome.final["ratios"], strict=True))
     return ratios
 
 
@@ -145,6 +148,8 @@ def describe_session(
             "trials": len(pending.plans),
             "stale": dict(pending.reasons()),
             "timing": dict(matrix.timing),
+            "allow": list(matrix.allow),
+            "exclusions": [rule.reason for rule in matrix.exclusions],
             "threads": allowed_cores(),
             "precision_ratio": capabilities.get("precision_ratio", {}),
         },

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -9,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from bertopt_bench import catalogue
 from bertopt_bench.dispatch.local import Zygote
-from bertopt_bench.dispatch.outcomes import evaluation_fields, record_fields
+from bertopt_bench.dispatch.outcomes import ending, evaluation_fields, record_fields
+from bertopt_bench.matrix.identity import canonical_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,7 +22,15 @@ if TYPE_CHECKING:
 
 CEILING_SECONDS = 1.2
 CEILINGS_A_SESSION = 3  # first, middle and last: drift hits them as it hits the cells
-PROCESS_FIELDS = ("pid", "hash_seed", "environment_bytes", "threads", "torch_threads")
+CEILING_TIMEOUT_SECONDS = 120.0
+PROCESS_FIELDS = (
+    "pid",
+    "hash_seed",
+    "environment_bytes",
+    "threads",
+    "thread_variables",
+    "affinity",
+)
 
 
 @dataclass(slots=True)
@@ -37,61 +47,75 @@ class SessionRun:
     counts: dict[str, int] = field(default_factory=dict)
 
     def run(self, plans: Sequence[TrialPlan]) -> None:
-        """Run every planned trial, in order; each record is safe before the next trial starts."""
-        preload = packages_of(plans)
-        at = {round(i * len(plans) / (CEILINGS_A_SESSION - 1)) for i in range(CEILINGS_A_SESSION)}
-        replicate = None
+        """Record what is skipped, then run the rest in order.
+
+        Each record is safe before the next trial starts.
+        """
+        self._record_skips([plan for plan in plans if plan.cell.skip is not None])
+        live = [plan for plan in plans if plan.cell.skip is None]
+        devices = {canonical_json(p.cell.content["device"]): p.cell.content["device"] for p in live}
+        at = {round(i * len(live) / (CEILINGS_A_SESSION - 1)) for i in range(CEILINGS_A_SESSION)}
+        preload, replicate = packages_of(live), None
         with ExitStack() as stack:
-            zygote: Zygote | None = None
-            for number, plan in enumerate(plans, start=1):
-                if plan.replicate != replicate or zygote is None:
+            for number, plan in enumerate(live):
+                if plan.replicate != replicate:
                     stack.close()
                     zygote = stack.enter_context(Zygote(threads=self.threads, preload=preload))
                     replicate = plan.replicate
-                if number - 1 in at:
-                    self._ceilings(zygote, plan.cell.content["device"])
-                self._trial(zygote, plan, number, len(plans))
-            if zygote is not None:
-                self._ceilings(zygote, plans[-1].cell.content["device"])
+                if number in at:
+                    self._ceilings(zygote, list(devices.values()))
+                self._trial(zygote, plan, number + 1, len(live))
+            if live:
+                self._ceilings(zygote, list(devices.values()))
 
-    def _ceilings(self, zygote: Zygote, device: Mapping[str, Any]) -> None:
-        request = {"device": device, "seconds_budget": CEILING_SECONDS, "threads": self.threads}
-        outcome = zygote.run("ceilings", request, timeout_seconds=60)
-        if outcome.final is not None and outcome.final["kind"] == "result":
+    def _record_skips(self, plans: Sequence[TrialPlan]) -> None:
+        reasons = Counter(plan.cell.skip for plan in plans)
+        for reason, count in reasons.items():
+            self.display.say(f"{count} skipped: {reason}")
+        for plan in plans:
+            self._record(plan, utc_now(), {"status": "skipped", "reason": plan.cell.skip})
+
+    def _ceilings(self, zygote: Zygote, devices: Sequence[Mapping[str, Any]]) -> None:
+        for device in devices:
+            request = {"device": device, "seconds_budget": CEILING_SECONDS, "threads": self.threads}
+            outcome = zygote.run("ceilings", request, timeout_seconds=CEILING_TIMEOUT_SECONDS)
+            if outcome.final is None or outcome.final["kind"] != "result":
+                why = ending(outcome, CEILING_TIMEOUT_SECONDS)["reason"]
+                self.display.say(f"warning: no ceilings of {device['name']}: {why}")
+                continue
             self.folder.append_session_event(
                 {
                     "kind": "ceilings",
                     "session": self.session,
                     "at_utc": utc_now(),
-                    "device": device["name"],
+                    "device": dict(device),
                     "values": outcome.final["values"],
                 }
             )
 
     def _trial(self, zygote: Zygote, plan: TrialPlan, number: int, count: int) -> None:
-        cell = plan.cell
         started = utc_now()
         self.display.begin(number, count, trial_label(plan), plan.steps)
-        if cell.skip is not None:
-            fields: dict[str, Any] = {"status": "skipped", "reason": cell.skip}
-        else:
-            fields = self._live(zygote, plan)
+        fields = self._live(zygote, plan)
+        self._record(plan, started, fields)
+        self.display.end(fields["status"], _line(fields))
+
+    def _record(self, plan: TrialPlan, started: str, fields: Mapping[str, Any]) -> None:
         self.folder.append(
             {
                 "session": self.session,
-                "cell_id": cell.id,
-                "cell": cell.content,
+                "cell_id": plan.cell.id,
+                "cell": plan.cell.content,
                 "seed": plan.seed,
                 "replicate": plan.replicate,
                 "steps": plan.steps,
                 "started_utc": started,
-                "code": {**self.code, "outside": dict(cell.outside)},
+                "code": {**self.code, "outside": dict(plan.cell.outside)},
                 **self._text_fields(plan),
                 **fields,
             }
         )
         self.counts[fields["status"]] = self.counts.get(fields["status"], 0) + 1
-        self.display.end(fields["status"], _line(fields))
 
     def _live(self, zygote: Zygote, plan: TrialPlan) -> dict[str, Any]:
         def on_message(message: dict[str, Any]) -> None:
@@ -99,6 +123,8 @@ class SessionRun:
                 partial = {**evaluation_fields(message), "losses": message["losses"]}
                 self.folder.append_partial(plan.cell.id, plan.seed, plan.replicate, partial)
                 self.display.evaluated(message)
+            elif message["kind"] == "burned_in":
+                self.display.burned_in()
 
         limit = self.timing["timeout_seconds"]
         outcome = zygote.run(

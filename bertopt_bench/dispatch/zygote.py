@@ -50,8 +50,8 @@ def describe_process() -> dict[str, Any]:
             for key, value in sorted(os.environ.items())
             if key.startswith(("OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_"))
         },
+        "affinity": sorted(os.sched_getaffinity(0)) if sys.platform == "linux" else None,
         "torch_build": torch.__config__.show(),
-        "torch_threads": torch.get_num_threads(),
     }
 
 

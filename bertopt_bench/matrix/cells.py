@@ -89,6 +89,15 @@ def plan_trials(cells: Sequence[Cell], matrix: Matrix, order_seed: int) -> list[
     return plans
 
 
+def evaluation_steps(steps: int, every: int) -> list[int]:
+    """Give the numbers of updates after which a trial is evaluated: 0, each multiple, the last.
+
+    >>> evaluation_steps(10, 4)
+    [0, 4, 8, 10]
+    """
+    return sorted({*range(0, steps, every), steps})
+
+
 def _steps(cell: Cell, matrix: Matrix, replicate: int) -> int:
     whole: int = cell.content["workload"]["steps"]
     return whole if replicate == 0 else matrix.timing["steps"] or whole

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from bertopt_bench import catalogue
 from bertopt_bench.errors import UserError
-from bertopt_bench.matrix.keys import WORKLOAD, came, refuse_repeats
+from bertopt_bench.matrix.keys import WORKLOAD, came, products, refuse_repeats, refuse_too_many
 
 if TYPE_CHECKING:
     from bertopt_bench.catalogue import Entry
@@ -25,7 +24,6 @@ DEFAULTS = {
 }
 """What an axis is where the matrix is silent."""
 
-NEVER_NEGATIVE = frozenset({"lr", "eps", "weight_decay", "l2", "momentum"})
 EMPTY = "is an empty list; name at least one, or leave the key out."
 
 
@@ -74,6 +72,7 @@ def read_levels(axis: str, value: Any, place: Place) -> tuple[Any, ...]:
     for index, item in enumerate(written):
         spot = place.item(index) if isinstance(value, list) else place
         found = _composed(item, spot) if axis == "regularizer" else _expanded(axis, item, spot)
+        refuse_too_many(len(levels) + len(found), place)
         levels += found
         places += [spot] * len(found)
     refuse_repeats(levels, places)
@@ -93,7 +92,7 @@ def _composed(item: Any, place: Place) -> list[list[dict[str, Any]]]:
     for index, name in enumerate(names):
         if name in names[:index]:
             raise place.item(index).error(f"composes '{name}' twice; keep one.")
-    return [list(combination) for combination in product(*parts)]
+    return [list(combination) for combination in products(parts, place)]
 
 
 def _expanded(axis: str, item: Any, place: Place) -> list[dict[str, Any]]:
@@ -115,7 +114,7 @@ def _expanded(axis: str, item: Any, place: Place) -> list[dict[str, Any]]:
     lists = [_values(entry, key, value, place.at(key)) for key, value in options.items()]
     return [
         _canonical(entry, dict(zip(options, values, strict=True)), place)
-        for values in product(*lists)
+        for values in products(lists, place)
     ]
 
 
@@ -133,18 +132,8 @@ def _values(entry: Entry, key: str, value: Any, place: Place) -> list[Any]:
 
 def _canonical(entry: Entry, options: dict[str, Any], place: Place) -> dict[str, Any]:
     try:
-        choice = catalogue.canonical(entry, options)
+        return catalogue.canonical(entry, options)
     except UserError as error:
         named = [key for key in options if f"option '{key}'" in str(error)]
         spot = place.at(named[0]) if named else place
         raise spot.error(str(error)) from error
-    for key, value in choice.items():
-        if entry.axis == "optimizer" and key in NEVER_NEGATIVE and _negative(value):
-            raise place.at(key).error(f"is {came(value)}; it must not be negative.")
-    return choice
-
-
-def _negative(value: Any) -> bool:
-    if isinstance(value, list):
-        return any(_negative(part) for part in value)
-    return isinstance(value, int | float) and value < 0

@@ -5,12 +5,12 @@ The rate is a guess until a session has measured one: a forecast is for deciding
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bertopt_bench.matrix.cells import plan_trials
+from bertopt_bench.matrix.cells import evaluation_steps, plan_trials
+from bertopt_bench.measure.machine import allowed_cores
 from bertopt_bench.workload import formulas
 
 if TYPE_CHECKING:
@@ -52,12 +52,9 @@ class Forecast:
 
 def assumed_rate(device: str) -> float:
     """Give FLOPs a second that a device of this kind is assumed to do on this machine."""
-    return CUDA_FLOPS_PER_SECOND if device == "cuda" else CPU_FLOPS_PER_SECOND_A_CORE * cores()
-
-
-def cores() -> int:
-    """Count the cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if device == "cuda":
+        return CUDA_FLOPS_PER_SECOND
+    return CPU_FLOPS_PER_SECOND_A_CORE * allowed_cores()
 
 
 def forecast(
@@ -70,6 +67,8 @@ def forecast(
         matrix: its timing says how many steps run besides the timed ones.
         rates: measured FLOPs a second by device name; assumed ones fill what is missing.
     """
+    devices = {plan.cell.content["device"]["name"] for plan in plans}
+    rates = {name: assumed_rate(name) for name in devices} | dict(rates or {})
     cells: dict[str, CellForecast] = {}
     seconds = 0.0
     for plan in plans:
@@ -77,7 +76,7 @@ def forecast(
             continue
         whole = plan.cell.content["workload"]["steps"]
         if plan.cell.id not in cells:
-            cells[plan.cell.id] = _cell(plan.cell, whole, matrix, rates or {})
+            cells[plan.cell.id] = _cell(plan.cell, whole, matrix, rates)
         one = cells[plan.cell.id]
         seconds += one.trial_seconds
         if plan.steps != whole:
@@ -96,7 +95,7 @@ def _cell(cell: Cell, steps: int, matrix: Matrix, rates: Mapping[str, float]) ->
         masked=workload["batch_size"]
         * formulas.masked_slots(workload["seq_len"], workload["mask_rate"]),
     )
-    step_seconds = flops / rates.get(device, assumed_rate(device)) + STEP_OVERHEAD_SECONDS
+    step_seconds = flops / rates[device] + STEP_OVERHEAD_SECONDS
     return CellForecast(
         flops,
         step_seconds,
@@ -108,8 +107,8 @@ def _cell(cell: Cell, steps: int, matrix: Matrix, rates: Mapping[str, float]) ->
 def _trial_seconds(cell: Cell, steps: int, step_seconds: float, matrix: Matrix) -> float:
     """Count the timed steps, those of the other passes, evaluations (a third of a step a batch)."""
     workload = cell.content["workload"]
-    evaluations = len({*range(0, steps, workload["evaluate_every"]), steps})
-    batches = evaluations * workload["evaluation_batches"]
+    evaluations = evaluation_steps(steps, workload["evaluate_every"])
+    batches = len(evaluations) * workload["evaluation_batches"]
     apart: int = matrix.timing["burn_in_steps"] + matrix.timing["phase_steps"] + 1
     compiling = cell.content["kernel"].get("compile", {"name": "off"})["name"] != "off"
     steps_worth: float = steps + apart + batches / formulas.TRAIN_FACTOR

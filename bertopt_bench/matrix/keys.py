@@ -20,6 +20,7 @@ KINDS = {
     "dict": "a table",
     "list": "a list",
 }
+MOST_CELLS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +158,6 @@ def read_workload_value(key: str, value: Any, place: Place) -> list[Any]:
 def read_model(value: Any, place: Place) -> list[Any]:
     """Read a model's name, or its table of sizes, in which lists expand."""
     from dataclasses import asdict
-    from itertools import product
 
     from bertopt_bench.workload.formulas import model_size
 
@@ -165,13 +165,37 @@ def read_model(value: Any, place: Place) -> list[Any]:
         raise place.error(f"is {came(value)}; it must be a name or a table of sizes.")
     sizes = [value]
     if isinstance(value, dict):
-        lists = [part if isinstance(part, list) else [part] for part in value.values()]
-        sizes = [dict(zip(value, parts, strict=True)) for parts in product(*lists)]
+        lists = {key: part if isinstance(part, list) else [part] for key, part in value.items()}
+        for key, part in lists.items():
+            if not part:
+                raise place.at(key).error("is an empty list; give at least one value.")
+        sizes = [dict(zip(value, parts, strict=True)) for parts in products(lists.values(), place)]
     try:
         full = [model_size(size) for size in sizes]
     except UserError as error:
         raise place.error(str(error)) from error
     return [value] if isinstance(value, str) else [asdict(size) for size in full]
+
+
+def products(lists: Iterable[list[Any]], place: Place) -> Iterable[tuple[Any, ...]]:
+    """Give every combination of the lists' values, the last varying fastest.
+
+    Raises:
+        MatrixError: there are more than a matrix may have cells; none of them is built.
+    """
+    from itertools import product
+
+    lists = list(lists)
+    refuse_too_many(math.prod(map(len, lists)), place)
+    return product(*lists)
+
+
+def refuse_too_many(count: int, place: Place) -> None:
+    """Refuse more levels than a matrix may have cells, before they are built."""
+    if count > MOST_CELLS:
+        raise place.error(
+            f"stands for {count:,} levels; at most {MOST_CELLS:,} cells are allowed. Split it."
+        )
 
 
 def read_corpus(value: Any, place: Place) -> str:

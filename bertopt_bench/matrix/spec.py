@@ -18,6 +18,7 @@ from bertopt_bench.matrix import choices, excluding
 from bertopt_bench.matrix.keys import (
     CORPUS_DEFAULT,
     MODEL_DEFAULT,
+    MOST_CELLS,
     TIMING,
     WORKLOAD,
     Key,
@@ -26,6 +27,7 @@ from bertopt_bench.matrix.keys import (
     read_workload_value,
     refuse_not_finite,
     refuse_repeats,
+    refuse_too_many,
 )
 
 if TYPE_CHECKING:
@@ -36,7 +38,6 @@ if TYPE_CHECKING:
     Levels = Mapping[str, tuple[Any, ...]]
 
 MOST_BYTES = 1_000_000
-MOST_CELLS = 10_000
 TOP = {
     "name": Key("str"),
     "description": Key("str", ""),
@@ -268,10 +269,12 @@ def _workload_levels(key: str, value: Any, place: Place) -> tuple[Any, ...]:
     written = value if isinstance(value, list) else [value]
     if not written:
         raise place.error(choices.EMPTY)
-    found, places = [], []
+    found: list[Any] = []
+    places: list[Place] = []
     for index, item in enumerate(written):
         spot = place.item(index) if isinstance(value, list) else place
         values = read_workload_value(key, item, spot)
+        refuse_too_many(len(found) + len(values), place)
         found += values
         places += [spot] * len(values)
     refuse_repeats(found, places)

@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from bertopt_bench.errors import UserError
 from bertopt_bench.report import figures, rows, sentences, wording
 from bertopt_bench.report.environment import environment
 from bertopt_bench.stats.facts import gather
@@ -75,10 +76,26 @@ def render(results: Sequence[ResultSet], *, title: str | None = None) -> str:
 
 
 def write(results: Sequence[ResultSet], path: Path | str, *, title: str | None = None) -> Path:
-    """Write the page whole or not at all, and return its path."""
+    """Write the page whole or not at all, and return its path; missing folders are made.
+
+    Raises:
+        UserError: the page cannot be written there.
+    """
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
     text = render(results, title=title)
+    try:
+        _replace(target, text)
+    except OSError as error:
+        raise UserError(
+            f"the page {target} cannot be written: {error.strerror or error}. The results are not "
+            "touched. Make room or choose another file: bertopt-bench report RESULTS --output FILE"
+        ) from error
+    return target
+
+
+def _replace(target: Path, text: str) -> None:
+    """Write a file beside its place and move it there."""
+    target.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
@@ -88,7 +105,6 @@ def write(results: Sequence[ResultSet], path: Path | str, *, title: str | None =
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
-    return target
 
 
 def context(results: Sequence[ResultSet], facts: Facts, title: str | None) -> dict[str, Any]:

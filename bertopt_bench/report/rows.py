@@ -39,6 +39,7 @@ def scaled(factor: float, digits: int = 3) -> Callable[[float], str]:
 MEASURES: tuple[tuple[str, tuple[tuple[str, float], ...], str], ...] = (
     ("throughput", (("tokens/s", 1.0),), "tokens_per_second"),
     ("step", (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)), "step_seconds"),
+    ("share of limit", (("%", 1e-2),), "ceiling_share"),
     ("peak memory", (("GiB", 2.0**30), ("MiB", 2.0**20), ("KiB", 2.0**10)), "peak_memory_bytes"),
     ("resident memory", (("GiB", 2.0**30), ("MiB", 2.0**20)), "peak_resident_bytes"),
     ("first step", (("s", 1.0), ("ms", 1e-3)), "time_to_first_step_seconds"),

@@ -145,19 +145,49 @@ def matrix_tables(session: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def methods(facts: Facts, sessions: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Write the methods from the plan that was carried out."""
-    session = sessions[0] if sessions else {}
-    tables = matrix_tables(session)
+    """Write the methods from the plans that were carried out."""
     return [
-        plan_paragraph(facts, sessions, tables),
-        timing_paragraph(facts, tables.get("timing", {})),
+        plan_paragraph(facts, sessions),
+        timing_paragraph(facts, sessions),
         analysis_paragraph(facts),
     ]
 
 
-def plan_paragraph(
-    facts: Facts, sessions: Sequence[Mapping[str, Any]], tables: Mapping[str, Any]
-) -> str:
+def plan_of(session: Mapping[str, Any]) -> dict[str, Any]:
+    """Give a session's timing, allowed rules and reasons to exclude as it declared them.
+
+    Where it did not, they are read in the matrix file, which knows nothing of ``--set``.
+    """
+    tables = matrix_tables(session)
+    reasons = [str(e.get("reason", "")) for e in tables.get("exclude", []) if isinstance(e, dict)]
+    written = {
+        "timing": tables.get("timing", {}),
+        "allow": tables.get("allow", []),
+        "exclusions": reasons,
+    }
+    declared = session.get("declared") or {}
+    return {key: declared.get(key, value) for key, value in written.items()}
+
+
+def distinct(sessions: Sequence[Mapping[str, Any]], key: str) -> list[tuple[Any, str]]:
+    """List the different values of a plan's key, each with its sessions; one needs no naming."""
+    found: list[tuple[Any, list[str]]] = []
+    for session in sessions:
+        value, name = plan_of(session)[key], str(session.get("session", ""))
+        same = next((names for other, names in found if other == value), None)
+        if same is None:
+            found.append((value, [name]))
+        else:
+            same.append(name)
+    if len(found) == 1:
+        return [(found[0][0], "")]
+    return [
+        (value, f"{'session' if len(names) == 1 else 'sessions'} {wording.listed(names)}")
+        for value, names in found
+    ]
+
+
+def plan_paragraph(facts: Facts, sessions: Sequence[Mapping[str, Any]]) -> str:
     """Say what was planned, in which order, and what was left out."""
     design = (
         "over " + wording.listed([f"{a.name} ({', '.join(a.levels)})" for a in facts.axes])
@@ -172,29 +202,58 @@ def plan_paragraph(
         f"randomised complete blocks: every replicate and seed ran all cells in an order "
         f"drawn{drawn}, one timed trial at a time, each in a process of its own."
     )
-    excluded = [str(e.get("reason", "")) for e in tables.get("exclude", []) if isinstance(e, dict)]
-    if excluded:
-        text += f" Excluded by the matrix: {'; '.join(excluded)}."
-    if tables.get("allow"):
-        text += f" Allowed in spite of a skip rule: {', '.join(map(str, tables['allow']))}."
+    told = (
+        ("exclusions", "Excluded by the matrix", "; "),
+        ("allow", "Allowed in spite of a skip rule", ", "),
+    )
+    for key, opening, separator in told:
+        for values, where in distinct(sessions, key):
+            if values:
+                written = separator.join(dict.fromkeys(map(str, values)))
+                text += f" {opening}{f' ({where})' if where else ''}: {written}."
     return text
 
 
-def timing_paragraph(facts: Facts, timing: Mapping[str, Any]) -> str:
+def timing_paragraph(facts: Facts, sessions: Sequence[Mapping[str, Any]]) -> str:
     """Say what was timed and what was kept out of the timed loop."""
     steps = wording.listed(facts.levels("steps"))
+    budgets = [
+        budget(facts, timing, where) for timing, where in distinct(sessions, "timing") or [({}, "")]
+    ]
+    return (
+        f"{' '.join(budgets)} After the burn-in a trial was restored to its initial state and "
+        f"trained {steps or 'all planned'} steps, all of them timed; evaluations on held-out text "
+        f"stood outside the timing, and phases and memory were measured in passes of their own. "
+        f"Seeds fix initial weights, data order and masks, so that cells of one workload saw the "
+        f"same batches.{limit_sentence(facts, sessions)}"
+    )
+
+
+def budget(facts: Facts, timing: Mapping[str, Any], where: str) -> str:
+    """Say what a trial was given besides its own steps, in which sessions."""
+    subject = f"In {where} a trial" if where else "A trial"
     repeats = (
-        f" Replicates after the first trained {timing['steps']} steps."
+        f", and replicates after the first trained {timing['steps']} steps"
         if timing.get("steps") and facts.replicates > 1
         else ""
     )
     return (
-        f"A trial ran {timing.get('burn_in_steps', 3)} untimed burn-in steps, was restored to its "
-        f"initial state, and then trained {steps or 'all planned'} steps, all of them timed; "
-        f"evaluations on held-out text stood outside the timing, and phases and memory were "
-        f"measured in passes of their own. A trial was stopped after "
-        f"{timing.get('timeout_seconds', 3600):g} s.{repeats} Seeds fix initial weights, data "
-        f"order and masks, so that cells of one workload saw the same batches."
+        f"{subject} ran {timing.get('burn_in_steps', 3)} untimed burn-in steps and was stopped "
+        f"after {timing.get('timeout_seconds', 3600):g} s{repeats}."
+    )
+
+
+def limit_sentence(facts: Facts, sessions: Sequence[Mapping[str, Any]]) -> str:
+    """Say how the limit was measured that cells show their share of; empty without a share."""
+    if not facts.measured("ceiling_share"):
+        return ""
+    values = [c.get("values", {}) for s in sessions for c in s.get("ceilings") or ()]
+    edges = sorted({v["matmul_size"] for v in values if v.get("matmul_size")})
+    size = f" (edge {wording.listed([f'{edge:,}' for edge in edges])})" if edges else ""
+    return (
+        " The share of limit is a cell's model FLOPs a second, counted by formula, over the "
+        f"fastest square matrix product{size} in its precision's data type, which its own session "
+        "measured on the same device several times between the trials."
     )
 
 

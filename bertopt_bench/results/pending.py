@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from bertopt_bench.results.record import Record
 
     Key = tuple[str, int, int]
+    Texts = Mapping[str, Mapping[str, Any] | None]  # prepared text by cell id
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +45,18 @@ def find_pending(
     trials: Sequence[TrialPlan],
     records: Iterable[Record],
     code: Mapping[str, Any],
-    texts: Mapping[str, str],
+    texts: Texts,
 ) -> Pending:
-    """Compare the plan with the records, in the order of the plan."""
+    """Compare the plan with the records, in the order of the plan.
+
+    Args:
+        trials: the plan.
+        records: all that are on disk.
+        code: the package's version, commit and dirty_hash now.
+        texts: by cell id what ``workload.prepare`` gave, of which ``text_sha256``,
+            ``tokenizer_sha256``, ``batches`` (seed -> ``sha256``) and ``evaluation`` (``sha256``)
+            are read; what is absent or None is not known, and does not make a record stale.
+    """
     counted = latest(records)
     plans, missing, stale = [], [], []
     for plan in trials:
@@ -63,7 +73,7 @@ def find_pending(
 
 
 def stale_reason(
-    plan: TrialPlan, record: Record, code: Mapping[str, Any], texts: Mapping[str, str]
+    plan: TrialPlan, record: Record, code: Mapping[str, Any], texts: Texts
 ) -> str | None:
     """Say why a record no longer stands for its trial, or None where it does."""
     if record.status == "skipped":
@@ -73,10 +83,30 @@ def stale_reason(
         return None
     if record.steps != plan.steps:
         return f"it had {record.steps} steps and is planned with {plan.steps}"
-    text = texts.get(plan.cell.id)
-    if text is not None and record.text_sha256 not in {None, text}:
-        return f"the text changed ({str(record.text_sha256)[:12]} to {text[:12]})"
-    return _outside_change(plan.cell.outside, record.code.outside) or _code_change(record, code)
+    return (
+        _data_change(plan, record, texts.get(plan.cell.id) or {})
+        or _outside_change(plan.cell.outside, record.code.outside)
+        or _code_change(record, code)
+    )
+
+
+def _data_change(plan: TrialPlan, record: Record, text: Mapping[str, Any]) -> str | None:
+    """Compare what a trial is fed, from the text on: the first that differs explains the others."""
+    batches = (text.get("batches") or {}).get(str(plan.seed)) or {}
+    pairs = (
+        ("text", record.text_sha256, text.get("text_sha256")),
+        ("tokenizer", record.tokenizer_sha256, text.get("tokenizer_sha256")),
+        (
+            "held-out batches",
+            record.evaluation_sha256,
+            (text.get("evaluation") or {}).get("sha256"),
+        ),
+        ("training batches", record.batches_sha256, batches.get("sha256")),
+    )
+    for what, then, now in pairs:
+        if then is not None and now is not None and then != now:
+            return f"the {what} changed ({then[:12]} to {now[:12]})"
+    return None
 
 
 def _outside_change(now: Mapping[str, str], then: Mapping[str, str]) -> str | None:

@@ -8,6 +8,7 @@ import statistics
 from itertools import accumulate, zip_longest
 from typing import TYPE_CHECKING, Any
 
+from bertopt_bench.matrix.identity import canonical_json
 from bertopt_bench.matrix.labels import cell_labels, choices, level_labels, model_label
 
 if TYPE_CHECKING:
@@ -176,18 +177,26 @@ def _rates(record: Record, ceilings: Mapping[tuple[str, str], float]) -> Row:
     if record.flops_per_step is not None:
         row["model_flops_per_second"] = record.flops_per_step * steps / seconds
         dtype = CEILING_DTYPES.get(record.cell["precision"]["name"], "")
-        ceiling = ceilings.get((record.cell["device"]["name"], dtype), NAN)
+        device = record.cell["device"]
+        of_name = ceilings.get((device["name"], dtype), NAN)
+        ceiling = ceilings.get((canonical_json(device), dtype), of_name)
         row["ceiling_share"] = row["model_flops_per_second"] / ceiling
     return row
 
 
 def _ceilings(session: Session) -> dict[tuple[str, str], float]:
-    """Give the highest matrix-product rate of a session by device and dtype: it is a limit."""
+    """Give the highest matrix-product rate of a session by device and dtype: it is a limit.
+
+    A device is its whole choice as canonical JSON (two threads do less than eight); early sessions
+    noted its name only.
+    """
     best: dict[tuple[str, str], float] = {}
     for measured in session.ceilings:
+        device = measured.get("device")
+        named = canonical_json(device) if isinstance(device, dict) else str(device)
         rates = measured.get("values", {}).get("matmul_flops_per_second", {})
         for dtype, rate in rates.items():
-            key = (str(measured.get("device")), dtype)
+            key = (named, dtype)
             best[key] = max(rate, best.get(key, 0.0))
     return {key: rate for key, rate in best.items() if rate > 0}
 

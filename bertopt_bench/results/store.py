@@ -162,14 +162,14 @@ class ResultsFolder:
         self,
         trials: Sequence[TrialPlan],
         code: Mapping[str, Any],
-        texts: Mapping[str, str] | None = None,
+        texts: Mapping[str, Mapping[str, Any] | None] | None = None,
     ) -> Pending:
         """Say which planned trials have no record, or a stale one.
 
         Args:
             trials: the plan.
             code: the package's version, commit and dirty_hash now.
-            texts: SHA-256 of the prepared text by cell id, where it is known.
+            texts: the prepared text by cell id, where it is known (see ``find_pending``).
         """
         records = read_folder(self.path).records if self._sessions.length else ()
         return find_pending(trials, records, code, texts or {})

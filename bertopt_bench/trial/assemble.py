@@ -21,6 +21,7 @@ from bertopt_bench.trial.live import Trial
 from bertopt_bench.trial.optimizing import DECAYS, build_optimizer, multipliers
 from bertopt_bench.trial.regularizing import Regularizers
 from bertopt_bench.workload import formulas
+from bertopt_bench.workload.loss import masked_cross_entropy
 from bertopt_bench.workload.model import (
     BertConfig,
     BertForMaskedLM,
@@ -98,6 +99,7 @@ def assemble(request: Mapping[str, Any]) -> Trial:
         device=device,
         precision=precision,
         model=model,
+        criterion=masked_cross_entropy,
         compiled=_compiled(model, cell["kernel"]["compile"]["name"], kernels["compile"]),
         groups=groups,
         batches=open_batches(
@@ -111,7 +113,7 @@ def assemble(request: Mapping[str, Any]) -> Trial:
         ),
         make_regularizers=make_regularizers,
         make_optimizer=lambda regularizers: _optimizer(cell, groups, kernels, regularizers),
-        expected_operations={op: kernel.expects for op, kernel in kernels.items()},
+        kernels=kernels,
         initial_weights_sha256=weights_sha256,
         kernel_contexts=stack,
     )

@@ -21,7 +21,7 @@ class Batch:
     """One micro-batch.
 
     ``input_ids`` is [b, S] int32, ``attention_mask`` [b, 1, 1, S] bool or None where nothing is
-    padded, ``masked_index`` [b*K] int64 (flat into b*S), ``labels`` [b*K] int64 (-100 = padding).
+    padded, ``masked_index`` [b*K] int32 (flat into b*S), ``labels`` [b*K] int64 (-100 = padding).
     """
 
     input_ids: torch.Tensor
@@ -52,13 +52,13 @@ class Batches:
         self.real_tokens: list[int] = arrays["lengths"].sum(axis=1).tolist()
         self.masked_tokens: list[int] = (arrays["masked_label"] >= 0).sum(axis=(1, 2)).tolist()
         padded = bool((arrays["lengths"] < seq_len).any())
-        rows = (np.arange(batch_size) % self.micro_size)[None, :, None] * seq_len
-        flat_index = arrays["masked_position"].astype(np.int64) + rows
         self._input_ids = self._place(arrays["input_ids"], device)
         self._lengths = self._place(arrays["lengths"], device) if padded else None
         self._positions = torch.arange(seq_len, dtype=torch.int32, device=device)
-        self._masked_index = self._place(flat_index.reshape(self.count, -1), device)
-        self._labels = self._place(arrays["masked_label"].reshape(self.count, -1), device)
+        starts = torch.arange(self.micro_size, dtype=torch.int32, device=device) * seq_len
+        self._row_starts = starts[:, None]
+        self._masked_position = self._place(arrays["masked_position"], device)
+        self._labels = self._place(arrays["masked_label"], device)
 
     @staticmethod
     def _place(array: np.ndarray[Any, Any], device: torch.device) -> torch.Tensor:
@@ -68,8 +68,6 @@ class Batches:
         """Give micro-batch ``micro`` of batch ``index``; no copy on CPU, no host sync on CUDA."""
         size = self.micro_size
         rows = slice(micro * size, (micro + 1) * size)
-        slots = self._masked_index.shape[1] // self.micro_batches
-        masked = slice(micro * slots, (micro + 1) * slots)
         mask = None
         if self._lengths is not None:
             lengths = self._lengths[index, rows]
@@ -77,8 +75,8 @@ class Batches:
         return Batch(
             self._input_ids[index, rows],
             mask,
-            self._masked_index[index, masked],
-            self._labels[index, masked],
+            (self._masked_position[index, rows] + self._row_starts).flatten(),
+            self._labels[index, rows].flatten(),
         )
 
 

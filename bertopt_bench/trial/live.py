@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.nn import functional
 
 from bertopt_bench.trial.regularizing import LossContext, Regularizers
 
@@ -35,13 +34,14 @@ class Trial:
     precision: Any
     model: torch.nn.Module
     compiled: Callable[..., torch.Tensor]
+    criterion: Callable[..., torch.Tensor]
     groups: list[dict[str, Any]]
     batches: Batches
     held_out: Batches
     multipliers: list[float]
     make_regularizers: Callable[[], Regularizers]
     make_optimizer: Callable[[Regularizers], torch.optim.Optimizer]
-    expected_operations: dict[str, tuple[str, ...]]
+    kernels: Mapping[str, Any]
     initial_weights_sha256: str
     kernel_contexts: ExitStack
     regularizers: Regularizers = field(init=False)
@@ -52,12 +52,14 @@ class Trial:
     skipped_steps: int = field(init=False, default=0)
     schedule_step: int = field(init=False, default=0)
     stepped: bool = field(init=False, default=False)
+    scale: float = field(init=False, default=0.0)
     _initial: dict[str, torch.Tensor] = field(init=False)
     _random_state: Any = field(init=False)
 
     def __post_init__(self) -> None:
         self._initial = {
-            name: value.detach().clone() for name, value in self.model.state_dict().items()
+            name: value.detach().to("cpu", copy=True)  # on the host: no byte of the device's
+            for name, value in self.model.state_dict().items()
         }
         self._random_state = self.device.random_state()
         self._renew()
@@ -69,6 +71,7 @@ class Trial:
         self.scaler = None
         if self.precision.scaler:
             self.scaler = torch.amp.GradScaler(self.device.type)
+            self.scale = self.scaler.get_scale()  # no sync yet: it is a number still
             self.optimizer.register_step_post_hook(self._note_step)
         criterion_options = self.regularizers.criterion_options()
         self.label_smoothing = criterion_options.get("label_smoothing", 0.0)
@@ -92,28 +95,26 @@ class Trial:
         """Give the next micro-batch."""
         return self.batches.at(index, micro)
 
+    def logits(self, batch: Batch) -> torch.Tensor:
+        """Give the logits [M, V] of a micro-batch's masked slots, in the cell's precision."""
+        with self.precision.context(self.device.type):
+            return self.compiled(batch.input_ids, batch.attention_mask, batch.masked_index)
+
     def forward(self, batch: Batch, index: int) -> torch.Tensor:
         """Give the criterion of a micro-batch: its summed loss over the step's masked tokens."""
-        with self.precision.context(self.device.type):
-            logits = self.compiled(batch.input_ids, batch.attention_mask, batch.masked_index)
-        # [M, V] logits in fp32 (fp64 stays): the sum over M wants the mantissa
-        total = functional.cross_entropy(
-            logits if logits.dtype == torch.float64 else logits.float(),
-            batch.labels,
-            ignore_index=-100,
-            reduction="sum",
-            label_smoothing=self.label_smoothing,
+        total = self.criterion(
+            self.logits(batch), batch.labels, label_smoothing=self.label_smoothing
         )
         return total / self.batches.masked_tokens[index]
 
-    def penalise(self, loss: torch.Tensor, batch: Batch, index: int) -> torch.Tensor:
+    def penalise(self, loss: torch.Tensor, batch: Batch) -> torch.Tensor:
         """Add what regularizers add to the loss."""
         for hook in self.regularizers.loss:
             context = LossContext(
                 self.model,
                 batch,
                 self.optimizer.param_groups,
-                lambda: self.forward(batch, index),
+                lambda: self.logits(batch),
                 1.0 / self.batches.micro_batches,
             )
             loss = hook(loss, context)
@@ -150,7 +151,7 @@ class Trial:
         for micro in range(self.batches.micro_batches):
             batch = self.fetch(index, micro)
             loss = self.forward(batch, index)
-            self.backward(self.penalise(loss, batch, index))
+            self.backward(self.penalise(loss, batch))
             total = loss.detach() if total is None else total + loss.detach()
         self.update()
         assert total is not None
@@ -173,10 +174,11 @@ class Trial:
             scaler.step(self.optimizer)
             scaler.update()
             return self.stepped
-        before = scaler.get_scale()
         scaler.step(self.optimizer)
         scaler.update()
-        return scaler.get_scale() >= before
+        scale, before = scaler.get_scale(), self.scale  # the step's one sync
+        self.scale = scale
+        return scale >= before
 
     @torch.no_grad()
     def evaluate(self) -> Evaluation:
@@ -191,13 +193,8 @@ class Trial:
             for index in range(self.held_out.count):
                 for micro in range(self.held_out.micro_batches):
                     batch = self.held_out.at(index, micro)
-                    with self.precision.context(self.device.type):
-                        logits = self.compiled(
-                            batch.input_ids, batch.attention_mask, batch.masked_index
-                        )
-                    loss += functional.cross_entropy(
-                        logits.float(), batch.labels, ignore_index=-100, reduction="sum"
-                    ).double()
+                    logits = self.logits(batch)
+                    loss += self.criterion(logits, batch.labels).double()
                     correct += (logits.argmax(dim=-1) == batch.labels).sum()
         self.model.train()
         tokens = sum(self.held_out.masked_tokens)
@@ -223,14 +220,15 @@ class Trial:
         return zeros / count
 
     def resident_tensors(self) -> list[torch.Tensor]:
-        """Give what stays in memory between steps: weights, optimizer state."""
+        """Give what stays in memory between steps: weights, optimizer and regularizer state."""
         state = [
             value
             for per_parameter in self.optimizer.state.values()
             for value in per_parameter.values()
             if isinstance(value, torch.Tensor)
         ]
-        return [*self.model.parameters(), *self.model.buffers(), *state]
+        held = self.regularizers.state_tensors()
+        return [*self.model.parameters(), *self.model.buffers(), *state, *held]
 
     def close(self) -> None:
         """Leave what kernels entered."""

@@ -52,15 +52,6 @@ class Checkpoint:
     diverged_at_step: int | None
 
 
-def evaluation_steps(steps: int, every: int) -> list[int]:
-    """Give the numbers of updates after which to evaluate: 0, each multiple of ``every``, and T.
-
-    >>> evaluation_steps(10, 4)
-    [0, 4, 8, 10]
-    """
-    return sorted({*range(0, steps, every), steps})
-
-
 def find_divergence(losses: list[float], first_loss: float, start: int) -> int | None:
     """Give the 1-based step whose loss is not finite or far above the first one, if any."""
     for offset, loss in enumerate(losses, start=1):
@@ -99,6 +90,8 @@ def train(
         begin = perf_counter()
         evaluation = trial.evaluate()
         seconds = perf_counter() - begin
+        if diverged is None and not math.isfinite(evaluation.loss):
+            diverged = stop  # the last update did it: no training loss has seen it yet
         report(Checkpoint(stop, losses, evaluation, seconds, diverged))
         if diverged is not None:
             return diverged

@@ -13,6 +13,8 @@ from bertopt_bench.measure.syncs import count_host_syncs
 from bertopt_bench.measure.tracing import StepTrace, trace_step
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from bertopt_bench.trial.live import Trial
 
 
@@ -45,7 +47,8 @@ def time_phases(trial: Trial, steps: int) -> dict[str, Any]:
     names = ("data", "forward", "backward", "optimizer")
     sums = dict.fromkeys(names, 0.0)
     total = 0.0
-    for index in range(steps):
+    for number in range(steps):
+        index = number % trial.batches.count
         begin = last = perf_counter()
 
         def lap(name: str) -> None:
@@ -58,7 +61,7 @@ def time_phases(trial: Trial, steps: int) -> dict[str, Any]:
         for micro in range(trial.batches.micro_batches):
             batch = trial.fetch(index, micro)
             lap("data")
-            loss = trial.penalise(trial.forward(batch, index), batch, index)
+            loss = trial.penalise(trial.forward(batch, index), batch)
             lap("forward")
             trial.backward(loss)
             lap("backward")
@@ -83,12 +86,25 @@ def trace(trial: Trial) -> tuple[StepTrace, int]:
     resident = storage_bytes(trial.resident_tensors())
     traced = trace_step(lambda: trial.step(index), trial.device)
     trial.drain()
-    for operation, expected in trial.expected_operations.items():
-        if not traced.missing(expected):
-            continue
-        seen = [name for name in traced.operations if "attention" in name or "_f" in name]
-        raise KernelMismatchError(
-            f"kernel.{operation} was forced, but no operation named {' or '.join(expected)} ran; "
-            f"what ran: {', '.join(seen) or 'none of its kind'}."
-        )
+    check_kernels(trial, traced.operations)
     return traced, resident + traced.peak_bytes_above_start
+
+
+def check_kernels(trial: Trial, ran: Sequence[str]) -> None:
+    """Compare what each kernel expects and forbids with the operations that ran.
+
+    Raises:
+        KernelMismatchError: a forced kernel did not run, or one ran that it rules out.
+    """
+    seen = ", ".join(name for name in ran if "attention" in name or "_f" in name)
+    for operation, kernel in trial.kernels.items():
+        if kernel.expects and not any(part in name for part in kernel.expects for name in ran):
+            raise KernelMismatchError(
+                f"kernel.{operation} was forced, but no operation named "
+                f"{' or '.join(kernel.expects)} ran; what ran: {seen or 'none of its kind'}."
+            )
+        others = [name for name in ran if any(part in name for part in kernel.forbids)]
+        if others:
+            raise KernelMismatchError(
+                f"kernel.{operation} was forced, but {', '.join(others)} ran as well."
+            )

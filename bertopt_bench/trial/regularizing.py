@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 class LossContext:
     """What a regularizer's ``loss`` hook may look at.
 
-    ``share`` is the micro-batch's part of the step: 1 / micro_batches.
+    ``forward`` runs the model once more on the batch, with new dropout, and gives the logits
+    [M, V]; ``share`` is the micro-batch's part of the step: 1 / micro_batches.
     """
 
     model: torch.nn.Module
@@ -68,6 +69,14 @@ class Regularizers:
         """Merge decay asked for: ``weight_decay`` (decoupled) and ``l2`` (coupled)."""
         return self._merged("optimizer_options")
 
+    def state_tensors(self) -> list[torch.Tensor]:
+        """Give the tensors that the parts hold between steps (averages)."""
+        held: list[torch.Tensor] = []
+        for part in self.parts:
+            for value in getattr(part, "__dict__", {}).values():
+                held += _tensors(value)
+        return held
+
     @contextmanager
     def eval_weights(self) -> Iterator[None]:
         """Swap in the weights that are evaluated (EMA), and back."""
@@ -75,3 +84,14 @@ class Regularizers:
             for hook in self._hooks("eval_weights"):
                 stack.enter_context(hook())
             yield
+
+
+def _tensors(value: Any) -> list[torch.Tensor]:
+    """Find tensors in a value, also in lists and dictionaries."""
+    if hasattr(value, "untyped_storage"):
+        return [value]
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        return [tensor for part in value for tensor in _tensors(part)]
+    return []

@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import os
 import traceback
+from contextlib import contextmanager, nullcontext
 from time import monotonic_ns, perf_counter
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from bertopt_bench.errors import UserError
+from bertopt_bench.matrix.cells import evaluation_steps
 from bertopt_bench.measure import ceilings, clock, memory
 from bertopt_bench.measure.disturbance import Disturbance
 from bertopt_bench.trial import assemble, loop, passes, probe
 from bertopt_bench.workload import formulas
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, MutableSequence
+    from collections.abc import Callable, Iterator, Mapping, MutableSequence
 
     from bertopt_bench.trial.live import Trial
 
@@ -63,12 +65,11 @@ def run_trial(request: Mapping[str, Any], send: Send, counter: MutableSequence[i
     trial = assemble.assemble(request)
     seconds = {"assemble_seconds": (monotonic_ns() - request["dispatched_ns"]) / 1e9}
     send({"kind": "ready", **seconds})
-    fields = _prepare(trial, request)
+    fields = {**seconds, **_prepare(trial, request, seconds["assemble_seconds"])}
+    send({"kind": "burned_in", **fields})
     steps = trial.steps
     timer = clock.step_clock(trial.device, steps)
-    send({"kind": "burned_in"})
-    memory.reset_resident_peak()
-    trial.device.reset_peak_memory()
+    resident_from_loop = memory.reset_resident_peak()
     disturbance = Disturbance()
     disturbance.start()
     timer.start()
@@ -76,7 +77,7 @@ def run_trial(request: Mapping[str, Any], send: Send, counter: MutableSequence[i
     diverged = loop.train(
         trial,
         timer,
-        evaluate_at=loop.evaluation_steps(steps, request["cell"]["workload"]["evaluate_every"]),
+        evaluate_at=evaluation_steps(steps, request["cell"]["workload"]["evaluate_every"]),
         counter=counter,
         report=seen.report,
     )
@@ -84,9 +85,9 @@ def run_trial(request: Mapping[str, Any], send: Send, counter: MutableSequence[i
         "kind": "result",
         "status": "ok" if diverged is None else "diverged",
         "reason": "" if diverged is None else f"loss not finite or doubled at step {diverged}",
-        **seconds,
         **fields,
         **_after(trial, timer),
+        "peak_resident_bytes": memory.resident_peak_bytes() if resident_from_loop else None,
         "disturbance": disturbance.stop(),
         "diverged_at_step": diverged,
         "graphs_compiled": _graphs_compiled() - fields["graphs_compiled"],
@@ -95,22 +96,22 @@ def run_trial(request: Mapping[str, Any], send: Send, counter: MutableSequence[i
     trial.close()
 
 
-def _prepare(trial: Trial, request: Mapping[str, Any]) -> dict[str, Any]:
+def _prepare(trial: Trial, request: Mapping[str, Any], assembled: float) -> dict[str, Any]:
     """Burn in, take the separate passes, restore; give the fields known before the timed loop."""
     timing = request["timing"]
     started = perf_counter()
-    burn_in = passes.burn_in(trial, timing["burn_in_steps"])
-    first = (monotonic_ns() - request["dispatched_ns"]) / 1e9 - sum(burn_in[1:])
+    compiles = request["cell"]["kernel"]["compile"]["name"] != "off"
+    with _every_core() if compiles else nullcontext():
+        burn_in = passes.burn_in(trial, timing["burn_in_steps"])
     burn_in_seconds = perf_counter() - started
     traced, peak_bytes = passes.trace(trial)
     host_syncs = passes.count_syncs(trial)
     phases = passes.time_phases(trial, timing["phase_steps"])
     trial.restore()
     workload = request["cell"]["workload"]
-    compiles = request["cell"]["kernel"]["compile"]["name"] != "off"
     return {
         "burn_in_seconds": burn_in_seconds,
-        "time_to_first_step_seconds": first,
+        "time_to_first_step_seconds": assembled + burn_in[0],
         "compile_seconds": burn_in[0] - min(burn_in[1:]) if compiles and burn_in[1:] else None,
         "phases": phases,
         "kernels_ran": list(traced.operations),
@@ -135,15 +136,26 @@ def _prepare(trial: Trial, request: Mapping[str, Any]) -> dict[str, Any]:
 def _after(trial: Trial, timer: Any) -> dict[str, Any]:
     """Give the fields that are known when training ended."""
     step_seconds = timer.durations_seconds()
-    device_peak = trial.device.peak_memory_bytes()
-    fields = {
+    return {
         "step_seconds": step_seconds,
         "timed_steps": len(step_seconds),
         "skipped_steps": trial.skipped_steps,
         "exact_zero_share": trial.exact_zero_share(),
-        "peak_resident_bytes": memory.resident_peak_bytes(),
     }
-    return fields if device_peak is None else {**fields, "peak_memory_bytes": device_peak}
+
+
+@contextmanager
+def _every_core() -> Iterator[None]:
+    """Let compilers run on every core: a bound main thread hands its one core down to them."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    bound = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, range(os.cpu_count() or 1))
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, bound)
 
 
 class _Seen:

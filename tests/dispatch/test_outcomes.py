@@ -32,6 +32,7 @@ SEEN = {
         ),
         (Outcome(exit_code=-9, killed_for_memory=True), "out_of_memory", "want of memory"),
         (Outcome(exit_code=-9), "failed", "killed by SIGKILL"),
+        (Outcome(exit_code=-35), "failed", "killed by signal 35"),
         (Outcome(exit_code=3), "failed", "exited with 3"),
         (Outcome(exit_code=None), "failed", "preloaded parent"),
         (
@@ -50,8 +51,11 @@ def test_every_end_has_a_status_and_a_reason(outcome: Outcome, status: str, word
 
 
 def test_a_killed_child_keeps_its_curve() -> None:
-    """Oracle: the losses and the evaluation that the child had sent before it died."""
-    fields = record_fields(Outcome(evaluations=[SEEN], exit_code=-9), 5.0)
+    """Oracle: what the child had sent before it died."""
+    known = {"parameter_count": 12, "initial_weights_sha256": "ab"}
+    fields = record_fields(Outcome(evaluations=[SEEN], known=known, exit_code=-9), 5.0)
+
+    assert fields["parameter_count"] == 12
 
     assert fields["losses"] == [3.0, 2.5]
     assert fields["evaluations"][0]["perplexity"] == pytest.approx(math.exp(2.0))

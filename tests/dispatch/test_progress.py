@@ -11,12 +11,12 @@ def test_no_terminal_gets_plain_lines_one_a_trial() -> None:
     """Oracle: the lines written out by hand; no escape sequence among them."""
     stream = io.StringIO()
     with open_display(stream) as display:
-        display.begin(1, 2, "adamw", 10)
+        display.begin(2, 2, "adamw", 10)
         display.tick(5)
         display.end("ok", ", held-out loss 5.0000")
 
     assert isinstance(display, PlainDisplay)
-    assert stream.getvalue() == "[1/2] adamw: ok, held-out loss 5.0000\n"
+    assert stream.getvalue() == "[2/2] adamw: ok, held-out loss 5.0000\n"
 
 
 def test_a_label_with_markup_is_shown_as_it_is() -> None:

@@ -261,6 +261,17 @@ def test_values_that_an_entry_refuses_are_refused_before_anything_runs() -> None
     assert [cell.skip for cell in expand(excluded)] == ["excluded: r"]
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 300), st.integers(1, 100))
+def test_evaluations_stand_at_the_start_at_each_multiple_and_at_the_end(
+    steps: int, every: int
+) -> None:
+    """Oracle: the definition, asked of every update."""
+    due = [step for step in range(steps + 1) if step % every == 0 or step == steps]
+
+    assert cells.evaluation_steps(steps, every) == due
+
+
 def test_cells_that_cannot_run_here_say_why_and_may_be_allowed() -> None:
     """Oracle: no GPU and no optimizer package in these capabilities; fp16 on a CPU is a rule."""
     document = {

@@ -60,6 +60,17 @@ def test_seconds_are_steps_by_flops_by_the_rate(matrix: Matrix) -> None:
     assert expected.seconds == pytest.approx(2 * whole + 4 * short, rel=1e-12)
 
 
+def test_the_assumed_rate_is_of_the_cores_that_may_be_used(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Oracle: by hand: a control group's quota of one core, whatever the affinity mask says."""
+    monkeypatch.setattr("bertopt_bench.measure.machine.cpu_quota", lambda _: 1.0)
+    monkeypatch.setattr("bertopt_bench.measure.machine._affinity", lambda: [0, 1, 2, 3])
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1, 2, 3})
+
+    assert forecast.assumed_rate("cpu") == forecast.CPU_FLOPS_PER_SECOND_A_CORE
+
+
 def test_memory_is_the_largest_cells(tmp_path: Path) -> None:
     """Oracle: the workload's own formula for each cell."""
     (tmp_path / "m.toml").write_text("[workload]\nmodel = ['tiny', 'mini']")

@@ -129,6 +129,17 @@ def test_a_silent_matrix_is_the_contracts_default_cell(tmp_path: Path) -> None:
         ("[axes]\noptimizer = {name = 'adamw', lr = [0.1, -0.1]}", "axes.optimizer.lr",
          "must not be negative"),
         ("[axes]\noptimizer = {name = 'adamw', lr = [0.1, 0.1]}", "axes.optimizer", "repeats"),
+        ("[axes]\noptimizer = {name = 'adamw', betas = [0.9, 1.0]}", "axes.optimizer.betas",
+         "from 0 to below 1"),
+        ("[axes]\noptimizer = ['sgd', {name = 'nesterov', momentum = [0.9, 1]}]",
+         "axes.optimizer[1].momentum", "from 0 to below 1"),
+        ("[axes]\ndevice = {name = 'cpu', threads = -1}", "axes.device.threads", "not be negative"),
+        ("[axes]\ndevice = {name = 'cuda', index = [0, -1]}", "axes.device.index",
+         "not be negative"),
+        ("[axes.kernel]\noptimizer_step = 'mine:step'", "axes.kernel.optimizer_step",
+         "write optimizer = 'module:Name'"),
+        ("[workload]\nmodel = {hidden = [], layers = 1, heads = 2, intermediate = 8}",
+         "workload.model.hidden", "empty list"),
         ("[axes]\noptimizer = {name = 'adamw', lr = []}", "axes.optimizer.lr", "empty list"),
         ("[axes]\noptimizer = {name = 'adamw', fused = true}", "axes.optimizer",
          "kernel.optimizer_step"),
@@ -188,6 +199,49 @@ def test_more_than_ten_thousand_cells_are_refused_uncounted_ones_too(tmp_path: P
     assert load(tmp_path, long.format(count(100, 1), count(100, 8))).cell_count() == 10_000
     more = "\n[[include]]\nsteps = [2000]\nseq_len = 8"
     assert "10,001" in str(refusal(tmp_path, long.format(count(100, 1), count(100, 8)) + more))
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("[axes]\noptimizer = {name = 'adamw', lr = LIST, eps = LIST}", "axes.optimizer"),
+        ("[axes]\noptimizer = ['sgd', {name = 'adamw', lr = LIST, eps = LIST}]",
+         "axes.optimizer[1]"),
+        ("[axes]\nregularizer = [['ema', {name = 'l1', l1 = LIST}, {name = 'l2', l2 = LIST}]]",
+         "axes.regularizer[0]"),
+        ("[workload]\nmodel = {hidden = LIST, layers = LIST, heads = 1, intermediate = 8}",
+         "workload.model"),
+        ("[[include]]\noptimizer = {name = 'adamw', lr = LIST, eps = LIST}",
+         "include[0].optimizer"),
+    ],
+)  # fmt: skip
+def test_a_product_too_large_is_refused_before_it_is_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, key: str
+) -> None:
+    """Oracle: 4,000 x 4,000 = 16,000,000; asking for the product ends the test."""
+    import itertools
+    import math
+
+    whole = itertools.product
+
+    def product(*lists: list[object]) -> object:
+        assert math.prod(map(len, lists)) <= 10_000, "the product was asked for"
+        return whole(*lists)
+
+    monkeypatch.setattr(itertools, "product", product)
+    monkeypatch.setattr("bertopt_bench.matrix.choices.product", product, raising=False)
+    error = refusal(tmp_path, text.replace("LIST", str(list(range(1, 4001)))))
+
+    assert "16,000,000 levels; at most 10,000" in str(error)
+    assert error.key == key
+
+
+def test_levels_are_counted_over_all_tables_of_an_axis(tmp_path: Path) -> None:
+    """Oracle: by hand: 6,000 + 6,000 levels from two tables, each of which alone would do."""
+    rates = "{{name = '{}', lr = {}}}"
+    tables = [rates.format(name, list(range(1, 6001))) for name in ("sgd", "adam")]
+
+    assert "12,000 levels" in str(refusal(tmp_path, f"[axes]\noptimizer = [{', '.join(tables)}]"))
 
 
 def test_a_file_that_cannot_be_read_is_the_users_to_mend(tmp_path: Path) -> None:

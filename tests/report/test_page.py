@@ -15,7 +15,8 @@ import pandas as pd
 import pytest
 from simulated_results import SimulatedResults, session, simulated
 
-from bertopt_bench.report import figures, page, sentences
+from bertopt_bench.errors import UserError
+from bertopt_bench.report import figures, page, rows, sentences
 from bertopt_bench.stats.facts import gather
 
 VOID = {"meta", "link", "br", "img", "input", "path", "circle", "use", "hr"}
@@ -230,11 +231,26 @@ def test_writing_replaces_whole_files_only(tmp_path, results, monkeypatch) -> No
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(page.Path, "replace", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(UserError, match="No space left on device") as caught:
         page.write([results], target)
 
+    assert str(target) in str(caught.value)
+    assert "bertopt-bench report RESULTS --output FILE" in str(caught.value)
     assert target.read_text(encoding="utf-8") == before
     assert [p.name for p in target.parent.iterdir()] == ["page.html"]
+
+
+def test_a_file_in_the_place_of_a_folder_is_the_users_to_mend(tmp_path) -> None:
+    """Oracle: the house rule on errors; root may write anywhere, so no permission is taken away."""
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder").mkdir()
+
+    for target in (tmp_path / "file" / "page.html", tmp_path / "folder"):
+        with pytest.raises(UserError, match="report RESULTS --output FILE") as caught:
+            page.write([empty()], target)
+        assert str(target) in str(caught.value)
+    assert list((tmp_path / "folder").iterdir()) == []
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder"]
 
 
 def test_the_sentences_state_what_the_frames_hold(results) -> None:
@@ -259,6 +275,69 @@ def test_methods_come_from_the_plan(results) -> None:
     for stated in ("order seed 20261124", "600 s", "3 untimed burn-in steps", "3 seeds (1, 2, 3)",
                    "sgd with bf16 is asked elsewhere"):  # fmt: skip
         assert stated in text
+
+
+def test_methods_state_what_was_declared_not_what_the_file_said(results) -> None:
+    """Oracle: by hand: `--set` changed every value that the file in the session has."""
+    declared = {
+        "timing": {"steps": None, "burn_in_steps": 7, "timeout_seconds": 42.0, "phase_steps": 3},
+        "allow": ["fp16_on_cpu"],
+        "exclusions": ["too slow here"],
+    }
+    told = " ".join(
+        sentences.methods(gather(results.trials), [{**session(), "declared": declared}])
+    )
+
+    for stated in (
+        "7 untimed burn-in steps",
+        "42 s",
+        "rule: fp16_on_cpu.",
+        "matrix: too slow here.",
+    ):
+        assert stated in told
+    for unsaid in ("600 s", "3 untimed", "sgd with bf16 is asked elsewhere", "session 2026"):
+        assert unsaid not in told
+
+
+def test_methods_cover_every_session(results) -> None:
+    """Oracle: by hand: of three sessions the second had another limit and allowed a rule."""
+    other = {"timing": {"burn_in_steps": 3, "timeout_seconds": 42.0}, "allow": ["fp16_on_cpu"]}
+    made = [session("a"), {**session("b"), "declared": other}, session("c")]
+    told = " ".join(sentences.methods(gather(results.trials), made))
+
+    assert "In sessions a and c a trial ran 3 untimed burn-in steps and was stopped" in told
+    assert "after 600 s. In session b a trial" in told
+    assert "skip rule (session b): fp16_on_cpu." in told
+    assert told.count("sgd with bf16 is asked elsewhere") == 1
+
+
+def test_the_share_of_the_limit_is_a_column_with_n_spread_and_dashes(results) -> None:
+    """Oracle: the frame's own shares in per cent; of 24 cells 2 are skipped and 1 has no limit."""
+    made = simulated(points=2)
+    silent = made.trials["label"] == "lion · linear · none · fp32"
+    made.trials.loc[silent, "ceiling_share"] = math.nan
+    made.sessions[0]["ceilings"] = [{"values": {"matmul_size": 2048}}]
+    facts = gather(made.trials)
+    columns = rows.number_columns(facts)
+    at = [column.title for column in columns].index("share of limit")
+    found = {row["label"]: row["numbers"][at] for row in rows.table_rows(facts, columns)}
+    kept = (
+        made.trials[made.trials["label"] == "adamw · linear · none · fp32"]["ceiling_share"] * 100
+    )
+
+    assert (columns[at].unit, columns[at].key) == ("%", "ceiling_share")
+    assert found["adamw · linear · none · fp32"] == (
+        f"{kept.median():.1f}",
+        f"{kept.min():.1f}–{kept.max():.1f} · n 3",  # noqa: RUF001 - the page's dash
+    )
+    assert found["lion · linear · none · fp32"] is None
+    html = page.render([made])
+    assert "fastest square matrix product (edge 2,048)" in html
+    assert sum("ceiling_share" in cell["values"] for cell in payload(html)["cells"]) == 21
+    (row,) = [r for r in html.split("<tr ") if "lion<td>linear<td>none<td>fp32" in r]
+    assert "<td class=n>–" in row  # noqa: RUF001 - the page's dash
+    made.trials["ceiling_share"] = math.nan
+    assert "hare of limit" not in page.render([made])
 
 
 def test_unlike_texts_are_never_compared_in_the_sentences() -> None:

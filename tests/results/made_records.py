@@ -160,7 +160,7 @@ def session(**fields: Any) -> dict[str, Any]:
     }
 
 
-def ceiling(rate: float = 1e11, device: str = "cpu", name: str = SESSION) -> dict[str, Any]:
+def ceiling(rate: float = 1e11, device: Any = "cpu", name: str = SESSION) -> dict[str, Any]:
     """Give an event with a measured fp32 matrix-product rate."""
     values = {"matmul_flops_per_second": {"float32": rate}, "bandwidth_bytes_per_second": 1e10}
     return {

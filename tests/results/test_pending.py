@@ -72,15 +72,54 @@ def test_a_record_is_stale_when_what_made_it_changed(
     assert all(str(words) in reason for reason in pending.reasons())
 
 
-def test_other_text_makes_a_record_stale(tmp_path: Path) -> None:
-    """Oracle: the design: results on different text are never compared."""
+PREPARED = {
+    "text_sha256": "4" * 64,
+    "tokenizer_sha256": "5" * 64,
+    "batches": {"1": {"sha256": "2" * 64}, "9": {"sha256": "8" * 64}},
+    "evaluation": {"sha256": "3" * 64},
+    "vocabulary_size": 512,
+}
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({}, None),
+        ({"text_sha256": "6" * 64}, "the text changed (444444444444 to 666666666666)"),
+        ({"text_sha256": "6" * 64, "tokenizer_sha256": "6" * 64}, "the text changed"),
+        ({"tokenizer_sha256": "6" * 64}, "the tokenizer changed (555555555555 to"),
+        ({"evaluation": {"sha256": "6" * 64}}, "the held-out batches changed"),
+        ({"batches": {"1": {"sha256": "6" * 64}}}, "the training batches changed"),
+        ({"batches": {"9": {"sha256": "6" * 64}}}, None),
+        ({"text_sha256": None, "tokenizer_sha256": None, "batches": None, "evaluation": {}}, None),
+    ],
+)
+def test_other_data_make_a_record_stale(
+    tmp_path: Path, changed: dict[str, Any], words: str | None
+) -> None:
+    """Oracle: the design: results on different data are never compared; what is not known is not.
+
+    Seed 9's batches are another trial's.
+    """
     one = plan()
     with ResultsFolder.open(write(tmp_path / "made", record()), DIGEST) as store:
-        same = store.pending([one], CODE, {one.cell.id: "4" * 64})
-        other = store.pending([one], CODE, {one.cell.id: "6" * 64})
+        found = store.pending([one], CODE, {one.cell.id: {**PREPARED, **changed}})
 
-    assert same.plans == ()
-    assert "the text changed" in other.stale[0][1]
+    assert len(found.stale) == (words is not None)
+    assert all(str(words) in reason for reason in found.reasons())
+
+
+def test_unknown_data_make_no_record_stale(tmp_path: Path) -> None:
+    """Oracle: neither a cell without prepared text nor a record without hashes can tell."""
+    one = plan()
+    silent = record(**dict.fromkeys(
+        ("text_sha256", "tokenizer_sha256", "batches_sha256", "evaluation_sha256")
+    ))  # fmt: skip
+    for number, (made, texts) in enumerate(
+        ((record(), {}), (record(), {one.cell.id: None}), (silent, {one.cell.id: PREPARED}))
+    ):
+        with ResultsFolder.open(write(tmp_path / str(number), made), DIGEST) as store:
+            assert store.pending([one], CODE, texts).plans == ()
 
 
 def test_a_rerun_replaces_a_stale_record_and_keeps_it(tmp_path: Path) -> None:

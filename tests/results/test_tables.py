@@ -52,6 +52,20 @@ def test_rates_are_work_by_summed_time() -> None:
     assert one["ceiling_share"] == 0.1  # of the highest fp32 rate of this session's CPU
 
 
+def test_a_limit_is_its_whole_devices(tmp_path: Path) -> None:
+    """Oracle: by hand: 1,000 FLOPs in half a second; one thread's limit is not eight's."""
+    few, many = ({"name": "cpu", "threads": threads} for threads in (1, 8))
+    cells = [content(device=device) for device in (few, many)]
+    timed = {"step_seconds": [0.5] * 6, "flops_per_step": 1000}
+    ceilings = (ceiling(1e4, device=few), ceiling(8e4, device=many), ceiling(4e4, device=many))
+    made = results(*(record(cell, **timed) for cell in cells), ceilings=ceilings)
+
+    shares = dict(zip(made.trials["device.threads"], made.trials["ceiling_share"], strict=True))
+    assert shares == {1: 0.2, 8: 0.025}
+    path = write(tmp_path / "made", record(cells[0], **timed))  # its event has the name only
+    assert list(load_results(path).trials["ceiling_share"]) == [2e3 / 1e11]
+
+
 def test_step_times_are_median_mean_and_tenths() -> None:
     """Oracle: NumPy's percentiles (linear) of the same samples."""
     import numpy as np

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from bertopt_bench.axes.kernels import Kernel
 from bertopt_bench.trial import passes
 from bertopt_bench.trial.assemble import assemble, derive_seed
 
@@ -69,15 +70,17 @@ def test_an_evaluation_leaves_no_mark_on_training(make_request: MakeRequest) -> 
     assert evaluated.drain() == trained(request).drain()
 
 
+@pytest.mark.parametrize("optimizer_step", ["loop", "fused"])
 def test_a_skipped_fp16_step_moves_neither_weights_nor_schedule(
-    make_request: MakeRequest, monkeypatch: pytest.MonkeyPatch
+    make_request: MakeRequest, monkeypatch: pytest.MonkeyPatch, optimizer_step: str
 ) -> None:
     """Oracle: the weights before; the rules for skipped steps in workload.md 2d."""
-    trial = assemble(make_request(precision="fp16", regularizer=["weight_decay", "proximal_l1"]))
+    axes = {"regularizer": ["weight_decay", "proximal_l1"], "optimizer_step": optimizer_step}
+    trial = assemble(make_request(precision="fp16", **axes))
     before = {name: value.clone() for name, value in trial.model.state_dict().items()}
     plain = trial.forward
     monkeypatch.setattr(
-        type(trial), "forward", lambda self, batch, index: plain(batch, index) * math.inf
+        type(trial), "forward", lambda _, batch, index: plain(batch, index) * math.inf
     )
     trial.step(0)
 
@@ -96,11 +99,21 @@ def test_a_forced_kernel_that_did_not_run_is_named_with_those_that_did(
 ) -> None:
     """Oracle: torch's own names of the math attention, which the cell really runs."""
     trial = assemble(make_request(attention="math"))
-    trial.expected_operations["attention"] = ("_scaled_dot_product_cudnn_attention",)
+    wanted = Kernel(expects=("_scaled_dot_product_cudnn_attention",))
+    trial.kernels = {**trial.kernels, "attention": wanted}
 
     with pytest.raises(passes.KernelMismatchError, match="_scaled_dot_product_attention_math"):
         passes.trace(trial)
     trial.close()
+
+
+def test_a_kernel_that_another_rules_out_fails_the_trial(make_request: MakeRequest) -> None:
+    """Oracle: torch's name of the fused AdamW, which the cell really runs."""
+    trial = assemble(make_request(optimizer_step="fused"))
+    trial.kernels = {**trial.kernels, "optimizer_step": Kernel(forbids=("_fused_adam",))}
+
+    with pytest.raises(passes.KernelMismatchError, match="_fused_adamw_ ran as well"):
+        passes.trace(trial)
 
 
 @pytest.mark.parametrize("name", ["math", "flash"])
@@ -160,3 +173,41 @@ def test_the_initial_hash_does_not_depend_on_the_precision(make_request: MakeReq
     }
 
     assert len(hashes) == 1
+
+
+def test_more_passes_than_batches_start_over(make_request: MakeRequest) -> None:
+    """Oracle: the pass' own count; the text has fewer batches than steps are asked for."""
+    trial = assemble(make_request())
+    trial.batches.count = 2
+
+    assert passes.time_phases(trial, 5)["steps"] == 5
+
+
+def test_peak_memory_counts_what_a_regularizer_keeps(make_request: MakeRequest) -> None:
+    """Oracle: EMA keeps one fp32 copy of every weight: 4 bytes a parameter more."""
+    peaks = []
+    for regularizer in ("none", "ema"):
+        trial = assemble(make_request(regularizer=[regularizer]))
+        passes.burn_in(trial, 2)
+        peaks.append(passes.trace(trial)[1])
+    parameters = sum(p.numel() for p in trial.model.parameters())
+
+    assert peaks[1] - peaks[0] >= 4 * parameters
+
+
+def test_a_regularizer_can_run_the_model_again(make_request: MakeRequest) -> None:
+    """Oracle: `forward` of the context gives logits [M, V] with a gradient of their own."""
+    seen: list[torch.Tensor] = []
+
+    class Twice:
+        def loss(self, loss: torch.Tensor, context: Any) -> torch.Tensor:
+            seen.append(context.forward())
+            return loss + seen[-1].square().mean()
+
+    trial = assemble(make_request(regularizer=["dropout"]))
+    plain = trial.regularizers.loss
+    plain.append(Twice().loss)
+    trial.step(0)
+
+    assert seen[0].shape == (trial.batches.masked_slots, 64)
+    assert seen[0].requires_grad

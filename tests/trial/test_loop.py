@@ -7,8 +7,9 @@ from array import array
 
 import pytest
 
+from bertopt_bench.matrix.cells import evaluation_steps
 from bertopt_bench.trial.live import Evaluation
-from bertopt_bench.trial.loop import Checkpoint, evaluation_steps, find_divergence, train
+from bertopt_bench.trial.loop import Checkpoint, find_divergence, train
 
 
 class Script:
@@ -92,3 +93,16 @@ def test_a_first_loss_of_exactly_twice_has_not_diverged() -> None:
     """Oracle: the rule's boundary, `above`, not `at`."""
     assert find_divergence([4.0, 8.0], 4.0, 0) is None
     assert find_divergence([4.0, 8.0001], 4.0, 10) == 12
+
+
+def test_weights_that_the_last_update_broke_are_a_divergence() -> None:
+    """Oracle: a held-out loss of NaN after losses that were all finite."""
+    script = Script([4.0, 3.0])
+    script.evaluate = lambda: Evaluation(math.nan, 0.0)  # type: ignore[method-assign]
+    seen: list[Checkpoint] = []
+    diverged = train(
+        script, script, evaluate_at=[2], counter=array("q", [0]), report=seen.append
+    )
+
+    assert diverged == 2
+    assert seen[0].diverged_at_step == 2

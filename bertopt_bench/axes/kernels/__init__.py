@@ -20,9 +20,11 @@ class Kernel:
         options: handed to the optimizer (optimizer_step) or to torch.compile (compile).
         expects: parts of the names of profiler operations; one of them must be in a traced training
             step, else the kernel was not what ran. Empty where nothing is forced.
+        forbids: parts of the names of operations that must not be in that step.
     """
 
     call: Callable[..., Any] | None = None
     context: Callable[[], AbstractContextManager[Any]] | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     expects: tuple[str, ...] = ()
+    forbids: tuple[str, ...] = ()

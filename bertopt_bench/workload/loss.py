@@ -1,0 +1,68 @@
+"""The criterion: summed cross entropy of masked slots, with no more memory traffic than it needs.
+
+The largest tensors of a small BERT's step are its logits [M, V]. torch's cross entropy makes three
+more of that size (logarithms, their gradient, the logits'); here the logarithms become the
+gradient in place.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+IGNORED = -100
+
+
+def masked_cross_entropy(logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
+    """Sum the cross entropy over the slots whose label is not -100.
+
+    Args:
+        logits: [M, V]; 16-bit ones are summed in fp32, fp64 stays fp64.
+        labels: [M] int64.
+        label_smoothing: share of the target spread evenly (Szegedy et al., arXiv 1512.00567).
+
+    Raises:
+        RuntimeError: by torch, where the gradient itself is differentiated.
+    """
+    if label_smoothing or not logits.requires_grad:
+        return functional.cross_entropy(
+            logits.to(_sum_dtype(logits)),
+            labels,
+            ignore_index=IGNORED,
+            reduction="sum",
+            label_smoothing=label_smoothing,
+        )
+    loss: Tensor = _CrossEntropy.apply(logits, labels)
+    return loss
+
+
+def _sum_dtype(logits: Tensor) -> torch.dtype:
+    return torch.float64 if logits.dtype == torch.float64 else torch.float32
+
+
+class _CrossEntropy(torch.autograd.Function):
+    """Cross entropy whose backward pass overwrites what the forward pass kept."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, labels: Tensor) -> Tensor:
+        logarithms = functional.log_softmax(logits, dim=-1, dtype=_sum_dtype(logits))
+        ctx.logarithms, ctx.dtype = logarithms, logits.dtype
+        ctx.save_for_backward(labels)
+        return functional.nll_loss(logarithms, labels, ignore_index=IGNORED, reduction="sum")
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor, None]:
+        (labels,) = ctx.saved_tensors
+        if ctx.logarithms is None:
+            raise RuntimeError("this loss keeps what its backward pass needs for one pass only")
+        gradient, ctx.logarithms = ctx.logarithms.exp_(), None
+        used = labels != IGNORED
+        ones = torch.ones_like(labels, dtype=gradient.dtype)[:, None]
+        gradient.scatter_add_(1, labels.clamp(min=0)[:, None], -ones)
+        gradient.mul_((scale * used)[:, None])
+        return gradient.to(ctx.dtype), None
