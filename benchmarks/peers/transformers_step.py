@@ -27,7 +27,6 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import torch
-from bertopt_bench.workload.loss import masked_cross_entropy
 from pairing import paired_ratio
 from torch.nn import functional
 
@@ -35,6 +34,7 @@ from bertopt_bench.axes.kernels import Kernel
 from bertopt_bench.axes.kernels.attention import math
 from bertopt_bench.workload import formulas
 from bertopt_bench.workload.checkpoints import save
+from bertopt_bench.workload.loss import masked_cross_entropy
 from bertopt_bench.workload.model import BertConfig, BertForMaskedLM, initialise
 
 if TYPE_CHECKING:

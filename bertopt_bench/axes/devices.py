@@ -148,12 +148,15 @@ class Cuda:
         torch.cuda.synchronize(self.index)
 
     def seed(self, seed: int) -> None:
-        """Seed the host's generators and the GPU's."""
+        """Seed the host's generators and the GPU's; make this GPU the process' current one.
+
+        Events and tensors that name no device belong to the current GPU, which else is the first.
+        """
         import torch
 
+        torch.cuda.set_device(self.index)
         Cpu().seed(seed)
-        with torch.cuda.device(self.index):
-            torch.cuda.manual_seed(seed)
+        torch.cuda.manual_seed(seed)
 
     def random_state(self) -> Any:
         """Give the state of the host's generators and the GPU's."""

@@ -40,3 +40,10 @@ class Joined(torch.optim.Optimizer):
         for part in self.parts:
             part.param_groups = [next(groups) for _ in part.param_groups]
             part.state = self.state
+
+
+def join(
+    *parts: tuple[type[torch.optim.Optimizer], Sequence[dict[str, Any]], dict[str, Any]],
+) -> Joined:
+    """Join optimizers made of a class, groups and options; one without groups is left out."""
+    return Joined([make(list(groups), **options) for make, groups, options in parts if groups])

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 PACKAGES = {"lion": "pytorch_optimizer", "lamb": "pytorch_optimizer"}
 """Entries that need a package beyond torch; it comes with the extra ``optimizers``."""
 
+LOOP_ONLY = frozenset({"muon"})
+"""Entries that take ``foreach`` only to be told False: a part of their step can be but a loop."""
+
 
 def sgd(
     groups: Groups,
@@ -154,14 +157,9 @@ def adagrad(
     """
     from torch.optim import Adagrad
 
-    return Adagrad(
-        _decayed(groups, l2),
-        lr=lr,
-        eps=eps,
-        initial_accumulator_value=initial_accumulator_value,
-        foreach=foreach,
-        fused=fused,
-    )
+    options: dict[str, Any] = {"lr": lr, "eps": eps, "foreach": foreach, "fused": fused}
+    options["initial_accumulator_value"] = initial_accumulator_value
+    return Adagrad(_decayed(groups, l2), **options)
 
 
 def rmsprop(
@@ -184,15 +182,8 @@ def rmsprop(
     """
     from torch.optim import RMSprop
 
-    return RMSprop(
-        _decayed(groups, l2),
-        lr=lr,
-        alpha=alpha,
-        eps=eps,
-        momentum=momentum,
-        centered=centered,
-        foreach=foreach,
-    )
+    options: dict[str, Any] = {"momentum": momentum, "centered": centered, "foreach": foreach}
+    return RMSprop(_decayed(groups, l2), lr=lr, alpha=alpha, eps=eps, **options)
 
 
 def nadam(
@@ -350,11 +341,13 @@ def muon(
     betas: tuple[float, float] = (0.9, 0.999),
     eps: float = 1e-6,
     weight_decay: float = 0.0,
+    foreach: bool | None = None,
 ) -> Optimizer:
     """Orthogonalise the encoder matrices' momentum; AdamW takes all other weights.
 
     ``adamw_lr`` is lr where it is not given, which ``match_rms_adamw`` makes fitting. The
-    orthogonalisation runs in bfloat16 at every precision.
+    orthogonalisation runs in bfloat16 at every precision, and matrix by matrix: ``foreach`` may not
+    be True.
 
     Source: Jordan et al., 2024, kellerjordan.github.io/posts/muon; Liu et al., arXiv 2502.16982;
         torch.optim.Muon and torch.optim.AdamW.
@@ -364,19 +357,17 @@ def muon(
     """
     from torch.optim import AdamW, Muon
 
-    from bertopt_bench.axes.joined import Joined
+    from bertopt_bench.axes.joined import join
 
+    if foreach:
+        raise UserError("optimizer 'muon' has no foreach step: take another optimizer_step.")
     rows = _decayed(groups, weight_decay)
     matrices = [row for row in rows if row["role"] == "matrix"]
     others = [row for row in rows if row["role"] != "matrix"]
-    parts: list[Optimizer] = []
-    if matrices:
-        kind: dict[str, Any] = {"nesterov": nesterov, "ns_steps": ns_steps}
-        part = Muon(matrices, lr=lr, momentum=momentum, adjust_lr_fn=adjust_lr, **kind)
-        parts.append(part)
-    if others:
-        parts.append(AdamW(others, lr=lr if adamw_lr is None else adamw_lr, betas=betas, eps=eps))
-    return Joined(parts)
+    own = {"lr": lr, "momentum": momentum, "nesterov": nesterov, "ns_steps": ns_steps}
+    rate = lr if adamw_lr is None else adamw_lr
+    adamw = {"lr": rate, "betas": betas, "eps": eps, "foreach": foreach}
+    return join((Muon, matrices, own | {"adjust_lr_fn": adjust_lr}), (AdamW, others, adamw))
 
 
 def _decayed(groups: Groups, decay: float) -> list[dict[str, Any]]:

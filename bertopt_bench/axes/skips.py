@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from bertopt_bench.axes.optimizers import PACKAGES
+from bertopt_bench.axes.optimizers import LOOP_ONLY, PACKAGES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -182,7 +182,9 @@ def uneven_micro_batches(cell: Cell, _capabilities: Capabilities) -> str | None:
 def _no_step(cell: Cell, capabilities: Capabilities, kind: str) -> str | None:
     optimizer = cell["optimizer"]["name"]
     accepts = capabilities["accepts"].get(optimizer)
-    if cell["kernel"]["optimizer_step"]["name"] != kind or accepts is None or kind in accepts:
+    if cell["kernel"]["optimizer_step"]["name"] != kind or accepts is None:
+        return None
+    if kind in accepts and optimizer not in LOOP_ONLY:
         return None
     return f"optimizer {optimizer} has no {kind} step"
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Self
 from bertopt_bench.child import module_command
 from bertopt_bench.dispatch.zygote import COUNTER_BYTES
 from bertopt_bench.errors import UserError
+from bertopt_bench.measure.machine import allowed_cores
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +27,12 @@ if TYPE_CHECKING:
 WORKER = "bertopt_bench.trial.worker"  # by name: this room starts trials and imports none
 REDRAW_SECONDS = 1.0
 PADDING_BYTES = 4096  # environment size shifts the stack: drawn anew for each replicate
+
+
+def trial_threads() -> int:
+    """Give a trial's OpenMP threads: what OMP_NUM_THREADS asks for, else every core allowed."""
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return int(asked) if asked.isdecimal() and int(asked) > 0 else allowed_cores()
 
 
 @dataclass(slots=True)

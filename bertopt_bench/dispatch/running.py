@@ -7,13 +7,13 @@ import shlex
 import sys
 from typing import TYPE_CHECKING, Any
 
-from bertopt_bench.dispatch.local import Zygote
+from bertopt_bench.dispatch.local import Zygote, trial_threads
 from bertopt_bench.dispatch.outcomes import ending
 from bertopt_bench.dispatch.preparing import ask_capabilities, prepare_text
 from bertopt_bench.dispatch.sessions import SessionRun, trial_request, utc_now
 from bertopt_bench.matrix.cells import expand, plan_trials
 from bertopt_bench.matrix.identity import canonical_json
-from bertopt_bench.measure.machine import allowed_cores, describe_machine, fingerprint, versions
+from bertopt_bench.measure.machine import describe_machine, fingerprint, versions
 from bertopt_bench.measure.provenance import package_code
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def run_session(matrix: Matrix, store: ResultsFolder, display: Display) -> dict[
             order_seed=order_seed,
         )
     )
-    run = SessionRun(session, store, display, matrix.timing, texts, code, allowed_cores())
+    run = SessionRun(session, store, display, matrix.timing, texts, code, trial_threads())
     run.run(pending.plans)
     store.append_session_event(
         {"kind": "end", "session": session, "at_utc": utc_now(), "counts": run.counts}
@@ -87,7 +87,7 @@ def precision_ratios(
     """Time each precision of each device against fp32 on the first cell that has fp32."""
     ratios: dict[str, dict[str, float]] = {}
     live = [cell for cell in cells if cell.skip is None]
-    threads = allowed_cores()
+    threads = trial_threads()
     with Zygote(threads=threads) as zygote:
         for device in sorted({cell.content["device"]["name"] for cell in live}):
             here = [cell for cell in live if cell.content["device"]["name"] == device]
@@ -150,7 +150,7 @@ def describe_session(
             "timing": dict(matrix.timing),
             "allow": list(matrix.allow),
             "exclusions": [rule.reason for rule in matrix.exclusions],
-            "threads": allowed_cores(),
+            "threads": trial_threads(),
             "precision_ratio": capabilities.get("precision_ratio", {}),
         },
     }

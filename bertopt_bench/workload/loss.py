@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 IGNORED = -100
@@ -26,7 +25,7 @@ def masked_cross_entropy(logits: Tensor, labels: Tensor, *, label_smoothing: flo
         label_smoothing: share of the target spread evenly (Szegedy et al., arXiv 1512.00567).
 
     Raises:
-        RuntimeError: by torch, where the gradient itself is differentiated.
+        RuntimeError: in a backward pass with create_graph=True, or a second one of the same loss.
     """
     if label_smoothing or not logits.requires_grad:
         return functional.cross_entropy(
@@ -36,7 +35,8 @@ def masked_cross_entropy(logits: Tensor, labels: Tensor, *, label_smoothing: flo
             reduction="sum",
             label_smoothing=label_smoothing,
         )
-    loss: Tensor = _CrossEntropy.apply(logits, labels)
+    apply: Any = _CrossEntropy.apply  # torch leaves it untyped
+    loss: Tensor = apply(logits, labels)
     return loss
 
 
@@ -55,14 +55,18 @@ class _CrossEntropy(torch.autograd.Function):
         return functional.nll_loss(logarithms, labels, ignore_index=IGNORED, reduction="sum")
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, scale: Tensor) -> tuple[Tensor, None]:
+        if torch.is_grad_enabled():  # once_differentiable would let a constant scale pass
+            raise RuntimeError(
+                "this loss overwrites what a second derivative needs, so create_graph=True is "
+                "refused; take torch.nn.functional.cross_entropy for that"
+            )
         (labels,) = ctx.saved_tensors
         if ctx.logarithms is None:
             raise RuntimeError("this loss keeps what its backward pass needs for one pass only")
         gradient, ctx.logarithms = ctx.logarithms.exp_(), None
-        used = labels != IGNORED
-        ones = torch.ones_like(labels, dtype=gradient.dtype)[:, None]
-        gradient.scatter_add_(1, labels.clamp(min=0)[:, None], -ones)
-        gradient.mul_((scale * used)[:, None])
+        # one index a row, and no atomic addition: the same bits in every run, on a GPU too
+        index = labels.clamp(min=0)[:, None]
+        gradient.scatter_(1, index, gradient.gather(1, index) - 1)
+        gradient.mul_((scale * (labels != IGNORED))[:, None])
         return gradient.to(ctx.dtype), None

@@ -3,18 +3,20 @@
 ``python -m bertopt_bench.workload.prepare`` takes a request as JSON on its input (``workload``,
 ``seeds``, ``steps``, perhaps ``cache``) and prints JSON lines: as it goes
 ``{"progress": [what, done, total]}``, at the end ``{"result": ...}``, or ``{"error": text}`` with
-exit code 2.
+exit code 2. What anything else prints, a corpus of the user's say, goes to stderr.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from bertopt_bench import catalogue
 from bertopt_bench.errors import UserError
@@ -168,25 +170,30 @@ def _tokenised(
             f"{_SMALLEST_VOCABULARY} and more."
         )
 
-    def build(folder: Path) -> dict[str, int]:
-        split = tokens.split_documents(documents, workload["held_out_fraction"])
-        progress("training WordPiece", 0, 1)
-        tokenizer = tokens.train_tokenizer(
-            split.train, workload["vocabulary_size"], lower_case=workload["lower_case"]
-        )
-        progress("training WordPiece", 1, 1)
-        tokenizer.save(str(folder / tokens.TOKENIZER_FILE))
-        advance = _counter("tokenising", len(documents), progress)
-        for side in ("train", "held_out"):
-            text = tokens.tokenise(tokenizer, getattr(split, side), advance)
-            tokens.save_tokens(folder, side, text)
-        return {
-            "vocabulary_size": tokenizer.get_vocab_size(),
-            "train_documents": len(split.train),
-            "held_out_documents": len(split.held_out),
-        }
-
+    build = partial(_write_tokens, workload, documents, progress)
     return keep(cache, "tokens", key, build, progress)
+
+
+def _write_tokens(
+    workload: Mapping[str, Any], documents: list[str], progress: Progress, folder: Path
+) -> dict[str, int]:
+    """Split, train the tokenizer on one side, write both sides' tokens; give their counts."""
+    split = tokens.split_documents(documents, workload["held_out_fraction"])
+    progress("training WordPiece", 0, 1)
+    tokenizer = tokens.train_tokenizer(
+        split.train, workload["vocabulary_size"], lower_case=workload["lower_case"]
+    )
+    progress("training WordPiece", 1, 1)
+    tokenizer.save(str(folder / tokens.TOKENIZER_FILE))
+    advance = _counter("tokenising", len(documents), progress)
+    for side in ("train", "held_out"):
+        text = tokens.tokenise(tokenizer, getattr(split, side), advance)
+        tokens.save_tokens(folder, side, text)
+    return {
+        "vocabulary_size": tokenizer.get_vocab_size(),
+        "train_documents": len(split.train),
+        "held_out_documents": len(split.held_out),
+    }
 
 
 def _batches(
@@ -242,26 +249,38 @@ def _counter(what: str, total: int, progress: Progress) -> Callable[[int], None]
     return advance
 
 
-def _say(message: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(message) + "\n")
+def _take_stdout() -> TextIO:
+    """Give what is stdout, for our lines alone, and let file descriptor 1 write to stderr.
+
+    Changing ``sys.stdout`` would not do: C code and child processes write to the descriptor.
+    """
     sys.stdout.flush()
+    channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return channel
 
 
 def main() -> int:
     """Serve one request (see the module's docstring)."""
-    request = json.load(sys.stdin)
-    try:
-        prepared = prepare(
-            request["workload"],
-            request["seeds"],
-            steps=request["steps"],
-            cache=Path(request.get("cache") or cache_root()),
-            progress=lambda what, done, total: _say({"progress": [what, done, total]}),
-        )
-    except UserError as mistake:
-        _say({"error": str(mistake)})
-        return 2
-    _say({"result": asdict(prepared)})
+    with _take_stdout() as channel:
+
+        def say(message: dict[str, Any]) -> None:
+            channel.write(json.dumps(message) + "\n")
+            channel.flush()
+
+        request = json.load(sys.stdin)
+        try:
+            prepared = prepare(
+                request["workload"],
+                request["seeds"],
+                steps=request["steps"],
+                cache=Path(request.get("cache") or cache_root()),
+                progress=lambda what, done, total: say({"progress": [what, done, total]}),
+            )
+        except UserError as mistake:
+            say({"error": str(mistake)})
+            return 2
+        say({"result": asdict(prepared)})
     return 0
 
 

@@ -85,6 +85,18 @@ def test_cpu_keeps_no_peak() -> None:
     assert devices.cpu().peak_memory_bytes() is None
 
 
+def test_seeding_a_gpu_makes_it_the_current_one_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What follows without a device's name belongs to it; oracle: a torch.cuda that writes down."""
+    calls: list[tuple[str, int]] = []
+    for name in ("set_device", "manual_seed"):
+        monkeypatch.setattr(torch.cuda, name, lambda value, name=name: calls.append((name, value)))
+    monkeypatch.setattr(torch, "manual_seed", lambda value: calls.append(("host", value)))
+
+    devices.cuda(index=1).seed(7)
+
+    assert calls == [("set_device", 1), ("host", 7), ("manual_seed", 7)]
+
+
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_cuda_restores_its_generator_and_counts_its_peak() -> None:

@@ -7,10 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+from drawn import ENTRIES, make_groups, parameters
 from torch.nn.functional import scaled_dot_product_attention
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from bertopt_bench import catalogue
-from bertopt_bench.axes import optimizers
+from bertopt_bench.axes import devices, optimizers, regularizers
+from bertopt_bench.measure.tracing import trace_step
 
 
 def operations(call: Any) -> list[str]:
@@ -100,6 +103,144 @@ def test_forced_optimizer_step_is_what_runs(name: str, shown: set[str], optimize
         if seen(catalogue.resolve("kernel.optimizer_step", other)().expects, names)
     }
     assert found == shown
+
+
+def traced(call: Any) -> list[str]:
+    """Trace as the trial does; give the operations that walk over lists or are fused."""
+    operations = trace_step(call, devices.cpu()).operations
+    return [name for name in operations if "_foreach_" in name or "_fused_" in name]
+
+
+def gradients() -> list[dict[str, Any]]:
+    groups = make_groups()
+    for weight in parameters(groups):
+        weight.grad = torch.ones_like(weight)
+    return groups
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_nothing_that_the_loop_forbids_runs_in_it(name: str) -> None:
+    """No optimizer's loop shows a foreach or fused operation; oracle: torch's profiler."""
+    options = catalogue.resolve("kernel.optimizer_step", "loop")().options
+    accepted = {key: value for key, value in options.items() if key in ENTRIES[name].accepts}
+
+    optimizer = catalogue.resolve("optimizer", name)(gradients(), **accepted)
+
+    assert accepted["foreach"] is False
+    assert traced(optimizer.step) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        (name, kind)
+        for name, entry in ENTRIES.items()
+        for kind in ("foreach", "fused")
+        if kind in entry.accepts and name not in optimizers.LOOP_ONLY
+    ],
+)
+def test_the_loop_forbids_every_other_step(name: str, kind: str) -> None:
+    """What each foreach and fused step shows is among the forbidden; oracle: torch's profiler."""
+    loop = catalogue.resolve("kernel.optimizer_step", "loop")()
+    kernel = catalogue.resolve("kernel.optimizer_step", kind)()
+
+    names = traced(catalogue.resolve("optimizer", name)(gradients(), **kernel.options).step)
+
+    assert seen(kernel.expects, names)
+    assert seen(loop.forbids, names)
+
+
+def test_lists_that_are_walked_beside_the_step_are_not_taken_for_it() -> None:
+    """Clipping, averaging and unscaling use foreach operations under any optimizer step.
+
+    The loop does not forbid them, and they do not prove a foreach step; oracle: torch's profiler.
+    """
+    groups = gradients()
+    clip, average = regularizers.grad_clip(), regularizers.ema()
+    optimizer = optimizers.sgd(groups, foreach=False)
+    scaler = torch.amp.GradScaler("cpu")
+    scaler.scale(torch.ones(()))
+
+    def step() -> None:
+        scaler.unscale_(optimizer)
+        clip.gradients(groups)
+        scaler.step(optimizer)
+        average.after_step(groups)
+        scaler.update()
+
+    names = traced(step)
+
+    assert {"aten::_foreach_norm", "aten::_foreach_lerp_"} <= set(names)
+    assert "aten::_amp_foreach_non_finite_check_and_unscale_" in names
+    assert not seen(catalogue.resolve("kernel.optimizer_step", "loop")().forbids, names)
+    assert not seen(catalogue.resolve("kernel.optimizer_step", "foreach")().expects, names)
+
+
+class Products(TorchDispatchMode):
+    """Notes the types that matrices are multiplied in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.types: set[torch.dtype] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if "mm" in func.__name__:
+            self.types.add(args[0].dtype)
+        return func(*args, **(kwargs or {}))
+
+
+def attend_in(dtype: torch.dtype, name: str, **options: Any) -> tuple[Any, list[torch.Tensor]]:
+    """Give the types of the products, and output and gradients of a forward and backward pass."""
+    generator = torch.Generator().manual_seed(0)
+    draw = [torch.randn(2, 2, 16, 8, generator=generator) for _ in range(3)]
+    inputs = [value.bfloat16().to(dtype).requires_grad_() for value in draw]
+    kernel = catalogue.resolve("kernel.attention", name)(**options)
+    with kernel.context(), Products() as products:
+        output = scaled_dot_product_attention(*inputs)
+        output.square().sum().backward()
+    return products.types, [output, *(value.grad for value in inputs if value.grad is not None)]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_reduced_math_attention_multiplies_in_16_bits(dtype: torch.dtype) -> None:
+    """Forward and backward; without it in fp32. Values stay near fp64's; oracle: the dispatcher."""
+    exact = attend_in(torch.float64, "math")[1]
+
+    in_32, plain = attend_in(dtype, "math")
+    in_16, reduced = attend_in(dtype, "math", reduced=True)
+
+    assert (in_32, in_16) == ({torch.float32}, {dtype})
+    assert len(reduced) == 4
+    for ours, theirs, fp64 in zip(reduced, plain, exact, strict=True):
+        assert ours.dtype == theirs.dtype == dtype
+        torch.testing.assert_close(ours.double(), fp64, rtol=0.05, atol=0.05)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_reduced_changes_nothing_in_wider_types(dtype: torch.dtype) -> None:
+    """Bit for bit; oracle: math attention without it."""
+    plain, reduced = attend_in(dtype, "math"), attend_in(dtype, "math", reduced=True)
+
+    assert plain[0] == reduced[0] == {dtype}
+    assert all(torch.equal(a, b) for a, b in zip(plain[1], reduced[1], strict=True))
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_reduced_puts_the_flag_of_the_process_back(before: bool) -> None:
+    """After the context, an exception's too, the flag is as it was; oracle: torch's getter."""
+    flag = torch.backends.cuda
+    kept = flag.fp16_bf16_reduction_math_sdp_allowed()
+    try:
+        flag.allow_fp16_bf16_reduction_math_sdp(before)
+        kernel = catalogue.resolve("kernel.attention", "math")(reduced=True)
+        with kernel.context():
+            assert flag.fp16_bf16_reduction_math_sdp_allowed()
+        assert flag.fp16_bf16_reduction_math_sdp_allowed() == before
+        with pytest.raises(ZeroDivisionError), kernel.context():
+            _ = 1 / 0
+        assert flag.fp16_bf16_reduction_math_sdp_allowed() == before
+    finally:
+        flag.allow_fp16_bf16_reduction_math_sdp(kept)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import re
 
 import pytest
@@ -120,7 +121,7 @@ def test_state_survives_a_round_trip(name: str) -> None:
         (name, kind)
         for name, entry in ENTRIES.items()
         for kind in ("foreach", "fused")
-        if kind in entry.accepts
+        if kind in entry.accepts and name not in optimizers.LOOP_ONLY
     ],
 )
 def test_foreach_and_fused_steps_equal_the_loop(name: str, kind: str) -> None:
@@ -133,11 +134,29 @@ def test_foreach_and_fused_steps_equal_the_loop(name: str, kind: str) -> None:
 
 @pytest.mark.parametrize("name", ENTRIES)
 def test_accepted_keywords_are_what_the_class_supports(name: str) -> None:
-    """An entry has the keywords foreach and fused just where torch does not refuse them."""
+    """An entry has the keyword fused just where its class has it, and every one has foreach."""
     fused = {"sgd", "momentum", "nesterov", "adam", "adamw", "adagrad"}
 
     assert ("fused" in ENTRIES[name].accepts) == (name in fused)
-    assert ("foreach" in ENTRIES[name].accepts) == (name != "muon")
+    assert "foreach" in ENTRIES[name].accepts
+
+
+def test_muon_is_refused_a_foreach_step_and_hands_the_loop_on() -> None:
+    """Oracle: torch.optim.Muon takes no foreach, AdamW's groups keep what they were told."""
+    assert "foreach" not in inspect.signature(torch.optim.Muon).parameters
+    with pytest.raises(UserError, match="no foreach step"):
+        optimizers.muon(make_groups(), foreach=True)
+
+    told = {
+        value: [
+            group["foreach"]
+            for group in optimizers.muon(make_groups(), foreach=value).param_groups
+            if group["role"] != "matrix"
+        ]
+        for value in (False, None)
+    }
+
+    assert told == {False: [False] * 3, None: [None] * 3}
 
 
 @pytest.mark.parametrize("name", ["nadam", "radam"])

@@ -103,8 +103,12 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def environment(cache: Path) -> dict[str, str]:
-    """Give the commands' environment: one thread, the shared cache."""
-    return {**os.environ, "BERTOPT_BENCH_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
+    """Give the commands' environment: the shared cache, one thread bound to no core.
+
+    Test workers run side by side, and bound threads would all sit on the first core.
+    """
+    threads = {"OMP_NUM_THREADS": "1", "OMP_PROC_BIND": "false"}
+    return {**os.environ, **threads, "BERTOPT_BENCH_CACHE": str(cache)}
 
 
 @pytest.fixture(scope="module")

@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import random
-import selectors
-import signal
-import subprocess
-import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from bertopt_bench import load_results
-from bertopt_bench.results.record import deterministic_part
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -103,91 +96,3 @@ def test_an_edited_optimizer_runs_again_and_the_old_record_is_kept(
     assert after[:1] == before
     assert len(after) == 2
     assert len(load_results(project / "results/edited").trials) == 1
-
-
-def test_a_second_run_on_a_folder_in_use_is_refused(
-    command: Command, project: Path, environment: dict[str, str]
-) -> None:
-    """Oracle: exit code 2 and the words "in use", while the first run goes on to its end."""
-    command_line = [sys.executable, "-m", "bertopt_bench", "run", "small.toml"]
-    name = ["--set", "name='twice'"]
-    with subprocess.Popen(
-        [*command_line, *name], cwd=project, env=environment, stderr=subprocess.PIPE, text=True
-    ) as first:
-        wait_for_line(first)
-        second = command("run", "small.toml", *name)
-        first.communicate()
-
-    assert second.returncode == 2, second.stderr
-    assert str(first.pid) in second.stderr
-    assert first.returncode == 0
-
-
-def wait_for_line(process: subprocess.Popen[str]) -> None:
-    assert process.stderr is not None
-    process.stderr.readline()
-
-
-def test_ctrl_c_keeps_what_is_done_and_prints_the_command_that_continues(
-    project: Path, environment: dict[str, str]
-) -> None:
-    """Oracle: exit code 130 by convention, the printed command, and the first record on disk."""
-    with subprocess.Popen(
-        [sys.executable, "-m", "bertopt_bench", "run", "small.toml", "--set", "name='stopped'"],
-        cwd=project, env=environment, stderr=subprocess.PIPE, text=True,
-    ) as process:  # fmt: skip
-        assert process.stderr is not None
-        for line in process.stderr:
-            if line.startswith("[1/2]"):
-                break
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate()
-
-    assert process.returncode == 130, errors
-    assert "bertopt-bench run small.toml" in errors
-    assert "Traceback" not in errors
-    assert len(rows(project / "results/stopped")) >= 1
-
-
-def test_sigkill_at_random_moments_loses_at_most_the_running_trial(
-    command: Command, project: Path, environment: dict[str, str]
-) -> None:
-    """Oracle: an undisturbed run of the same matrix, in every column marked deterministic."""
-    draw = random.Random(20261124)
-    name = ["--set", "name='killed'", "--set", "seeds=[1,2]"]
-    done = 0
-    for _ in range(2):
-        kill_after(draw.uniform(0.5, 6.0), name, project, environment)
-        records = project / "results/killed/records.jsonl"
-        kept = len(rows_of_whole_lines(records)) if records.exists() else 0
-        assert kept >= done
-        done = kept
-    finished = command("run", "small.toml", *name)
-    undisturbed = command("run", "small.toml", "--set", "name='whole'", "--set", "seeds=[1,2]")
-    assert finished.returncode == 0, finished.stderr
-    assert undisturbed.returncode == 0, undisturbed.stderr
-
-    assert deterministic(project / "results/killed") == deterministic(project / "results/whole")
-    assert len(deterministic(project / "results/whole")) == 4
-
-
-def kill_after(seconds: float, name: list[str], project: Path, environment: dict[str, str]) -> None:
-    """Start a run in its own process group and kill its parent alone at a random moment."""
-    with subprocess.Popen(
-        [sys.executable, "-m", "bertopt_bench", "run", "small.toml", *name],
-        cwd=project, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    ) as process:  # fmt: skip
-        with selectors.DefaultSelector() as selector:
-            selector.register(os.pidfd_open(process.pid), selectors.EVENT_READ)
-            selector.select(seconds)
-        process.kill()
-
-
-def rows_of_whole_lines(path: Path) -> list[bytes]:
-    return [line for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
-
-
-def deterministic(folder: Path) -> list[str]:
-    """Give the deterministic part of each trial's record, in an order of their own."""
-    records = load_results(folder).records
-    return sorted(json.dumps(deterministic_part(record), sort_keys=True) for record in records)

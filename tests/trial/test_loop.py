@@ -100,9 +100,7 @@ def test_weights_that_the_last_update_broke_are_a_divergence() -> None:
     script = Script([4.0, 3.0])
     script.evaluate = lambda: Evaluation(math.nan, 0.0)  # type: ignore[method-assign]
     seen: list[Checkpoint] = []
-    diverged = train(
-        script, script, evaluate_at=[2], counter=array("q", [0]), report=seen.append
-    )
+    diverged = train(script, script, evaluate_at=[2], counter=array("q", [0]), report=seen.append)
 
     assert diverged == 2
     assert seen[0].diverged_at_step == 2

@@ -347,6 +347,51 @@ def test_the_child_speaks_json_lines(tmp_path: Path) -> None:
     assert (code, list(lines[-1])) == (2, ["error"])
 
 
+NOISY = """
+import os, subprocess, sys
+
+def documents():
+    print("printed")
+    os.write(1, b"written\\n")
+    subprocess.run([sys.executable, "-c", "print('by a child')"], check=True)
+    for number in range(40):
+        print("document", number)
+        yield " ".join(f"{chr(97 + number % 7)}{chr(97 + word % 11)}" for word in range(60))
+"""
+
+
+def test_a_corpus_that_prints_does_not_break_the_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stdout is JSON lines alone, whoever else writes to it; oracle: json, and what stderr got."""
+    (tmp_path / "noisy.py").write_text(NOISY)
+    monkeypatch.chdir(tmp_path)
+    workload = {
+        "corpus": "noisy:documents",
+        "vocabulary_size": 100,
+        "seq_len": 16,
+        "batch_size": 4,
+        "mask_rate": 0.15,
+        "evaluation_batches": 1,
+        "held_out_fraction": 0.2,
+        "lower_case": True,
+    }
+    request = {"workload": workload, "seeds": [1], "steps": 2, "cache": str(tmp_path / "cache")}
+
+    done = subprocess.run(
+        module_command("bertopt_bench.workload.prepare"),
+        input=json.dumps(request),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert lines[-1]["result"]["train_documents"] + lines[-1]["result"]["held_out_documents"] == 40
+    for said in ("printed", "written", "by a child", "document 39"):
+        assert said in done.stderr.splitlines()
+
+
 def test_preparing_imports_no_torch() -> None:
     """The child that prepares text starts in the time of NumPy."""
     script = "import sys, bertopt_bench.workload.prepare; sys.exit('torch' in sys.modules)"

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from bertopt_bench.axes.kernels import Kernel
 
+# Every foreach step adds by lists; grad_clip, ema and an fp16 scaler, which walk over lists beside
+# it, use other operations. (A fused step counts its steps so.)
+_FOREACH = "aten::_foreach_add"
+_FUSED = ("_fused_adam", "_fused_sgd", "_fused_adagrad")
+
 
 def default() -> Kernel:
     """Let the optimizer choose: in torch foreach on CUDA, a loop on CPU, fused nowhere.
@@ -18,7 +23,7 @@ def loop() -> Kernel:
 
     Source: torch.optim, foreach=False and fused=False.
     """
-    return Kernel(options={"foreach": False, "fused": False})
+    return Kernel(options={"foreach": False, "fused": False}, forbids=(_FOREACH, *_FUSED))
 
 
 def foreach() -> Kernel:
@@ -26,7 +31,7 @@ def foreach() -> Kernel:
 
     Source: torch.optim, foreach=True.
     """
-    return Kernel(options={"foreach": True}, expects=("_foreach_",))
+    return Kernel(options={"foreach": True}, expects=(_FOREACH,))
 
 
 def fused() -> Kernel:
@@ -34,7 +39,4 @@ def fused() -> Kernel:
 
     Source: torch.optim, fused=True.
     """
-    return Kernel(
-        options={"fused": True},
-        expects=("_fused_adam", "_fused_sgd", "_fused_adagrad"),
-    )
+    return Kernel(options={"fused": True}, expects=_FUSED)
