@@ -71,8 +71,8 @@ def build_kernel(operation: str, choice: Mapping[str, Any]) -> Kernel:
 
 def assemble(request: Mapping[str, Any]) -> Trial:
     """Assemble the trial that a request describes (see ``dispatch.local.trial_request``)."""
-    cell = request["cell"]
-    workload, seed = cell["workload"], request["seed"]
+    cell, text, seed = request["cell"], request["text"], request["seed"]
+    workload = cell["workload"]
     device = build("device", cell["device"])
     precision = build("precision", cell["precision"])
     precision.apply()
@@ -82,17 +82,17 @@ def assemble(request: Mapping[str, Any]) -> Trial:
         return Regularizers([build("regularizer", choice) for choice in cell["regularizer"]])
 
     model_options = make_regularizers().model_options()
-    model = _model(request, workload, model_options, kernels["attention"])
+    model = _model(text["vocabulary_size"], workload, model_options, kernels["attention"])
     initialise(model, torch.Generator().manual_seed(derive_seed(seed, "initial_weights")))
     weights_sha256 = hash_weights(model)
     model.to(device=device.torch_device, dtype=getattr(torch, precision.weight_dtype))
     device.seed(derive_seed(seed, "dropout"))
     model.train()
     groups = parameter_groups(model)
-    stack = ExitStack()
-    for kernel in kernels.values():
-        if kernel.context is not None:
-            stack.enter_context(kernel.context())
+    open_text = partial(
+        open_batches, device=device.torch_device, micro_batches=workload["micro_batches"]
+    )
+    schedule = build("schedule", cell["schedule"], workload["steps"])
     return Trial(
         cell=cell,
         steps=request["steps"],
@@ -102,31 +102,34 @@ def assemble(request: Mapping[str, Any]) -> Trial:
         criterion=masked_cross_entropy,
         compiled=_compiled(model, cell["kernel"]["compile"]["name"], kernels["compile"]),
         groups=groups,
-        batches=open_batches(
-            request["text"]["batches"][str(seed)], device.torch_device, workload["micro_batches"]
-        ),
-        held_out=open_batches(
-            request["text"]["evaluation"], device.torch_device, workload["micro_batches"]
-        ),
-        multipliers=multipliers(
-            build("schedule", cell["schedule"], workload["steps"]), workload["steps"]
-        ),
+        batches=open_text(text["batches"][str(seed)]),
+        held_out=open_text(text["evaluation"]),
+        multipliers=multipliers(schedule, workload["steps"]),
         make_regularizers=make_regularizers,
         make_optimizer=lambda regularizers: _optimizer(cell, groups, kernels, regularizers),
         kernels=kernels,
         initial_weights_sha256=weights_sha256,
-        kernel_contexts=stack,
+        kernel_contexts=_enter(kernels),
     )
 
 
+def _enter(kernels: Mapping[str, Kernel]) -> ExitStack:
+    """Enter what kernels hold for the whole trial."""
+    stack = ExitStack()
+    for kernel in kernels.values():
+        if kernel.context is not None:
+            stack.enter_context(kernel.context())
+    return stack
+
+
 def _model(
-    request: Mapping[str, Any],
+    vocabulary_size: int,
     workload: Mapping[str, Any],
     options: Mapping[str, Any],
     kernel: Kernel,
 ) -> BertForMaskedLM:
     config = BertConfig(
-        vocabulary_size=request["text"]["vocabulary_size"],
+        vocabulary_size=vocabulary_size,
         size=formulas.model_size(workload["model"]),
         position_embedding=workload["position_embedding"],
         **options,
