@@ -204,7 +204,8 @@ class LiveDisplay:
 
     def end(self, status: str, line: str) -> None:
         if self.matrix is not None:
-            self.progress.update(self.matrix, completed=self.pace.number)
+            left = self.pace.left(self.pace.number)
+            self.progress.update(self.matrix, completed=self.pace.number, note=left)
         if status not in {"ok", "skipped"} and self.trial is not None:
             self.say(f"{self.label}: {status}{line}")
         self._drop_trial()

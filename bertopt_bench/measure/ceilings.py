@@ -61,22 +61,19 @@ def measure_ceilings(
     """
     names = tuple(dtypes or _DEFAULTS.get(device.type, ("float32",)))
     share = seconds_budget * (1 - _BANDWIDTH_SHARE) / len(names)
-    samples: dict[str, list[float]] = {}
-    skipped: dict[str, str] = {}
-    for name in names:
-        outcome = _matmul_seconds(device, name, matmul_size, share, seconds_budget)
-        if isinstance(outcome, str):
-            skipped[name] = outcome
-        else:
-            samples[name] = outcome
+    seen = {
+        name: _matmul_seconds(device, name, matmul_size, share, seconds_budget) for name in names
+    }
+    samples = {name: outcome for name, outcome in seen.items() if not isinstance(outcome, str)}
     size = array_bytes or _array_bytes(device)
     moved, bandwidth = _bandwidth_seconds(device, size, seconds_budget * _BANDWIDTH_SHARE)
-    flops = 2 * matmul_size**3
     return {
-        "matmul_flops_per_second": {name: flops / min(times) for name, times in samples.items()},
+        "matmul_flops_per_second": {
+            name: 2 * matmul_size**3 / min(times) for name, times in samples.items()
+        },
         "bandwidth_bytes_per_second": moved / min(bandwidth),
         "samples": {"matmul_seconds": samples, "bandwidth_seconds": bandwidth},
-        "skipped": skipped,
+        "skipped": {name: why for name, why in seen.items() if isinstance(why, str)},
         "matmul_size": matmul_size,
         "bandwidth_mix": BANDWIDTH_MIX,
         "bandwidth_bytes": moved,

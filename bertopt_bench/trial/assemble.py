@@ -77,10 +77,7 @@ def assemble(request: Mapping[str, Any]) -> Trial:
     precision = build("precision", cell["precision"])
     precision.apply()
     kernels = {op: build_kernel(op, choice) for op, choice in cell["kernel"].items()}
-
-    def make_regularizers() -> Regularizers:
-        return Regularizers([build("regularizer", choice) for choice in cell["regularizer"]])
-
+    make_regularizers = partial(_regularizers, cell)
     model_options = make_regularizers().model_options()
     model = _model(text["vocabulary_size"], workload, model_options, kernels["attention"])
     initialise(model, torch.Generator().manual_seed(derive_seed(seed, "initial_weights")))
@@ -111,6 +108,10 @@ def assemble(request: Mapping[str, Any]) -> Trial:
         initial_weights_sha256=weights_sha256,
         kernel_contexts=_enter(kernels),
     )
+
+
+def _regularizers(cell: Mapping[str, Any]) -> Regularizers:
+    return Regularizers([build("regularizer", choice) for choice in cell["regularizer"]])
 
 
 def _enter(kernels: Mapping[str, Kernel]) -> ExitStack:

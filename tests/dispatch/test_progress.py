@@ -29,6 +29,17 @@ def test_a_label_with_markup_is_shown_as_it_is() -> None:
     assert "corpus [red]x: failed: why [bold]" in stream.getvalue()
 
 
+def test_after_the_last_trial_no_time_is_left() -> None:
+    """Oracle: the bar's own note, which is empty once every trial is done."""
+    with LiveDisplay(io.StringIO()) as display:
+        for number in (1, 2):
+            display.begin(number, 2, "adamw", 10)
+            display.tick(10)
+            display.end("ok", "")
+        assert display.progress.tasks[0].fields["note"] == ""
+        assert display.progress.tasks[0].completed == 2
+
+
 def test_durations_are_said_as_a_person_says_them() -> None:
     """Oracle: hand-written."""
     assert [format_seconds(s) for s in (3.2, 75, 3700)] == ["3 s", "1 min 15 s", "1 h 01 min"]
