@@ -72,6 +72,7 @@ def _session_lines(contents: Sequence[Contents]) -> list[bytes]:
     written: dict[str, list[bytes]] = {}
     for session in (session for one in contents for session in one.sessions):
         events = [{"kind": "ceilings", **event} for event in session.ceilings]
+        events += [{"kind": "verdicts", **event} for event in session.verdicts]
         events += [{"kind": "end", **session.end}] if session.end is not None else []
         first = {"kind": "session", **json.loads(session.line())}
         lines = [

@@ -93,14 +93,14 @@ def fold_sessions(file: Path, objects: tuple[dict[str, Any], ...]) -> tuple[Sess
         fields = dict(fields)  # noqa: PLW2901 - popped from below
         kind, name = fields.pop("kind", None), fields.get("session")
         if kind == "session" and name not in folded:
-            folded[str(name)] = {**fields, "ceilings": []}
+            folded[str(name)] = {**fields, "ceilings": [], "verdicts": []}
         elif kind not in EVENTS or name not in folded:
             raise UserError(
                 f"{file}, line {number}: kind {kind!r} of session {name!r} does not fit here; "
                 f"a session begins with kind 'session' and goes on with {', '.join(EVENTS)}."
             )
-        elif kind == "ceilings":
-            folded[str(name)]["ceilings"].append(fields)
+        elif kind in {"ceilings", "verdicts"}:
+            folded[str(name)][kind].append(fields)
         else:
             folded[str(name)]["end"] = fields
     return tuple(_session(file, fields) for fields in folded.values())

@@ -2,6 +2,7 @@
 
 Schema versions:
     1: the first.
+    2: records name their arm; sessions have verdicts (duels).
 
 A field marked deterministic depends on the cell, the seed and the code, never on the time: two
 runs of one trial on one machine agree in it exactly.
@@ -18,7 +19,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from bertopt_bench.errors import UserError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 Status = Literal["ok", "skipped", "diverged", "out_of_memory", "timed_out", "failed"]
 
 _WORDS = {"NaN": math.nan, "inf": math.inf, "-inf": -math.inf}
@@ -59,7 +60,9 @@ def fixed(default: Any = None) -> Any:
     return Field(default, json_schema_extra=_FIXED)
 
 
-class _Stored(BaseModel):
+class Stored(BaseModel):
+    """A stored object: frozen, and strict about its fields."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=True)
 
     def line(self) -> bytes:
@@ -72,7 +75,7 @@ def _line(fields: dict[str, Any]) -> bytes:
     return text.encode("ascii") + b"\n"
 
 
-class Code(_Stored):
+class Code(Stored):
     """Which code ran: ``dirty_hash`` is empty where the commit says it all."""
 
     version: str
@@ -81,7 +84,7 @@ class Code(_Stored):
     outside: dict[str, str] = {}
 
 
-class Evaluation(_Stored):
+class Evaluation(Stored):
     """One untimed look at held-out text, after so many updates."""
 
     step: int = fixed(...)
@@ -92,7 +95,7 @@ class Evaluation(_Stored):
     evaluation_seconds: Number
 
 
-class Phases(_Stored):
+class Phases(Stored):
     """Mean seconds of the parts of a step, from a pass of their own."""
 
     data_seconds: Number
@@ -104,7 +107,7 @@ class Phases(_Stored):
     steps: int
 
 
-class Record(_Stored):
+class Record(Stored):
     """What a trial left behind, raw samples included."""
 
     schema_version: int = SCHEMA_VERSION
@@ -113,6 +116,7 @@ class Record(_Stored):
     cell: dict[str, Any] = fixed(...)
     seed: int = fixed(...)
     replicate: int = fixed(...)
+    arm: str | None = fixed()
     steps: int = fixed(...)
     status: Status = fixed(...)
     reason: str = ""
@@ -154,7 +158,7 @@ class Record(_Stored):
     disturbance: dict[str, Any] = {}
 
 
-class Session(_Stored):
+class Session(Stored):
     """One invocation of ``run`` on one machine, with what was measured and noted along the way."""
 
     schema_version: int = SCHEMA_VERSION
@@ -168,14 +172,15 @@ class Session(_Stored):
     command: str = ""
     declared: dict[str, Any] = {}
     ceilings: tuple[dict[str, Any], ...] = ()
+    verdicts: tuple[dict[str, Any], ...] = ()
     end: dict[str, Any] | None = None
 
     def line(self) -> bytes:
         """Write the session's first line; its events are lines of their own."""
-        return _line(self.model_dump(exclude={"ceilings", "end"}))
+        return _line(self.model_dump(exclude={"ceilings", "verdicts", "end"}))
 
 
-EVENTS = ("ceilings", "end")
+EVENTS = ("ceilings", "verdicts", "end")
 """Kinds of later lines about a session, folded into it on reading."""
 
 
