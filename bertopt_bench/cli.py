@@ -68,6 +68,109 @@ def run(
 
 
 @app.command()
+def duel(
+    matrix: MatrixFile,
+    base: Annotated[
+        list[str], typer.Option(metavar="KEY=VALUE", help="Narrow the matrix to the baseline.")
+    ] = [],  # noqa: B006 - typer copies it
+    arm: Annotated[
+        list[str],
+        typer.Option(
+            metavar="KEY=VALUE ...",
+            help="An arm: what differs from the baseline; also label=, python=, revision=, "
+            "checkout=, build=, inject=.",
+        ),
+    ] = [],  # noqa: B006 - typer copies it
+    metric: Annotated[
+        list[str], typer.Option(help="step_time, peak_memory, loss or time_to_target.")
+    ] = [],  # noqa: B006 - typer copies it
+    margin: Annotated[str | None, typer.Option(help="What does not matter.  [default: 2%]")] = None,
+    alpha: Annotated[float | None, typer.Option(help="Per comparison.  [default: 0.01]")] = None,
+    replicates: Annotated[int | None, typer.Option(help="Fixed.  [default: 12]")] = None,
+    until: Annotated[
+        str | None, typer.Option(help="Look after 10, 20, 30 until this half-width, as 1%.")
+    ] = None,
+    budget: Annotated[str | None, typer.Option(help="Time for all of it, as 5m.")] = None,
+    target: Annotated[float | None, typer.Option(help="Loss for time_to_target.")] = None,
+    inject: Annotated[str, typer.Option(help="Add the baseline slowed by this, as 5%.")] = "0",
+    alternate: Annotated[
+        bool, typer.Option("--alternate", help="One process at a time (ABBA).")
+    ] = False,
+    plan_only: Annotated[
+        bool, typer.Option("--plan", help="Say what can be found and at what cost; run nothing.")
+    ] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with 4 where the answer is not clear.")
+    ] = False,
+    results: Annotated[
+        Path | None, typer.Option(help="Where results go.  [default: results/<matrix name>-duel]")
+    ] = None,
+    page: Annotated[Path | None, typer.Option(help="The page to write.")] = None,
+    set_: Settings = [],  # noqa: B006 - typer copies it
+    new: Annotated[bool, typer.Option("--new", help="Start another results folder.")] = False,
+) -> None:
+    """Compare arms live: fresh processes in pairs, blocks in random order, an A/A arm always."""
+    from bertopt_bench import pipeline
+
+    declared = {
+        "metric": metric or None,
+        "margin": margin,
+        "alpha": alpha,
+        "replicates": replicates,
+        "until": until,
+        "budget": budget,
+        "target": target,
+        "alternate": alternate or None,
+    }
+    raise typer.Exit(
+        pipeline.duel(
+            matrix,
+            base=base,
+            arms=arm,
+            inject=inject,
+            declared=declared,
+            overrides=set_,
+            results=results,
+            page=page,
+            new=new,
+            plan_only=plan_only,
+            strict=strict,
+        )
+    )
+
+
+@app.command()
+def calibrate(
+    matrix: Annotated[
+        Path | None, typer.Argument(help="A matrix of one cell.  [default: a tiny one, built in]")
+    ] = None,
+    duels: Annotated[int, typer.Option(help="A/A duels in all.")] = 12,
+    injected: Annotated[int, typer.Option(help="Duels with a slowed arm in all.")] = 6,
+    inject: Annotated[str, typer.Option(help="By how much it is slowed.")] = "5%",
+    margin: Annotated[str, typer.Option(help="What a slow-down must exceed.")] = "1%",
+    replicates: Annotated[int | None, typer.Option(help="A duel.  [default: 12]")] = None,
+    results: Annotated[
+        Path | None, typer.Option(help="Where results go.  [default: results/<matrix name>]")
+    ] = None,
+    page: Annotated[Path | None, typer.Option(help="The page to write.")] = None,
+) -> None:
+    """Measure this machine's false alarms and power: A/A duels, and duels with a slowed arm."""
+    from bertopt_bench import pipeline
+
+    raise typer.Exit(
+        pipeline.calibrate(
+            duels=duels,
+            injected=injected,
+            inject=inject,
+            declared={"margin": margin, "replicates": replicates},
+            matrix_file=matrix,
+            results=results,
+            page=page,
+        )
+    )
+
+
+@app.command()
 def tables(
     results: ResultsPath,
     table: Annotated[str, typer.Option(help="trials, steps or evaluations.")] = "trials",

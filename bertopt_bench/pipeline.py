@@ -12,13 +12,17 @@ from __future__ import annotations
 import shlex
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bertopt_bench.errors import UserError, nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
+
+    from bertopt_bench.dispatch.progress import Display
+    from bertopt_bench.results.duels import Verdicts
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +75,147 @@ def _finish(summary: RunSummary) -> RunSummary:
     say = sys.stdout.write
     ends = ", ".join(f"{count} {status}" for status, count in sorted(summary.counts.items()))
     say(f"trials: {ends or 'nothing was missing'}\nresults: {summary.results}\n")
+    assert summary.page is not None
+    return RunSummary(summary.results, _write_page(summary.results, summary.page), summary.counts)
+
+
+def duel(
+    matrix_file: Path | str,
+    *,
+    base: Sequence[str] = (),
+    arms: Sequence[str] = (),
+    inject: str | float = 0.0,
+    declared: Mapping[str, Any] | None = None,
+    overrides: Sequence[str] = (),
+    results: Path | str | None = None,
+    page: Path | str | None = None,
+    new: bool = False,
+    plan_only: bool = False,
+    strict: bool = False,
+) -> int:
+    """Duel arms live and in pairs, then write the page; give the exit code.
+
+    Raises:
+        UserError: a mistake in the arms, or a declared verdict that no outcome could give.
+    """
+    from bertopt_bench.dispatch.progress import open_display
+    from bertopt_bench.duelling import fight, plan_duel, read_duel
+    from bertopt_bench.matrix.duels import read_settings
+    from bertopt_bench.matrix.quantities import read_share
+    from bertopt_bench.results.store import ResultsFolder, next_free
+    from bertopt_bench.stats.planning import describe
+
+    settings = read_settings(matrix_file, declared or {})
+    asked = read_duel(
+        matrix_file,
+        base=base,
+        arms=arms,
+        overrides=overrides,
+        inject=read_share(inject, lambda text: UserError(f"--inject {text}")),
+    )
+    if len(asked.arms) < 2:
+        raise UserError(
+            f"{matrix_file} has no arm besides the baseline. Name one: --arm optimizer=lion, a "
+            "table [arms], or --inject 5%."
+        )
+    folder = Path(results or Path("results") / f"{asked.matrix.name}-duel")
+    folder = next_free(folder) if new else folder
+    target = Path(page or Path("reports") / f"{folder.name}.html")
+    with open_display() as display:
+        plan, found = plan_duel(asked, settings, display)
+        sys.stdout.write(describe(found) + "\n")
+        if plan_only:
+            return 0
+        with ResultsFolder.open(folder, plan.digest) as store:
+            verdicts = _until_interrupted(partial(fight, plan, store, display), folder, display)
+    _close_duel(verdicts, folder, target)
+    return exit_code(verdicts, strict=strict)
+
+
+def calibrate(
+    *,
+    duels: int = 12,
+    injected: int = 6,
+    inject: str | float = 0.05,
+    declared: Mapping[str, Any] | None = None,
+    matrix_file: Path | str | None = None,
+    results: Path | str | None = None,
+    page: Path | str | None = None,
+) -> int:
+    """Repeat A/A duels and duels of a slowed arm; continue a folder that has some already."""
+    from bertopt_bench import duelling
+    from bertopt_bench.dispatch.duelling import duel_digest
+    from bertopt_bench.dispatch.progress import open_display
+    from bertopt_bench.matrix.duels import Settings, read_settings
+    from bertopt_bench.matrix.quantities import read_share
+    from bertopt_bench.results.reading import read_folder
+    from bertopt_bench.results.store import ResultsFolder
+
+    file = matrix_file or duelling.CALIBRATION
+    share = read_share(inject, lambda text: UserError(f"--inject {text}"))
+    settings = read_settings(file, declared or {}, Settings(purpose="calibration", budget_seconds=240.0))
+    asked = {False: duelling.read_duel(file), True: duelling.read_duel(file, inject=share)}
+    digest = duel_digest(asked[True].matrix, asked[True].arms)
+    folder = Path(results or Path("results") / asked[False].matrix.name)
+    with open_display() as display, ResultsFolder.open(folder, digest) as store:
+        done = duelling.finished_kinds(read_folder(folder).sessions if store.has_sessions else ())
+        turns = duelling.calibration_turns(done, duels, injected)
+        for number, slowed in enumerate(turns, start=1):
+            display.say(f"duel {number} of {len(turns)}: {'one arm slowed' if slowed else 'A/A'}")
+            plan, _ = duelling.plan_duel(asked[slowed], settings, display, digest)
+            _until_interrupted(partial(duelling.fight, plan, store, display), folder, display)
+    sys.stdout.write("".join(f"{line}\n" for line in _calibration_lines(duelling.banked())))
+    _write_page(folder, Path(page or Path("reports") / f"{folder.name}.html"))
+    return 0
+
+
+def exit_code(verdicts: Verdicts, *, strict: bool = False) -> int:
+    """Give a duel's exit code: 3 refused; under ``strict`` 4 inconclusive or too noisy; else 0."""
+    if verdicts.state == "invalid" or any(f.verdict == "refused" for f in verdicts.findings):
+        return 3
+    open_ones = any(f.verdict == "inconclusive" for f in verdicts.findings)
+    return 4 if strict and (open_ones or verdicts.state == "too_noisy") else 0
+
+
+def _until_interrupted(run: Callable[[], Any], folder: Path, display: Display) -> Any:
+    """Run; on Ctrl-C say what is kept and end with 130."""
     try:
-        page = write_report([summary.results], summary.page)
+        return run()
+    except KeyboardInterrupt:
+        display.say(
+            f"stopped; whole replicates are kept in {folder}. The same command starts a session "
+            "of its own: times are never pooled over sessions."
+        )
+        sys.exit(130)
+
+
+def _close_duel(verdicts: Verdicts, folder: Path, page: Path) -> None:
+    """Print the verdicts and write the page; the replicates are safe already."""
+    from bertopt_bench.report.duels import verdict_lines
+
+    for reason in verdicts.reasons:
+        sys.stdout.write(f"{verdicts.state.replace('_', ' ')}: {reason}\n")
+    sys.stdout.write("".join(f"{x}\n" for x in verdict_lines(verdicts.findings, verdicts.controls)))
+    sys.stdout.write(f"results: {folder}\n")
+    _write_page(folder, page)
+
+
+def _write_page(folder: Path, page: Path) -> Path | None:
+    """Write the page of what is safe already; None where a package for it is missing."""
+    try:
+        return write_report([folder], page)
     except ModuleNotFoundError as error:
-        say(f"no page: {error.name} is not installed. Install it, then write the page with:\n")
-        say(f"  bertopt-bench report {summary.results} --output {summary.page}\n")
-        return RunSummary(summary.results, None, summary.counts)
-    return RunSummary(summary.results, page, summary.counts)
+        sys.stdout.write(
+            f"no page: {error.name} is not installed. Install it, then write the page with:\n"
+            f"  bertopt-bench report {folder} --output {page}\n"
+        )
+        return None
+
+
+def _calibration_lines(found: Mapping[str, Any]) -> list[str]:
+    from bertopt_bench.report.duels import calibration_lines
+
+    return calibration_lines(found)
 
 
 def plan_matrix(matrix_file: Path | str, *, overrides: Sequence[str] = ()) -> None:

@@ -31,6 +31,7 @@ def test_entries_are_what_the_issue_lists() -> None:
         "precision": "fp32 tf32 bf16 fp16 fp64",
         "device": "cpu cuda",
         "kernel.attention": "default math flash efficient cudnn",
+        "kernel.layer_norm": "default",
         "kernel.optimizer_step": "default loop foreach fused",
         "kernel.compile": "off default max_autotune",
     }
@@ -277,6 +278,17 @@ def test_a_kernels_options_are_keyword_only() -> None:
     found = read_entry("kernel.attention", "x", "m:x", attend)
 
     assert [option.name for option in found.options] == ["window"]
+
+
+def test_a_layer_norms_own_arguments_are_no_options() -> None:
+    """Oracle: torch's signature of functional.layer_norm, plus one option of the user's."""
+
+    def norm(hidden, normalized_shape, weight=None, bias=None, eps=1e-5, *, rows: int = 4) -> None:
+        """Norm some rows at a time."""
+
+    found = read_entry("kernel.layer_norm", "x", "m:x", norm)
+
+    assert [option.name for option in found.options] == ["rows"]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from bertopt_bench.dispatch.local import Outcome
+    from bertopt_bench.dispatch.children import Outcome
 
 
 def record_fields(outcome: Outcome, timeout_seconds: float) -> dict[str, Any]:

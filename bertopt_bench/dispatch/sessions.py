@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from bertopt_bench.dispatch.progress import Display
     from bertopt_bench.matrix.cells import TrialPlan
+    from bertopt_bench.results.record import Record
     from bertopt_bench.results.store import ResultsFolder
 
 CEILING_SECONDS = 1.2
@@ -100,8 +101,13 @@ class SessionRun:
         self._record(plan, started, fields)
         self.display.end(fields["status"], _line(fields))
 
-    def _record(self, plan: TrialPlan, started: str, fields: Mapping[str, Any]) -> None:
-        self.folder.append(
+    def run_one(self, zygote: Zygote, plan: TrialPlan, arm: str) -> Record:
+        """Run one trial of a duel's arm and record it under the arm's label."""
+        started = utc_now()
+        return self._record(plan, started, {**self._live(zygote, plan), "arm": arm})
+
+    def _record(self, plan: TrialPlan, started: str, fields: Mapping[str, Any]) -> Record:
+        record = self.folder.append(
             {
                 "session": self.session,
                 "cell_id": plan.cell.id,
@@ -116,6 +122,7 @@ class SessionRun:
             }
         )
         self.counts[fields["status"]] = self.counts.get(fields["status"], 0) + 1
+        return record
 
     def _live(self, zygote: Zygote, plan: TrialPlan) -> dict[str, Any]:
         def on_message(message: dict[str, Any]) -> None:

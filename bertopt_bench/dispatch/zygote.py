@@ -2,8 +2,9 @@
 
 ``python -m bertopt_bench.dispatch.zygote FD WORKER [MODULE...]`` speaks JSON lines over the socket
 FD, with the modules preloaded. A request ``{"task", "request"}`` comes with two file descriptors:
-the child's end of a channel, and the shared memory of its step counter. The answers are
-``{"forked": pid}`` and ``{"exit": status}``.
+the child's end of a channel, and the shared memory of its step counter; the answer is
+``{"forked": pid}``. Several children may live at once. ``{"reap": pid}``, sent once a child's
+channel has closed, is answered by ``{"exit": status}``.
 It starts no thread and never touches CUDA, so that its children may.
 """
 
@@ -18,7 +19,10 @@ import os
 import signal
 import socket
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
+
+from bertopt_bench.dispatch.channel import LineReader, send
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -52,12 +56,27 @@ def describe_process() -> dict[str, Any]:
         },
         "affinity": sorted(os.sched_getaffinity(0)) if sys.platform == "linux" else None,
         "torch_build": torch.__config__.show(),
+        "library_bases": library_bases(),
     }
 
 
+def library_bases() -> dict[str, str]:
+    """Give where libc and libtorch lie in this process: the layout that was drawn for it."""
+    if sys.platform != "linux":
+        return {}
+    bases: dict[str, str] = {}
+    with open("/proc/self/maps") as lines:  # noqa: PTH123 - read once at the start
+        for line in lines:
+            name = line.rsplit("/", 1)[-1].strip()
+            short = next((x for x in ("libc.so", "libtorch_cpu.so") if name.startswith(x)), None)
+            if short and short not in bases:
+                bases[short] = line.partition("-")[0]
+    return bases
+
+
 def serve(control: socket.socket, worker: ModuleType) -> None:
-    """Fork a child for each request until the other end closes."""
-    answer(control, {"ready": describe_process()})
+    """Fork a child for each request, and reap those that ended, until the other end closes."""
+    send(control, {"ready": describe_process()})
     while True:
         data, descriptors, *_ = socket.recv_fds(control, _MAX_REQUEST_BYTES, 2)
         while data and not data.endswith(b"\n"):
@@ -65,15 +84,17 @@ def serve(control: socket.socket, worker: ModuleType) -> None:
         if not data:
             return
         request = json.loads(data)
+        if "reap" in request:
+            _, status = os.waitpid(request["reap"], 0)
+            send(control, {"exit": os.waitstatus_to_exitcode(status)})
+            continue
         pid = os.fork()
         if pid == 0:
             control.close()
             run_child(worker, request, descriptors)
         for descriptor in descriptors:
             os.close(descriptor)
-        answer(control, {"forked": pid})
-        _, status = os.waitpid(pid, 0)
-        answer(control, {"exit": os.waitstatus_to_exitcode(status)})
+        send(control, {"forked": pid})
 
 
 def run_child(worker: ModuleType, message: dict[str, Any], descriptors: list[int]) -> NoReturn:
@@ -83,15 +104,16 @@ def run_child(worker: ModuleType, message: dict[str, Any], descriptors: list[int
         die_with_parent()
         channel = socket.socket(fileno=descriptors[0])
         counter = memoryview(mmap.mmap(descriptors[1], COUNTER_BYTES)).cast("q")
-        worker.run_task(message["task"], message["request"], lambda m: answer(channel, m), counter)
+        worker.run_task(
+            message["task"],
+            message["request"],
+            partial(send, channel),
+            counter,
+            LineReader(channel).next,
+        )
         code = 0
     finally:
         os._exit(code)
-
-
-def answer(connection: socket.socket, message: dict[str, Any]) -> None:
-    """Send one message as a line of JSON (Python's dialect: NaN and Infinity are allowed)."""
-    connection.sendall(json.dumps(message).encode() + b"\n")
 
 
 def main() -> None:

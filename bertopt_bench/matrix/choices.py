@@ -19,6 +19,7 @@ DEFAULTS = {
     "precision": "fp32",
     "device": "cpu",
     "kernel.attention": "default",
+    "kernel.layer_norm": "default",
     "kernel.optimizer_step": "default",
     "kernel.compile": "off",
 }

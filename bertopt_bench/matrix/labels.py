@@ -14,13 +14,16 @@ if TYPE_CHECKING:
     Varying = Mapping[tuple[str, str], frozenset[str]]
 
 SEPARATOR = " · "
+UNSAID: dict[str, dict[str, Any]] = {"kernel.layer_norm": {"name": "default"}}
+"""Axes that came after the first results were published, each with the choice that a cell's content
+leaves out, so that the ids of cells from before stay as they were."""
 
 
 def choices(content: Content) -> dict[str, Any]:
-    """Give a cell's choice on each axis, kernels as ``kernel.<operation>``."""
+    """Give a cell's choice on each axis, unsaid ones too; kernels as ``kernel.<operation>``."""
     plain = {axis: value for axis, value in content.items() if axis not in {"workload", "kernel"}}
     kernels = {f"kernel.{name}": value for name, value in content["kernel"].items()}
-    return {**plain, **kernels}
+    return {**plain, **UNSAID, **kernels}
 
 
 def level_labels(contents: Sequence[Content]) -> list[dict[str, str]]:

@@ -29,11 +29,13 @@ from bertopt_bench.matrix.keys import (
     refuse_repeats,
     refuse_too_many,
 )
+from bertopt_bench.matrix.overrides import apply_override
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from bertopt_bench.matrix.excluding import Exclusion
+    from bertopt_bench.matrix.overrides import Override
 
     Levels = Mapping[str, tuple[Any, ...]]
 
@@ -50,6 +52,8 @@ TOP = {
     "axes": Key("dict"),
     "exclude": Key("list"),
     "include": Key("list"),
+    "arms": Key("dict"),  # read by matrix.arms, for a duel
+    "duel": Key("dict"),  # read by matrix.duels
 }
 _SEED = Key("int", least=0, most=2**63 - 1)
 _NAME = re.compile(r"\w[\w.+-]{0,99}")
@@ -83,8 +87,8 @@ class Matrix:
         return sum(count_cells(levels) for levels in (self.levels, *self.includes))
 
 
-def load(path: Path | str, overrides: Sequence[str] = ()) -> Matrix:
-    """Read a matrix file and set ``KEY=VALUE`` overrides in it.
+def load(path: Path | str, overrides: Sequence[Override] = ()) -> Matrix:
+    """Read a matrix file and set overrides in it, in order.
 
     Raises:
         MatrixError: a mistake, with file and key path, what is allowed and the nearest name.
@@ -94,11 +98,11 @@ def load(path: Path | str, overrides: Sequence[str] = ()) -> Matrix:
     text = _read(path)
     document = _parse(path, text)
     for override in overrides:
-        _override(document, override)
+        apply_override(document, override)
     if not document:
         raise MatrixError(path, "", f"is empty. It may have: {', '.join(TOP)}.")
     refuse_not_finite(document, Place(path))
-    said = "".join(f"\n# --set {override!r}" for override in overrides)
+    said = "".join(f"\n# --set {override!r}" for override in overrides if isinstance(override, str))
     return _matrix(path, text + said, document)
 
 
@@ -111,6 +115,15 @@ def combinations(levels: Levels) -> Iterator[dict[str, Any]]:
     """Give every combination, the last dimension varying fastest."""
     for values in product(*levels.values()):
         yield dict(zip(levels, values, strict=True))
+
+
+def read_document(path: Path) -> dict[str, Any]:
+    """Read a matrix file as it stands, unchecked.
+
+    Raises:
+        UserError: the file cannot be read, or is no TOML.
+    """
+    return _parse(path, _read(path))
 
 
 def _read(path: Path) -> str:
@@ -134,30 +147,6 @@ def _parse(path: Path, text: str) -> dict[str, Any]:
         return tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # an absurdly long number is a ValueError only
         raise MatrixError(path, "", f"is no TOML: {error}.") from error
-
-
-def _override(document: dict[str, Any], override: str) -> None:
-    """Set one dotted key; a value that is no TOML is a text, so that names need no quotes."""
-    key, equals, value = override.partition("=")
-    place = Place("--set", key.strip())
-    path = [part.strip() for part in key.split(".")]
-    if not equals or not all(path):
-        raise Place("--set").error(f"{override!r} is not of the form KEY=VALUE.")
-    table = document
-    for depth, part in enumerate(path[:-1], start=1):
-        below = table.setdefault(part, {})
-        if not isinstance(below, dict):
-            raise place.error(f"{'.'.join(path[:depth])} is no table.")
-        table = below
-    table[path[-1]] = _toml_value(value.strip())
-
-
-def _toml_value(text: str) -> Any:
-    try:
-        parsed = tomllib.loads(f"value = {text}")
-    except (ValueError, RecursionError):
-        return text
-    return parsed["value"] if parsed.keys() == {"value"} else text
 
 
 def _matrix(path: Path, source: str, document: dict[str, Any]) -> Matrix:
@@ -335,7 +324,7 @@ def _digest(document: Mapping[str, Any]) -> str:
     for key, value in document.items():
         if key in {"workload", "axes"}:
             meaning[key] = {name: unordered(part) for name, part in value.items()}
-        elif key not in {"name", "description"}:
+        elif key not in {"name", "description", "arms", "duel"}:
             meaning[key] = unordered(value)
     if "kernel" in meaning.get("axes", {}):
         kernel = meaning["axes"]["kernel"]

@@ -15,12 +15,29 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bertopt_bench.measure.cgroups import (
+    cpu_quota,
+    cpuset,
+    memory_limit_bytes,
+    throttled,
+    throttling_files,
+)
 from bertopt_bench.measure.gpus import describe_gpus
+from bertopt_bench.measure.kernel_files import (
+    chosen,
+    hashed,
+    line,
+    pressure,
+    processor_seconds,
+    text,
+)
+from bertopt_bench.measure.power import describe_power
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Mapping
 
 _ROOT = Path("/")
+_NO_RANDOMISATION = 0x0040000  # ADDR_NO_RANDOMIZE
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
 _THREAD_VARIABLES = re.compile(r"(OMP|MKL|KMP|GOMP|OPENBLAS|ONEDNN|DNNL|MALLOC|PYTORCH|TORCH)_\w+")
 _OTHER_VARIABLES = ("CUDA_VISIBLE_DEVICES", "LD_PRELOAD", "PYTHONHASHSEED")
@@ -42,30 +59,32 @@ PACKAGES = (
 
 
 def describe_machine(root: Path = _ROOT) -> dict[str, Any]:
-    """Describe hardware, kernel, limits and thread settings; None where the system does not say."""
+    """Describe hardware, kernel, limits, settings and what goes on now.
+
+    None stands where the system does not say.
+    """
+    affinity = _affinity()
     return {
         **_processor(root),
         "cache_bytes": cache_bytes(root),
-        "governor": _line(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
-        "turbo": _turbo(root),
+        **describe_power(root, affinity or ()),
         **_memory(root),
         "cpu_quota": cpu_quota(root),
-        "cpuset": _cgroup_value(root, "cpuset", "cpuset.cpus.effective"),
-        "affinity": _affinity(),
+        "cpuset": cpuset(root),
+        "memory_limit_bytes": memory_limit_bytes(root),
+        "affinity": affinity,
         "nice": _nice(),
         "virtualisation": _virtualisation(root),
         "system": platform.system(),
         "kernel": platform.release(),
         "architecture": platform.machine(),
-        "boot_id_hash": _hashed(_line(root / "proc/sys/kernel/random/boot_id")),
-        "clock_source": _line(
+        "boot_id_hash": hashed(line(root / "proc/sys/kernel/random/boot_id")),
+        "clock_source": line(
             root / "sys/devices/system/clocksource/clocksource0/current_clocksource"
         ),
-        "address_randomisation": _line(root / "proc/sys/kernel/randomize_va_space"),
-        "transparent_huge_pages": _chosen(
-            _line(root / "sys/kernel/mm/transparent_hugepage/enabled")
-        ),
-        "load": _load(root),
+        **_address_layout(root),
+        "transparent_huge_pages": chosen(line(root / "sys/kernel/mm/transparent_hugepage/enabled")),
+        **_activity(root),
         "variables": thread_variables(os.environ),
         "gpus": describe_gpus(root),
     }
@@ -88,7 +107,7 @@ def versions(packages: Iterable[str] = PACKAGES) -> dict[str, Any]:
         "python": platform.python_version(),
         "implementation": platform.python_implementation(),
         **{name: installed.get(name) for name in packages},
-        "installed_hash": _hashed(listing),
+        "installed_hash": hashed(listing),
     }
 
 
@@ -131,7 +150,7 @@ def cache_bytes(root: Path = _ROOT) -> dict[str, int]:
     """Give the first core's caches by name (L1d, L1i, L2, L3), each in bytes."""
     caches = {}
     for index in sorted((root / "sys/devices/system/cpu/cpu0/cache").glob("index[0-9]*")):
-        level, size, kind = (_line(index / name) for name in ("level", "size", "type"))
+        level, size, kind = (line(index / name) for name in ("level", "size", "type"))
         if level and size:
             suffix = {"Data": "d", "Instruction": "i"}.get(kind or "", "")
             caches[f"L{level}{suffix}"] = _bytes(size)
@@ -149,23 +168,6 @@ def allowed_cores(root: Path = _ROOT) -> int:
     return cores if quota is None else max(1, min(cores, math.ceil(quota)))
 
 
-def cpu_quota(root: Path = _ROOT) -> float | None:
-    """Give the least quota of this process' control groups, in cores; None where there is none."""
-    quotas = []
-    for words in _cgroup_lines(root, "cpu", "cpu.max"):
-        quota, _, period = words.partition(" ")
-        if quota.isdigit() and period.isdigit():
-            quotas.append(int(quota) / int(period))
-    for quota, period in zip(
-        _cgroup_lines(root, "cpu", "cpu.cfs_quota_us"),
-        _cgroup_lines(root, "cpu", "cpu.cfs_period_us"),
-        strict=False,
-    ):
-        if quota.isdigit() and period.isdigit():  # -1 is no limit
-            quotas.append(int(quota) / int(period))
-    return min(quotas, default=None)
-
-
 def cpu_flags(root: Path = _ROOT) -> frozenset[str]:
     """Give the instruction set flags that the kernel lists for the first core."""
     facts = _cpuinfo(root)
@@ -176,7 +178,7 @@ def _processor(root: Path) -> dict[str, Any]:
     facts = _cpuinfo(root)
     folder = root / "sys/devices/system/cpu"
     places = {
-        (_line(core / "physical_package_id"), _line(core / "core_id"))
+        (line(core / "physical_package_id"), line(core / "core_id"))
         for core in folder.glob("cpu[0-9]*/topology")
     }
     nodes = list((root / "sys/devices/system/node").glob("node[0-9]*"))
@@ -190,7 +192,7 @@ def _processor(root: Path) -> dict[str, Any]:
         "logical_cores": os.cpu_count(),
         "physical_cores": len(places) or None,
         "sockets": len({package for package, _ in places}) or None,
-        "simultaneous_threads": _line(folder / "smt/active"),
+        "simultaneous_threads": line(folder / "smt/active"),
         "numa_nodes": len(nodes) or None,
     }
 
@@ -211,42 +213,68 @@ def _brand() -> str | None:
 
 
 def _cpuinfo(root: Path) -> dict[str, str]:
-    first = _text(root / "proc/cpuinfo").partition("\n\n")[0]
-    pairs = (line.partition(":") for line in first.splitlines())
+    first = text(root / "proc/cpuinfo").partition("\n\n")[0]
+    pairs = (words.partition(":") for words in first.splitlines())
     return {key.strip(): value.strip() for key, _, value in pairs}
 
 
 def _memory(root: Path) -> dict[str, int | None]:
     facts = {}
-    for line in _text(root / "proc/meminfo").splitlines():
-        key, _, value = line.partition(":")
+    for words in text(root / "proc/meminfo").splitlines():
+        key, _, value = words.partition(":")
         facts[key] = int(value.split()[0]) * 1024
     if not facts:
         import psutil
 
-        facts = {"MemTotal": psutil.virtual_memory().total, "SwapTotal": psutil.swap_memory().total}
-    return {"memory_bytes": facts.get("MemTotal"), "swap_bytes": facts.get("SwapTotal")}
-
-
-def _turbo(root: Path) -> bool | None:
-    disabled = _line(root / "sys/devices/system/cpu/intel_pstate/no_turbo")
-    if disabled is not None:
-        return disabled == "0"
-    boost = _line(root / "sys/devices/system/cpu/cpufreq/boost")
-    return None if boost is None else boost == "1"
+        memory, swap = psutil.virtual_memory(), psutil.swap_memory()
+        facts = {
+            "MemTotal": memory.total,
+            "MemAvailable": memory.available,
+            "SwapTotal": swap.total,
+            "SwapFree": swap.free,
+        }
+    return {
+        "memory_bytes": facts.get("MemTotal"),
+        "memory_available_bytes": facts.get("MemAvailable"),
+        "swap_bytes": facts.get("SwapTotal"),
+        "swap_free_bytes": facts.get("SwapFree"),
+    }
 
 
 def _virtualisation(root: Path) -> dict[str, Any]:
     return {
         "hypervisor": "hypervisor" in cpu_flags(root),
-        "product": _line(root / "sys/class/dmi/id/product_name"),
+        "product": line(root / "sys/class/dmi/id/product_name"),
         "container": (root / ".dockerenv").exists() or (root / "run/.containerenv").exists(),
     }
 
 
-def _load(root: Path) -> list[float] | None:
-    words = _text(root / "proc/loadavg").split()[:3]
-    return [float(word) for word in words] or None
+def _address_layout(root: Path) -> dict[str, Any]:
+    """Tell the kernel's setting (0 none, 1 stack and libraries, 2 heap too) and if it holds here.
+
+    Source: personality(2): a process may have been started without it, as `setarch -R` does.
+    """
+    setting = line(root / "proc/sys/kernel/randomize_va_space")
+    own = line(root / "proc/self/personality")
+    fixed = own is not None and bool(int(own, 16) & _NO_RANDOMISATION)
+    return {
+        "address_randomisation": setting,
+        "addresses_randomised": None if setting is None else setting != "0" and not fixed,
+    }
+
+
+def _activity(root: Path) -> dict[str, Any]:
+    """Tell what goes on at this moment, and what was taken away since boot."""
+    load, seconds = text(root / "proc/loadavg").split(), processor_seconds(root)
+    steal, every = seconds["steal_seconds"], seconds["cpu_seconds"]
+    shares = {key: pressure(root, key, "avg10") for key in ("cpu", "memory", "io")}
+    return {
+        "load": [float(word) for word in load[:3]] or None,
+        "runnable_threads": int(load[3].partition("/")[0]) if len(load) > 3 else None,
+        "pressure": {key: None if share is None else share / 100 for key, share in shares.items()},
+        "steal_share_since_boot": None if steal is None or not every else steal / every,
+        "throttled_periods": throttled(throttling_files(root))[0],
+    }
 
 
 def _affinity() -> list[int] | None:
@@ -258,51 +286,5 @@ def _nice() -> int | None:
     return os.nice(0) if hasattr(os, "nice") else None
 
 
-def _cgroup_value(root: Path, controller: str, name: str) -> str | None:
-    return next((line for line in _cgroup_lines(root, controller, name) if line), None)
-
-
-def _cgroup_lines(root: Path, controller: str, name: str) -> Iterator[str]:
-    """Read a control group's file, the process' own group first, then each one above it.
-
-    Source: cgroups(7): version 2 has an empty controller field, version 1 a folder a controller.
-    """
-    mounts = root / "sys/fs/cgroup"
-    for line in _text(root / "proc/self/cgroup").splitlines():
-        _, controllers, path = line.split(":", 2)
-        if not controllers:
-            bases = [mounts, mounts / "unified"]
-        elif controller in controllers.split(","):
-            bases = [mounts / controller, mounts / controllers]
-        else:
-            continue
-        for base in dict.fromkeys(bases):
-            own = base / path.lstrip("/")
-            for folder in (own, *own.parents):
-                if folder.is_relative_to(base) and (text := _line(folder / name)) is not None:
-                    yield text
-
-
-def _chosen(text: str | None) -> str | None:
-    """Take the bracketed word of a sysfs choice such as `always [madvise] never`."""
-    found = re.search(r"\[(\w+)\]", text or "")
-    return found[1] if found else None
-
-
 def _bytes(size: str) -> int:
     return int(size[:-1]) * _UNITS[size[-1]] if size[-1] in _UNITS else int(size)
-
-
-def _hashed(text: str | None) -> str | None:
-    return hashlib.sha256(text.encode()).hexdigest()[:16] if text else None
-
-
-def _line(path: Path) -> str | None:
-    return _text(path).strip() or None
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(errors="replace")
-    except OSError:
-        return ""

@@ -56,6 +56,21 @@ def _resident_peak_elsewhere() -> int | None:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
+def available_bytes(device: str) -> int | None:
+    """Give the bytes that new processes may take on a device; None where that is not known.
+
+    Of a GPU this is its whole memory: it is asked through NVML, never through CUDA.
+    """
+    if device == "cpu":
+        import psutil
+
+        return int(psutil.virtual_memory().available)
+    from bertopt_bench.measure.gpus import describe_gpus
+
+    sizes = [gpu.get("memory_bytes") for gpu in describe_gpus()]
+    return sizes[0] if sizes else None
+
+
 def storage_bytes(tensors: Iterable[Tensor]) -> int:
     """Add up the bytes behind the tensors, each storage once however many tensors view it."""
     sizes: dict[tuple[str, int], int] = {}

@@ -30,7 +30,7 @@ def package_code(package: Path = PACKAGE) -> Code:
     stale. An installed copy is looked up in the checkout it came from, as long as both are equal.
     """
     folder = package if _tracked(package) else _origin(package)
-    commit = _git(folder, "log", "-1", "--format=%H", "--", ".") if folder else None
+    commit = run_git(folder, "log", "-1", "--format=%H", "--", ".") if folder else None
     clean = bool(commit) and folder is not None and not _changed(folder)
     return {
         "version": _version(),
@@ -63,13 +63,13 @@ def _version() -> str:
 
 
 def _tracked(package: Path) -> bool:
-    return _git(package, "ls-files", "--error-unmatch", "__init__.py") is not None
+    return run_git(package, "ls-files", "--error-unmatch", "__init__.py") is not None
 
 
 def _changed(folder: Path) -> bool:
     """Say whether a source file differs from the checkout's HEAD, new files included."""
     options = ("--porcelain", "-z", "--untracked-files=all")
-    listed = _git(folder, "--no-optional-locks", "status", *options, "--", ".")
+    listed = run_git(folder, "--no-optional-locks", "status", *options, "--", ".")
     if listed is None:
         return True
     return any(entry.endswith(".py") or "/templates/" in entry for entry in listed.split("\0"))
@@ -89,17 +89,21 @@ def _origin(package: Path) -> Path | None:
     return folder if same and _tracked(folder) else None
 
 
-def _git(folder: Path, *arguments: str) -> str | None:
+def git_environment() -> dict[str, str]:
+    """Give the environment without git's own variables: in a hook they name another repository."""
+    return {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
+
+
+def run_git(folder: Path, *arguments: str) -> str | None:
     """Run git in the folder; None where it fails, is not installed or takes too long."""
-    # Inside a git hook these would point at another repository.
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
     try:
         run = subprocess.run(
             ["git", *arguments],
             cwd=folder,
-            env=environment,
+            env=git_environment(),
             capture_output=True,
             text=True,
+            errors="surrogateescape",
             timeout=5,
             check=False,
         )

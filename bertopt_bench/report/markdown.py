@@ -6,14 +6,14 @@ import re
 from typing import TYPE_CHECKING
 
 from bertopt_bench.report import rows, sentences, wording
-from bertopt_bench.report.page import joined, title_of
+from bertopt_bench.report.frame import joined, title_of
 from bertopt_bench.stats.estimates import EFFECT_METRICS
 from bertopt_bench.stats.facts import gather
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from bertopt_bench.report.page import ResultSet
+    from bertopt_bench.report.frame import ResultSet
     from bertopt_bench.stats.estimates import Effect
     from bertopt_bench.stats.facts import Facts
 

@@ -5,73 +5,35 @@ from __future__ import annotations
 import os
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from bertopt_bench.errors import UserError
-from bertopt_bench.report import figures, rows, sentences, wording
+from bertopt_bench.report import duels, figures, frame, rows, sentences
 from bertopt_bench.report.environment import environment
+from bertopt_bench.report.frame import joined, plain_session, title_of
 from bertopt_bench.stats.facts import gather
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from markupsafe import Markup
-    from pandas import DataFrame
-
+    from bertopt_bench.report.frame import ResultSet
     from bertopt_bench.stats.facts import Facts
-
-TEMPLATES = Path(__file__).parent / "templates"
-# 1,000 trials fit, plotly.js of 1.96 MB included; data are thinned before a page grows beyond it.
-MOST_BYTES = 2_480_000
-
-
-class ResultSet(Protocol):
-    """What the page reads of `results.tables.Results`."""
-
-    @property
-    def sessions(self) -> Sequence[Any]:
-        """What ran where, a mapping or model each."""
-        ...
-
-    @property
-    def trials(self) -> DataFrame:
-        """A row a trial."""
-        ...
-
-    @property
-    def steps(self) -> DataFrame:
-        """A row a timed step."""
-        ...
-
-    @property
-    def evaluations(self) -> DataFrame:
-        """A row a held-out evaluation."""
-        ...
-
-    @property
-    def warnings(self) -> Sequence[object]:
-        """What reading the files had to say."""
-        ...
 
 
 def render(results: Sequence[ResultSet], *, title: str | None = None) -> str:
-    """Render result sets as HTML that asks nothing of any network."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    """Render result sets as HTML that asks nothing of any network.
 
-    templates = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    Where a session of them is a duel, the page is that of duels, with other trials at its end.
+    """
+    if duels.present(results):
+        return duels.render(results, title)
     frames = joined(results)
     facts = gather(frames["trials"])
-    template = templates.get_template("page.html")
+    template = frame.template("page.html")
     content = context(results, facts, title)
     empty = figures.Packed("", ())
     bare = template.render({**content, "data": empty.text, "left_out": empty.left_out})
-    packed = figures.pack(facts, frames, MOST_BYTES - len(bare.encode()))
+    packed = figures.pack(facts, frames, frame.MOST_BYTES - len(bare.encode()))
     return template.render({**content, "data": packed.text, "left_out": packed.left_out})
 
 
@@ -127,50 +89,7 @@ def context(results: Sequence[ResultSet], facts: Facts, title: str | None) -> di
         "sources": list(dict.fromkeys(filter(None, map(sentences.source_of, sessions)))),
         "warnings": [str(warning) for result in results for warning in result.warnings],
         "library": figures.plotting_library(),
-        **{name.replace(".", "_"): asset(name) for name in ("page.css", "page.js", "charts.js")},
-    }
-
-
-def asset(name: str) -> Markup:
-    """Read one of the page's own files, which need no escaping."""
-    from markupsafe import Markup
-
-    return Markup((TEMPLATES / name).read_text(encoding="utf-8"))  # noqa: S704 - our own file
-
-
-def plain_session(session: Any) -> dict[str, Any]:
-    """Turn a session, a model or a mapping, into a dictionary."""
-    dump = getattr(session, "model_dump", None)
-    return dict(dump(mode="json") if dump else session)
-
-
-def title_of(results: Sequence[ResultSet], title: str | None) -> str:
-    """Take the title asked for, or the names of the matrices."""
-    matrices = [plain_session(s).get("matrix") for result in results for s in result.sessions]
-    names = [str(m.get("name", "")) if isinstance(m, dict) else str(m or "") for m in matrices]
-    return title or wording.listed(list(dict.fromkeys(filter(None, names)))) or "Results"
-
-
-def joined(results: Sequence[ResultSet]) -> dict[str, DataFrame]:
-    """Join the tables of several result sets, renumbering trials so that none collide."""
-    import pandas as pd
-
-    tables: dict[str, list[DataFrame]] = {"trials": [], "steps": [], "evaluations": []}
-    offset = 0
-    for result in results:
-        for name, kept in tables.items():
-            frame = getattr(result, name)
-            if len(frame):
-                kept.append(frame.assign(trial=frame["trial"] + offset))
-        offset += len(result.trials)
-    empty = {
-        "trials": ["trial", "cell_id", "status"],
-        "steps": ["trial", "step", "loss"],
-        "evaluations": ["trial", "step", "loss"],
-    }
-    return {
-        name: pd.concat(kept, ignore_index=True) if kept else pd.DataFrame(columns=empty[name])
-        for name, kept in tables.items()
+        **frame.assets("page.css", "shell.js", "page.js", "charts.js"),
     }
 
 

@@ -94,3 +94,38 @@ def spread_of_changes(effect: Effect, spread: Spread) -> str:
         f"middle half {change(effect, low, unit=False)} to {change(effect, high, unit=False)}, "
         f"n = {spread.n} contexts"
     )
+
+
+def ratio(log_ratio: float) -> str:
+    """Write a log ratio as the ratio itself: three decimals below 10, three digits above."""
+    value = math.exp(log_ratio) if log_ratio < 700 else math.inf
+    if math.isinf(value):
+        return "∞"
+    return f"{value:.3f}" if value < 10 else significant(value)
+
+
+def nats(value: float) -> str:
+    """Write a difference of losses with its sign, three decimals, four where it is small."""
+    if math.isinf(value):
+        return "∞" if value > 0 else f"{MINUS}∞"
+    sign = "+" if value > 0 else ""
+    text = f"{value:.3f}" if abs(value) >= 0.1 else f"{value:.4f}"
+    return f"{sign}{text}".replace("-", MINUS)
+
+
+def p_value(p: float) -> str:
+    """Write a p-value with two digits, and none that claims to be below 0.0001."""
+    if p < 1e-4:
+        return "< 0.0001"
+    return "1" if p >= 0.995 else significant(p, 2)
+
+
+def percent(value: float) -> str:
+    """Write a share as it was stated, without zeros at its end: 0.02 is 2 %."""
+    text = significant(value * 100, 3)
+    return f"{text.rstrip('0').rstrip('.') if '.' in text else text}{NBSP}%"
+
+
+def confidence(value: float) -> str:
+    """Write a confidence: 95 %, 99.1 %."""
+    return f"{value * 100:.3g}{NBSP}%"

@@ -10,11 +10,23 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from pydantic import Field
+
+from bertopt_bench.matrix.arms import CONTROL
+from bertopt_bench.results.reading import REPLICATES
 from bertopt_bench.results.record import SCHEMA_VERSION, Number, Numbers, Status, Stored
 
-REPLICATES = "replicates.jsonl"
-CONTROL = "A/A"
-"""The label of the arm that is the baseline once more."""
+__all__ = [
+    "CONTROL",
+    "REPLICATES",
+    "ArmRun",
+    "Block",
+    "Declaration",
+    "DeclaredArm",
+    "Finding",
+    "Replicate",
+    "Verdicts",
+]
 
 Role = Literal["baseline", "arm", "control"]
 Design = Literal["rounds", "alternating"]
@@ -41,7 +53,8 @@ class Declaration(Stored):
     share (0.02: two per cent) for times and bytes, nats for losses (None: a quarter of the
     baseline's standard deviation over seeds). ``looks`` are the replicate numbers at which the data
     may be looked at; alpha and the family-wise rate are divided by their number. ``sides`` is 2
-    where both directions are asked for, 1 in a gate.
+    where both directions are asked for, 1 in a gate. Within a round, blocks take turns in bursts of
+    ``burst_seconds`` (None: each block runs at once).
     """
 
     name: str
@@ -55,6 +68,7 @@ class Declaration(Stored):
     sides: int = 2
     rounds: int = 6
     block_seconds: float = 0.5
+    burst_seconds: float | None = None
     least_block_steps: int = 3
     rewarm_steps: int = 2
     design: Design = "rounds"
@@ -66,9 +80,10 @@ class Declaration(Stored):
 
 
 class Block(Stored):
-    """Consecutive timed steps of one arm.
+    """The timed steps of one arm in one round, in one go or in bursts.
 
-    ``clock_seconds`` count from the session's start, so that drift can be drawn.
+    ``wall_seconds`` are those of the bursts together. ``clock_seconds`` count from the session's
+    start, so that drift can be drawn.
     """
 
     round: int
@@ -79,7 +94,7 @@ class Block(Stored):
     wall_seconds: Number
     injected_seconds: Number = 0.0
     step_seconds: Numbers = ()
-    disturbance: dict[str, Any] = {}
+    disturbance: dict[str, Any] = Field(default_factory=dict)
 
 
 class ArmRun(Stored):
@@ -88,8 +103,8 @@ class ArmRun(Stored):
     arm: str
     status: Status
     reason: str = ""
-    process: dict[str, Any] = {}
-    imported: dict[str, Any] = {}
+    process: dict[str, Any] = Field(default_factory=dict)
+    imported: dict[str, Any] = Field(default_factory=dict)
     assemble_seconds: Number | None = None
     time_to_first_step_seconds: Number | None = None
     warm_windows: tuple[Numbers, ...] = ()
@@ -172,5 +187,5 @@ class Verdicts(Stored):
     reasons: tuple[str, ...] = ()
     findings: tuple[Finding, ...]
     controls: tuple[Finding, ...] = ()
-    calibration: dict[str, Any] = {}
-    achieved: dict[str, Any] = {}
+    calibration: dict[str, Any] = Field(default_factory=dict)
+    achieved: dict[str, Any] = Field(default_factory=dict)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from bertopt_bench.matrix.cells import TrialPlan
     from bertopt_bench.results.record import Record
 
-    Key = tuple[str, int, int]
+    Key = tuple[str, int, int, str]
     Texts = Mapping[str, Mapping[str, Any] | None]  # prepared text by cell id
 
 
@@ -35,7 +35,7 @@ def latest(records: Iterable[Record]) -> dict[Key, Record]:
     """Give the record that counts for each trial: the last one started, or else written."""
     found: dict[Key, Record] = {}
     for record in records:
-        key = (record.cell_id, record.seed, record.replicate)
+        key = (record.cell_id, record.seed, record.replicate, record.arm or "")
         if key not in found or record.started_utc >= found[key].started_utc:
             found[key] = record
     return found
@@ -60,7 +60,7 @@ def find_pending(
     counted = latest(records)
     plans, missing, stale = [], [], []
     for plan in trials:
-        record = counted.get((plan.cell.id, plan.seed, plan.replicate))
+        record = counted.get((plan.cell.id, plan.seed, plan.replicate, ""))
         reason = None if record is None else stale_reason(plan, record, code, texts)
         if record is None:
             missing.append(plan)

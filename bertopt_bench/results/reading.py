@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from bertopt_bench.errors import UserError, nearest
 
@@ -12,10 +12,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from bertopt_bench.results.record import Record, Session
+    from bertopt_bench.results.duels import Replicate
+    from bertopt_bench.results.record import Record, Session, Stored
+
+Line = TypeVar("Line", bound="Stored")
 
 RECORDS = "records.jsonl"
 SESSIONS = "sessions.jsonl"
+REPLICATES = "replicates.jsonl"
 INTERRUPTED = "interrupted.jsonl"
 
 
@@ -26,6 +30,7 @@ class Contents:
     sessions: tuple[Session, ...]
     records: tuple[Record, ...]
     warnings: tuple[str, ...]
+    replicates: tuple[Replicate, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +54,12 @@ def read_folder(folder: Path) -> Contents:
             f"{folder} is no results folder: it has no {SESSIONS}.{nearest(str(folder), here)}"
         )
     sessions = read_lines(folder / SESSIONS)
-    records = read_lines(folder / RECORDS)
+    records, replicates = read_lines(folder / RECORDS), read_lines(folder / REPLICATES)
     return Contents(
         fold_sessions(folder / SESSIONS, sessions.objects),
         tuple(_records(folder / RECORDS, records.objects)),
-        sessions.warnings + records.warnings,
+        sessions.warnings + records.warnings + replicates.warnings,
+        tuple(_replicates(folder / REPLICATES, replicates.objects)),
     )
 
 
@@ -122,15 +128,30 @@ def _session(file: Path, fields: dict[str, Any]) -> Session:
 
 
 def _records(file: Path, objects: tuple[dict[str, Any], ...]) -> Iterator[Record]:
+    if objects:
+        from bertopt_bench.results.record import Record
+
+        yield from _checked(Record, file, objects)
+
+
+def _replicates(file: Path, objects: tuple[dict[str, Any], ...]) -> Iterator[Replicate]:
+    if objects:
+        from bertopt_bench.results.duels import Replicate
+
+        yield from _checked(Replicate, file, objects)
+
+
+def _checked(model: type[Line], file: Path, objects: tuple[dict[str, Any], ...]) -> Iterator[Line]:
+    """Read a file's objects as one model; an error names file and line."""
     from pydantic import ValidationError
 
-    from bertopt_bench.results.record import Record, check_version
+    from bertopt_bench.results.record import check_version
 
     for number, fields in enumerate(objects, start=1):
         where = f"{file}, line {number}"
         try:
             check_version(fields)
-            yield Record.model_validate(fields)
+            yield model.model_validate(fields)
         except ValidationError as error:
             raise UserError(f"{where}: {in_words(error)}") from error
         except UserError as error:

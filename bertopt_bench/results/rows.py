@@ -66,6 +66,7 @@ def trial_rows(records: Sequence[Record], sessions: Sequence[Session]) -> list[R
             "label": labels[code],
             "seed": record.seed,
             "replicate": record.replicate,
+            "arm": record.arm,
             "session": record.session,
             "status": record.status,
             "reason": record.reason,

@@ -15,6 +15,7 @@ from bertopt_bench.results.pending import Pending, find_pending
 from bertopt_bench.results.reading import (
     INTERRUPTED,
     RECORDS,
+    REPLICATES,
     SESSIONS,
     in_words,
     read_folder,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bertopt_bench.matrix.cells import TrialPlan
+    from bertopt_bench.results.duels import Replicate
     from bertopt_bench.results.record import Record
 
 LOCK = "lock"
@@ -80,6 +82,7 @@ class ResultsFolder:
         try:
             self._sessions = AppendOnlyFile(path / SESSIONS)
             self._records = AppendOnlyFile(path / RECORDS)
+            self._replicates: AppendOnlyFile | None = None
             self.warnings += [*self._sessions.warnings, *self._records.warnings]
             self._keep_interrupted()
         except BaseException:
@@ -111,7 +114,14 @@ class ResultsFolder:
         """Close the files and let another run have the folder."""
         self._sessions.close()
         self._records.close()
+        if self._replicates is not None:
+            self._replicates.close()
         os.close(self._lock)
+
+    @property
+    def has_sessions(self) -> bool:
+        """Say whether anything was ever run into this folder."""
+        return self._sessions.length > 0
 
     def start_session(self, fields: Mapping[str, Any]) -> str:
         """Write a session's first line; give its name, a new one where none is given."""
@@ -128,7 +138,7 @@ class ResultsFolder:
         return str(given["session"])
 
     def append_session_event(self, event: Mapping[str, Any]) -> None:
-        """Write a later line of a session: ``kind`` is ``ceilings`` or ``end``."""
+        """Write a later line of a session: ``kind`` is one of ``record.EVENTS``."""
         from bertopt_bench.results.record import EVENTS
 
         if event.get("kind") not in EVENTS or not event.get("session"):
@@ -145,6 +155,12 @@ class ResultsFolder:
             self._partial(record.cell_id, record.seed, record.replicate).unlink(missing_ok=True)
             (self.path / PARTIAL).rmdir()
         return record
+
+    def append_replicate(self, replicate: Replicate) -> None:
+        """Write a duel's replicate; the file comes with the first one."""
+        if self._replicates is None:
+            self._replicates = AppendOnlyFile(self.path / REPLICATES)
+        self._replicates.append(replicate.line())
 
     def append_partial(
         self, cell_id: str, seed: int, replicate: int, line: Mapping[str, Any]
@@ -171,7 +187,7 @@ class ResultsFolder:
             code: the package's version, commit and dirty_hash now.
             texts: the prepared text by cell id, where it is known (see ``find_pending``).
         """
-        records = read_folder(self.path).records if self._sessions.length else ()
+        records = read_folder(self.path).records if self.has_sessions else ()
         return find_pending(trials, records, code, texts or {})
 
     def _check_matrix(self, digest: str) -> None:

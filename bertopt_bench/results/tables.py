@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from pandas import DataFrame
 
+    from bertopt_bench.results.duels import Replicate
     from bertopt_bench.results.record import Record, Session
 
 __all__ = ["TABLES", "Results", "export", "load_results"]
@@ -33,13 +34,14 @@ class Results:
     """What a folder holds, as models and as frames.
 
     ``records`` are all that are on disk; ``counted`` are the latest of each trial, in the order of
-    the integer trial codes that join the frames.
+    the integer trial codes that join the frames. ``replicates`` are those of duels.
     """
 
     path: Path
     sessions: tuple[Session, ...]
     records: tuple[Record, ...]
     warnings: tuple[str, ...]
+    replicates: tuple[Replicate, ...] = ()
 
     @cached_property
     def counted(self) -> tuple[Record, ...]:
@@ -74,7 +76,9 @@ def load_results(path: Path | str) -> Results:
     folder = Path(path)
     folder = folder.parent if folder.name in {RECORDS, SESSIONS} else folder
     contents = read_folder(folder)
-    return Results(folder, contents.sessions, contents.records, contents.warnings)
+    return Results(
+        folder, contents.sessions, contents.records, contents.warnings, contents.replicates
+    )
 
 
 def _frame(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = ()) -> DataFrame:

@@ -45,6 +45,7 @@ USUAL_LEVELS = {
     "device": "cpu",
     "parallelism": "single",
     "kernel.attention": "default",
+    "kernel.layer_norm": "default",
     "kernel.optimizer_step": "default",
     "kernel.compile": "off",
     "model": "tiny",

@@ -32,6 +32,7 @@ from bertopt_bench.workload.model import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+CALLED = ("attention", "layer_norm")  # operations whose call a kernel may replace in the network
 STREAMS = ("initial_weights", "dropout")  # data order and masks were drawn with the batches
 
 
@@ -54,10 +55,11 @@ def build(axis: str, choice: Mapping[str, Any], *positional: Any) -> Any:
 def build_kernel(operation: str, choice: Mapping[str, Any]) -> Kernel:
     """Build an operation's kernel; a user's own is the function itself, with the call's signature.
 
-    For ``attention`` that is scaled_dot_product_attention's, for ``compile`` model -> callable.
+    For ``attention`` that is scaled_dot_product_attention's, for ``layer_norm`` torch's function of
+    that name, for ``compile`` model -> callable. A name may stand for one that is installed.
     """
     name = choice["name"]
-    if ":" not in name:
+    if catalogue.describe(f"kernel.{operation}", name).target.startswith("bertopt_bench."):
         kernel: Kernel = build(f"kernel.{operation}", choice)
         return kernel
     if operation == "optimizer_step":
@@ -79,7 +81,7 @@ def assemble(request: Mapping[str, Any]) -> Trial:
     kernels = {op: build_kernel(op, choice) for op, choice in cell["kernel"].items()}
     make_regularizers = partial(_regularizers, cell)
     model_options = make_regularizers().model_options()
-    model = _model(text["vocabulary_size"], workload, model_options, kernels["attention"])
+    model = _model(text["vocabulary_size"], workload, model_options, kernels)
     initialise(model, torch.Generator().manual_seed(derive_seed(seed, "initial_weights")))
     weights_sha256 = hash_weights(model)
     model.to(device=device.torch_device, dtype=getattr(torch, precision.weight_dtype))
@@ -127,7 +129,7 @@ def _model(
     vocabulary_size: int,
     workload: Mapping[str, Any],
     options: Mapping[str, Any],
-    kernel: Kernel,
+    kernels: Mapping[str, Kernel],
 ) -> BertForMaskedLM:
     config = BertConfig(
         vocabulary_size=vocabulary_size,
@@ -135,7 +137,8 @@ def _model(
         position_embedding=workload["position_embedding"],
         **options,
     )
-    return BertForMaskedLM(config, attention=kernel.call)
+    replaced = {name: kernels[name].call for name in CALLED if name in kernels}
+    return BertForMaskedLM(config, **replaced)
 
 
 def _compiled(model: torch.nn.Module, name: str, kernel: Kernel) -> Callable[..., torch.Tensor]:

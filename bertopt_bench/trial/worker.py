@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import traceback
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from time import monotonic_ns, perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from bertopt_bench.matrix.cells import evaluation_steps
 from bertopt_bench.measure import ceilings, clock, memory
 from bertopt_bench.measure.disturbance import Disturbance
 from bertopt_bench.trial import assemble, loop, passes, probe
+from bertopt_bench.trial.arm import run_arm
 from bertopt_bench.workload import formulas
 
 if TYPE_CHECKING:
@@ -29,10 +31,17 @@ if TYPE_CHECKING:
     Send = Callable[[dict[str, Any]], None]
 
 
-def run_task(task: str, request: Mapping[str, Any], send: Send, counter: Any) -> None:
+def run_task(
+    task: str,
+    request: Mapping[str, Any],
+    send: Send,
+    counter: Any,
+    receive: Callable[[], dict[str, Any] | None],
+) -> None:
     """Run a task to its end; whatever goes wrong becomes a ``failure`` message."""
     tasks: dict[str, Callable[[Mapping[str, Any], Send, Any], None]] = {
         "trial": run_trial,
+        "arm": partial(run_arm, receive=receive),
         "ceilings": run_ceilings,
         "precision_ratios": run_precision_ratios,
     }

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from bertopt_bench.workload.formulas import ModelSize
 
     Attention = Callable[..., Tensor]  # of scaled_dot_product_attention's signature
+    Norm = Callable[..., Tensor]  # of torch.nn.functional.layer_norm's signature
 
 POSITION_EMBEDDINGS = ("learned", "sinusoidal")
 INITIAL_STD = 0.02  # of every matrix and embedding, as in BERT
@@ -54,14 +55,21 @@ class BertConfig:
 class BertForMaskedLM(nn.Module):
     """The encoder and its MLM head, the decoder tied to the word embeddings.
 
-    ``attention`` replaces ``scaled_dot_product_attention`` and has its signature.
+    ``attention`` replaces ``scaled_dot_product_attention``, ``layer_norm`` the function of that
+    name, everywhere; each has the signature of what it replaces. Neither changes a parameter.
     """
 
-    def __init__(self, config: BertConfig, *, attention: Attention | None = None) -> None:
+    def __init__(
+        self,
+        config: BertConfig,
+        *,
+        attention: Attention | None = None,
+        layer_norm: Norm | None = None,
+    ) -> None:
         super().__init__()
         self.config = config
-        self.bert = Bert(config, attention or functional.scaled_dot_product_attention)
-        self.cls = nn.ModuleDict({"predictions": Predictions(config)})
+        self.bert = Bert(config, attention or functional.scaled_dot_product_attention, layer_norm)
+        self.cls = nn.ModuleDict({"predictions": Predictions(config, layer_norm)})
 
     def forward(
         self,
@@ -88,10 +96,10 @@ class BertForMaskedLM(nn.Module):
 class Bert(nn.Module):
     """Embeddings, encoder and, if asked for, a pooler (which the MLM loss leaves unused)."""
 
-    def __init__(self, config: BertConfig, attention: Attention) -> None:
+    def __init__(self, config: BertConfig, attention: Attention, norm: Norm | None) -> None:
         super().__init__()
-        self.embeddings = Embeddings(config)
-        layers = [Layer(config, attention) for _ in range(config.size.layers)]
+        self.embeddings = Embeddings(config, norm)
+        layers = [Layer(config, attention, norm) for _ in range(config.size.layers)]
         self.encoder = nn.ModuleDict({"layer": nn.ModuleList(layers)})
         if config.pooler:
             dense = nn.Linear(config.size.hidden, config.size.hidden)
@@ -110,7 +118,7 @@ class Bert(nn.Module):
 class Embeddings(nn.Module):
     """Sum of word, position and segment embeddings, normed."""
 
-    def __init__(self, config: BertConfig) -> None:
+    def __init__(self, config: BertConfig, norm: Norm | None) -> None:
         super().__init__()
         size = config.size
         self.word_embeddings = nn.Embedding(config.vocabulary_size, size.hidden)
@@ -120,7 +128,7 @@ class Embeddings(nn.Module):
             table = sinusoids(size.positions, size.hidden)
             self.register_buffer("sinusoids", table, persistent=False)
         self.token_type_embeddings = nn.Embedding(size.segments, size.hidden)
-        self.LayerNorm = nn.LayerNorm(size.hidden, eps=config.layer_norm_eps)
+        self.LayerNorm = _layer_norm(config, norm)
         self.dropout = config.dropout
 
     def forward(self, input_ids: Tensor, segments: Tensor | None) -> Tensor:
@@ -147,14 +155,14 @@ class Embeddings(nn.Module):
 class Layer(nn.Module):
     """A post-norm encoder layer."""
 
-    def __init__(self, config: BertConfig, attention: Attention) -> None:
+    def __init__(self, config: BertConfig, attention: Attention, norm: Norm | None) -> None:
         super().__init__()
         hidden, inner = config.size.hidden, config.size.intermediate
         self.attention = nn.ModuleDict(
-            {"self": SelfAttention(config, attention), "output": AddNorm(config, hidden)}
+            {"self": SelfAttention(config, attention), "output": AddNorm(config, hidden, norm)}
         )
         self.intermediate = nn.ModuleDict({"dense": nn.Linear(hidden, inner)})
-        self.output = AddNorm(config, inner)
+        self.output = AddNorm(config, inner, norm)
 
     def forward(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
         """Transform hidden states [B, S, h]."""
@@ -191,11 +199,11 @@ class SelfAttention(nn.Module):
 class AddNorm(nn.Module):
     """A projection to h, added to the residual and normed."""
 
-    def __init__(self, config: BertConfig, inputs: int) -> None:
+    def __init__(self, config: BertConfig, inputs: int, norm: Norm | None) -> None:
         super().__init__()
         hidden = config.size.hidden
         self.dense = nn.Linear(inputs, hidden)
-        self.LayerNorm = nn.LayerNorm(hidden, eps=config.layer_norm_eps)
+        self.LayerNorm = _layer_norm(config, norm)
         self.dropout = config.dropout
 
     def forward(self, inner: Tensor, residual: Tensor) -> Tensor:
@@ -208,17 +216,40 @@ class AddNorm(nn.Module):
 class Predictions(nn.Module):
     """The MLM head: a transform, then the tied decoder with a bias of its own."""
 
-    def __init__(self, config: BertConfig) -> None:
+    def __init__(self, config: BertConfig, norm: Norm | None) -> None:
         super().__init__()
         hidden = config.size.hidden
-        norm = nn.LayerNorm(hidden, eps=config.layer_norm_eps)
-        self.transform = nn.ModuleDict({"dense": nn.Linear(hidden, hidden), "LayerNorm": norm})
+        self.transform = nn.ModuleDict(
+            {"dense": nn.Linear(hidden, hidden), "LayerNorm": _layer_norm(config, norm)}
+        )
         self.bias = nn.Parameter(torch.zeros(config.vocabulary_size))
 
     def forward(self, masked: Tensor, words: Tensor) -> Tensor:
         """Give logits [M, V] of hidden states [M, h] and the word embeddings [V, h]."""
         transformed = functional.gelu(self.transform["dense"](masked))
         return functional.linear(self.transform["LayerNorm"](transformed), words, self.bias)
+
+
+class OwnLayerNorm(nn.LayerNorm):
+    """A layer norm whose parameters are torch's and whose function is another."""
+
+    def __init__(self, hidden: int, eps: float, compute: Norm) -> None:
+        super().__init__(hidden, eps=eps)
+        self.compute = compute
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Norm hidden states [..., h].
+
+        Raises:
+            ValueError: the function gave another shape, which might broadcast unseen.
+        """
+        normed = self.compute(hidden, self.normalized_shape, self.weight, self.bias, self.eps)
+        if normed.shape != hidden.shape:
+            raise ValueError(
+                f"the layer norm gave shape {list(normed.shape)} for an input of shape "
+                f"{list(hidden.shape)}; it must keep the shape"
+            )
+        return normed
 
 
 def sinusoids(positions: int, hidden: int) -> Tensor:
@@ -263,6 +294,12 @@ def _role(name: str, parameter: Tensor) -> str:
     if ".embeddings." in name:
         return "embedding"
     return "matrix" if ".encoder." in name else "head"
+
+
+def _layer_norm(config: BertConfig, norm: Norm | None) -> nn.LayerNorm:
+    if norm is None:
+        return nn.LayerNorm(config.size.hidden, eps=config.layer_norm_eps)
+    return OwnLayerNorm(config.size.hidden, config.layer_norm_eps, norm)
 
 
 def _dropout(hidden: Tensor, rate: float, *, training: bool) -> Tensor:

@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 
-def run_task(task: str, request: Any, send: Any, counter: Any) -> None:
+def run_task(task: str, request: Any, send: Any, counter: Any, receive: Any) -> None:
     """Do what the task's name says."""
     send({"kind": "evaluation", "step": 0, "losses": []})
     if task == "answer":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,12 +14,12 @@ from hypothesis import strategies as st
 from written_matrices import expand, load
 
 from bertopt_bench.errors import MatrixError
-from bertopt_bench.matrix import cells
+from bertopt_bench.matrix import cells, spec
 from bertopt_bench.matrix.identity import cell_id
+from bertopt_bench.matrix.labels import choices
 
 if TYPE_CHECKING:
     import random
-    from pathlib import Path
 
 
 CAPABILITIES: dict[str, Any] = {
@@ -131,6 +132,49 @@ def test_an_id_is_the_hash_of_the_canonical_json() -> None:
     assert cell.id == hashlib.sha256(text.encode()).hexdigest()[:12]
     assert cell.content["optimizer"]["lr"] == 1.0
     assert cell_id({"b": [1.0, "x"], "a": True}) == "142aedc13cf7"
+
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_ids_are_those_that_published_results_carry() -> None:
+    """Oracle: records of `results/optimizers`, and the quick start's first id of version 0.1."""
+    published = {
+        json.loads(line)["cell_id"]
+        for line in (ROOT / "results/optimizers/records.jsonl").read_text().splitlines()
+    }
+    found = {
+        name: [cell.id for cell in cells.expand(spec.load(ROOT / f"benchmarks/{name}.toml"))]
+        for name in ("optimizers", "quickstart")
+    }
+
+    assert set(found["optimizers"]) == published
+    assert found["quickstart"][0] == "a2d944f71161"
+
+
+def test_an_axis_that_came_later_is_said_only_where_it_is_chosen() -> None:
+    """Oracle: the ids without the axis; labels and choices still tell both levels apart."""
+    chosen = "torch.nn.functional:layer_norm"
+    (silent,) = expand({"seeds": [1]})
+    usual, own = expand({"axes": {"kernel": {"layer_norm": ["default", chosen]}}})
+
+    assert usual.id == silent.id != own.id
+    assert "layer_norm" not in usual.content["kernel"]
+    assert own.content["kernel"]["layer_norm"] == {"name": chosen}
+    assert [usual.label, own.label] == ["default", chosen]
+    assert choices(usual.content)["kernel.layer_norm"] == {"name": "default"}
+
+
+def test_an_exclusion_may_name_an_unsaid_choice() -> None:
+    """Oracle: the one cell with the default and bf16 is left out."""
+    axes = {
+        "precision": ["fp32", "bf16"],
+        "kernel": {"layer_norm": ["default", "torch.nn.functional:layer_norm"]},
+    }
+    rule = {"layer_norm": "default", "precision": "bf16", "reason": "why not"}
+    found = expand({"axes": axes, "exclude": [rule]})
+
+    assert [cell.label for cell in found if cell.skip] == ["bf16 · default"]
 
 
 def test_whole_and_decimal_numbers_name_one_cell() -> None:

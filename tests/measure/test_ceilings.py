@@ -38,7 +38,7 @@ def scripted(seconds: dict[int, float]) -> Callable[..., list[float]]:
 
 
 def test_rates_follow_from_the_fastest_sample(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Oracle: 2 x 64^3 FLOPs and 28 bytes a parameter over scripted seconds."""
+    """Oracle: 2 x 64^3 FLOPs, 28 bytes a parameter and 8 bytes copied, over scripted seconds."""
     monkeypatch.setattr(ceilings, "_timed", scripted({64: 0.01, 0: 0.02}))
 
     values = measure_ceilings(
@@ -49,6 +49,8 @@ def test_rates_follow_from_the_fastest_sample(monkeypatch: pytest.MonkeyPatch) -
     assert values["matmul_flops_per_second"] == {"float32": flops, "bfloat16": flops}
     assert values["bandwidth_bytes"] == 28 * 2**14
     assert values["bandwidth_bytes_per_second"] == 28 * 2**14 / 0.02
+    assert values["copy_bytes"] == 8 * 2**14
+    assert values["copy_bytes_per_second"] == 8 * 2**14 / 0.02
 
 
 def test_every_sample_is_kept() -> None:
@@ -58,6 +60,7 @@ def test_every_sample_is_kept() -> None:
     assert len(products) >= 3
     assert values["matmul_flops_per_second"]["float32"] == 2 * 32**3 / min(products)
     assert len(values["samples"]["bandwidth_seconds"]) >= 3
+    assert len(values["samples"]["copy_seconds"]) >= 3
 
 
 def test_a_hopeless_dtype_is_skipped_with_its_forecast(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,3 +102,11 @@ def test_the_mix_is_adamws_four_reads_and_three_writes() -> None:
     torch.testing.assert_close(weight, torch.full((3,), 2.0 * 0.999))
     torch.testing.assert_close(mean, torch.full((3,), 4.0 + 0.1 * (3.0 - 4.0)))
     torch.testing.assert_close(square, torch.full((3,), 5.0 * 0.999))
+
+
+def test_a_copy_reads_one_array_and_writes_the_other() -> None:
+    source, target = torch.full((3,), 2.0), torch.zeros(3)
+
+    ceilings._copy(source, target)()
+
+    assert (source.tolist(), target.tolist()) == ([2.0] * 3, [2.0] * 3)

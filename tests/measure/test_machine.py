@@ -11,11 +11,11 @@ from getpass import getuser
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from written_roots import write
 
 from bertopt_bench.measure.machine import (
     allowed_cores,
     cache_bytes,
-    cpu_quota,
     describe_machine,
     fingerprint,
     last_level_cache_bytes,
@@ -25,13 +25,6 @@ from bertopt_bench.measure.machine import (
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-
-def write(root: Path, files: dict[str, str]) -> Path:
-    for name, text in files.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text(text)
-    return root
 
 
 def core(index: int, place: int) -> dict[str, str]:
@@ -50,8 +43,10 @@ def test_a_written_machine_is_read_as_written(tmp_path: Path) -> None:
         tmp_path,
         {
             "proc/cpuinfo": "model name\t: Example 9\nflags\t: avx2 hypervisor\n\nmodel name: X\n",
-            "proc/meminfo": "MemTotal:  2048 kB\nSwapTotal: 1 kB\n",
-            "proc/loadavg": "0.50 0.25 0.10 1/89 8903\n",
+            "proc/meminfo": "MemTotal:  2048 kB\nMemAvailable: 9 kB\nSwapTotal: 1 kB\n",
+            "proc/loadavg": "0.50 0.25 0.10 3/89 8903\n",
+            "proc/stat": "cpu  50 0 20 20 5 0 0 5 0 0\n",
+            "proc/pressure/cpu": "some avg10=12.00 avg60=0.00 avg300=0.00 total=1\n",
             "proc/sys/kernel/random/boot_id": "11111111-2222\n",
             "proc/sys/kernel/randomize_va_space": "2\n",
             "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor": "performance\n",
@@ -68,11 +63,16 @@ def test_a_written_machine_is_read_as_written(tmp_path: Path) -> None:
     assert machine["cpu_model"] == "Example 9"
     assert (machine["physical_cores"], machine["sockets"]) == (2, 1)
     assert (machine["memory_bytes"], machine["swap_bytes"]) == (2048 * 1024, 1024)
+    assert machine["memory_available_bytes"] == 9 * 1024
     assert machine["load"] == [0.5, 0.25, 0.1]
+    assert machine["runnable_threads"] == 3
+    assert machine["pressure"] == {"cpu": 0.12, "memory": None, "io": None}
+    assert machine["steal_share_since_boot"] == 0.05
     assert (machine["governor"], machine["turbo"]) == ("performance", False)
     assert machine["transparent_huge_pages"] == "madvise"
     assert machine["virtualisation"]["hypervisor"] is True
     assert machine["address_randomisation"] == "2"
+    assert machine["addresses_randomised"] is True
     assert "1111" not in machine["boot_id_hash"]
 
 
@@ -85,6 +85,30 @@ def test_a_machine_without_proc_and_sys_is_described_with_none(tmp_path: Path) -
     assert machine["gpus"] == []
     for key in ("governor", "turbo", "cpu_quota", "boot_id_hash", "load", "physical_cores"):
         assert machine[key] is None
+    for key in ("runnable_threads", "steal_share_since_boot", "addresses_randomised", "cpuset"):
+        assert machine[key] is None
+    assert machine["pressure"] == {"cpu": None, "memory": None, "io": None}
+
+
+@pytest.mark.parametrize(
+    ("setting", "own", "randomised"),
+    [
+        ("2", "00000000", True),
+        ("1", "00000000", True),
+        ("0", "00000000", False),
+        ("2", "00040000", False),
+        ("2", None, True),
+    ],
+)
+def test_addresses_are_randomised_unless_the_kernel_or_the_process_says_no(
+    tmp_path: Path, setting: str, own: str | None, randomised: bool
+) -> None:
+    """Oracle: proc_sys_kernel(5), and personality(2): ADDR_NO_RANDOMIZE is 0x0040000."""
+    files = {"proc/sys/kernel/randomize_va_space": setting + "\n"}
+    if own is not None:
+        files["proc/self/personality"] = own + "\n"
+
+    assert describe_machine(write(tmp_path, files))["addresses_randomised"] is randomised
 
 
 def test_no_name_and_no_path_of_this_machine_leaves_it() -> None:
@@ -111,44 +135,6 @@ def test_caches_are_named_and_the_last_is_the_highest(tmp_path: Path) -> None:
     assert cache_bytes(root) == {"L1d": 32 * 2**10, "L1i": 64 * 2**10, "L2": 2**20}
     assert last_level_cache_bytes(root) == 2**20
     assert last_level_cache_bytes(tmp_path / "nothing") is None
-
-
-@pytest.mark.parametrize(
-    ("files", "quota"),
-    [
-        ({}, None),
-        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "max 100000\n"}, None),
-        (
-            {
-                "proc/self/cgroup": "0::/box/inner\n",
-                "sys/fs/cgroup/box/inner/cpu.max": "300000 100000\n",
-                "sys/fs/cgroup/box/cpu.max": "150000 100000\n",
-            },
-            1.5,
-        ),
-        (
-            {
-                "proc/self/cgroup": "3:cpu,cpuacct:/box\n1:memory:/\n",
-                "sys/fs/cgroup/cpu,cpuacct/box/cpu.cfs_quota_us": "50000\n",
-                "sys/fs/cgroup/cpu,cpuacct/box/cpu.cfs_period_us": "100000\n",
-            },
-            0.5,
-        ),
-        (
-            {
-                "proc/self/cgroup": "3:cpu:/\n",
-                "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1\n",
-                "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n",
-            },
-            None,
-        ),
-    ],
-)
-def test_cpu_quota_is_the_least_of_the_groups(
-    tmp_path: Path, files: dict[str, str], quota: float | None
-) -> None:
-    """Oracle: cgroups(7); version 2's `max` and version 1's -1 are no limit."""
-    assert cpu_quota(write(tmp_path, files)) == quota
 
 
 def test_a_quota_below_the_affinity_limits_the_threads(tmp_path: Path) -> None:
@@ -233,6 +219,8 @@ def test_the_meters_of_the_parent_import_no_torch() -> None:
     code = (
         "import sys; from bertopt_bench.measure import disturbance, gpus, machine, provenance; "
         "from bertopt_bench.measure import capabilities, clock, memory, tracing, ceilings; "
+        "from bertopt_bench.measure import advice, gpu_advice, suitability, torch_build; "
+        "from bertopt_bench import diagnosis, doctor; "
         "machine.describe_machine(); machine.versions(); provenance.package_code(); "
         "meter = disturbance.Disturbance(); meter.start(); meter.stop(); "
         "sys.exit('torch' in sys.modules)"

@@ -60,7 +60,7 @@ def test_a_whole_record_and_a_session_come_back_equal() -> None:
         assert model.model_validate(json.loads(line)) == stored
         assert line.count(b"\n") == 1
         assert line.isascii()
-        assert json.loads(line)["schema_version"] == SCHEMA_VERSION == 1
+        assert json.loads(line)["schema_version"] == SCHEMA_VERSION == 2
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_records_cannot_be_changed() -> None:
 def test_the_deterministic_fields_are_those_of_the_contract() -> None:
     """Oracle: the list in the contract between the rooms, written out by hand."""
     assert deterministic_fields() == {
-        "cell_id", "cell", "seed", "replicate", "steps", "status",
+        "cell_id", "cell", "seed", "replicate", "arm", "steps", "status",
         "initial_weights_sha256", "batches_sha256", "evaluation_sha256", "text_sha256",
         "tokenizer_sha256", "parameter_count", "flops_per_step", "slot_tokens_per_step",
         "real_tokens", "masked_tokens", "vocabulary_size", "losses", "diverged_at_step",

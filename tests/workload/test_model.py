@@ -151,6 +151,64 @@ def test_attention_can_be_replaced() -> None:
     assert {shape for shape, _ in calls} == {(BATCH, 4, LENGTH, 8)}
 
 
+def own_layer_norm(
+    hidden: torch.Tensor, shape: Any, weight: Any, bias: Any, eps: float = 1e-5
+) -> torch.Tensor:
+    """Norm by the paper's formula: mean and variance over the last dimension, in plain operations.
+
+    Source: Ba et al., arXiv 1607.06450, equation 4.
+    """
+    assert tuple(shape) == hidden.shape[-1:]
+    centred = hidden - hidden.mean(-1, keepdim=True)
+    return centred / (centred.square().mean(-1, keepdim=True) + eps).sqrt() * weight + bias
+
+
+def test_layer_norm_can_be_replaced_everywhere() -> None:
+    """Every norm of the network calls it, with the model's epsilon; names and roles stay.
+
+    Oracle: torch's layer norm, same weights: loss and every gradient within 1e-5.
+    """
+    calls = []
+
+    def counted(*arguments: Any) -> torch.Tensor:
+        calls.append(arguments[-1])
+        return own_layer_norm(*arguments)
+
+    model, ids, labels = make(), *inputs()[::2]
+    own = BertForMaskedLM(model.config, layer_norm=counted)
+    own.load_state_dict(model.state_dict(), strict=True)
+    losses = [functional.cross_entropy(one(ids, None, INDEX), labels) for one in (model, own)]
+    for loss in losses:
+        loss.backward()
+
+    assert calls == [1e-12] * (2 * SIZE.layers + 2)
+    torch.testing.assert_close(losses[1], losses[0], rtol=1e-5, atol=1e-5)
+    for ours, theirs in zip(own.parameters(), model.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-5, atol=1e-5)
+    groups = [[(g["role"], g["names"]) for g in parameter_groups(one)] for one in (model, own)]
+    assert groups[0] == groups[1]
+
+
+def test_the_usual_layer_norm_is_torchs_own_module() -> None:
+    """Nothing stands between the network and torch where no function is given."""
+    norms = [module for module in make().modules() if isinstance(module, torch.nn.LayerNorm)]
+
+    assert {type(norm) for norm in norms} == {torch.nn.LayerNorm}
+    assert len(norms) == 2 * SIZE.layers + 2
+
+
+def test_a_layer_norm_that_changes_the_shape_is_refused() -> None:
+    """Means alone would broadcast into the residual sum; oracle: the two shapes, by hand."""
+    model = BertForMaskedLM(
+        BertConfig(VOCABULARY, SIZE), layer_norm=lambda hidden, *_: hidden.mean(-1, keepdim=True)
+    )
+
+    with pytest.raises(
+        ValueError, match=r"gave shape \[3, 16, 1\] for an input of .*\[3, 16, 32\]"
+    ):
+        model(inputs()[0], None, INDEX)
+
+
 def test_dropout_is_off_in_evaluation() -> None:
     model = make(dropout=0.5)
     ids, _, _ = inputs()

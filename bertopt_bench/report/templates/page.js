@@ -1,11 +1,7 @@
 "use strict";
 (async () => {
-  const $ = (id) => document.getElementById(id);
-  if (!("DecompressionStream" in window)) return; // the tables stand without scripts
-  const unpack = async (id) => {
-    const bytes = Uint8Array.from(atob($(id).textContent.trim()), (c) => c.charCodeAt(0));
-    return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
-  };
+  if (!Shell.usable) return;
+  const { $, element, unpack } = Shell;
   const data = JSON.parse(await unpack("data-packed"));
   document.documentElement.classList.add("live");
 
@@ -78,7 +74,6 @@
   const visible = () => data.cells.filter((cell) => state.filter.every((set, axis) => !set.size || set.has(cell.levels[axis])));
 
   // --- controls ---
-  const element = (tag, properties = {}, ...children) => { const e = Object.assign(document.createElement(tag), properties); e.append(...children); return e; };
   const chips = [];
   data.axes.forEach((axis, a) => {
     const box = element("div", { className: "chips" });
@@ -152,34 +147,8 @@
   let width = innerWidth;
   addEventListener("resize", () => { if (Math.abs(innerWidth - width) > 40) { width = innerWidth; redraw(); } });
 
-  // --- contents: scroll without losing the view in the address ---
-  const narrow = matchMedia("(max-width: 1079px)");
-  if (narrow.matches) $("rail").open = false;
-  narrow.addEventListener("change", () => { $("rail").open = !narrow.matches; });
-  const links = new Map([...document.querySelectorAll("aside nav a")].map((a) => [$(a.hash.slice(1)), a]));
-  links.forEach((link, section) => link.addEventListener("click", (event) => {
-    event.preventDefault();
-    if (narrow.matches) $("rail").open = false;
-    section.scrollIntoView();
-    const heading = section.querySelector("h2"); heading.tabIndex = -1; heading.focus({ preventScroll: true });
-  }));
-  const spy = new IntersectionObserver((entries) => entries.forEach((e) => {
-    if (!e.isIntersecting) return;
-    links.forEach((l) => l.removeAttribute("aria-current")); links.get(e.target).setAttribute("aria-current", "true");
-  }), { rootMargin: "-15% 0px -75% 0px" });
-  links.forEach((_, section) => spy.observe(section));
-
-  // --- downloads ---
-  const field = (value) => { const text = value === null || value === undefined ? "" : String(value); return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text; };
-  const csv = ({ columns, data: values }) => [columns, ...(values[0] || []).map((_, i) => values.map((v) => v[i]))].map((r) => r.map(field).join(",")).join("\r\n");
-  Object.entries(data.tables).forEach(([name, table]) => {
-    const button = element("button", { type: "button", textContent: `${name}.csv (${(table.data[0] || []).length.toLocaleString("en")} rows)` });
-    button.addEventListener("click", () => {
-      const link = element("a", { href: URL.createObjectURL(new Blob([csv(table)], { type: "text/csv" })), download: `${name}.csv` });
-      link.click(); setTimeout(() => URL.revokeObjectURL(link.href), 1000);
-    });
-    $("downloads").append(button);
-  });
+  Shell.contents();
+  Shell.downloads(data.tables);
 
   // --- the plotting library, unpacked last ---
   const script = document.createElement("script");

@@ -1,0 +1,361 @@
+"""One session of a duel: prepare the arms, declare, run replicates to each look, close."""
+
+from __future__ import annotations
+
+import random
+import secrets
+import shlex
+import sys
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from bertopt_bench.dispatch.duel import Contender, DuelSession
+from bertopt_bench.dispatch.environments import prepare_subject
+from bertopt_bench.dispatch.local import Zygote, trial_threads
+from bertopt_bench.dispatch.preparing import prepare_text
+from bertopt_bench.dispatch.sessions import SessionRun, packages_of, utc_now
+from bertopt_bench.errors import UserError
+from bertopt_bench.matrix.cells import TrialPlan
+from bertopt_bench.matrix.duels import LEAST_REPLICATES, PRESET_REPLICATES
+from bertopt_bench.matrix.identity import canonical_json
+from bertopt_bench.measure.machine import describe_machine, fingerprint, versions
+from bertopt_bench.measure.memory import available_bytes
+from bertopt_bench.measure.provenance import package_code
+from bertopt_bench.measure.suitability import invalid_reasons
+from bertopt_bench.results.duels import CONTROL, Declaration, DeclaredArm
+from bertopt_bench.workload import formulas
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from bertopt_bench.dispatch.progress import Display
+    from bertopt_bench.matrix.arms import Arm
+    from bertopt_bench.matrix.duels import Settings
+    from bertopt_bench.matrix.spec import Matrix
+    from bertopt_bench.results.duels import Replicate, Verdicts
+    from bertopt_bench.results.record import Record
+    from bertopt_bench.results.store import ResultsFolder
+
+    Judge = Callable[..., Verdicts]
+
+PROCESS_BYTES = 400 * 2**20  # of a process with torch loaded, before it trains
+REWARM_STEPS, BURST_REWARM_STEPS = 2, 1  # discarded after each switch
+BUDGET_SHARE = 0.95  # later replicates may be slower than the first
+TIMED = frozenset({"step_time", "peak_memory", "time_to_target"})
+TRAINED = frozenset({"loss", "time_to_target"})
+
+
+@dataclass(frozen=True, slots=True)
+class DuelPlan:
+    """What a duel will run: its arms made ready, everything declared."""
+
+    matrix: Matrix
+    settings: Settings
+    contenders: tuple[Contender, ...]
+    arms: tuple[Arm, ...]
+    declaration: Declaration
+    digest: str
+
+
+def prepare_duel(
+    matrix: Matrix,
+    arms: Sequence[Arm],
+    settings: Settings,
+    display: Display,
+    digest: str | None = None,
+) -> DuelPlan:
+    """Make every arm startable (interpreter, worktree, text), add the A/A arm, declare.
+
+    Raises:
+        UserError: an arm's code or text cannot be had.
+    """
+    baseline = arms[0]
+    every = [*arms, replace(baseline, label=CONTROL)]
+    texts: dict[str, Mapping[str, Any]] = {}
+    contenders = []
+    for arm in every:
+        workload = arm.cell.content["workload"]
+        key = canonical_json(workload)
+        if key not in texts:
+            texts[key] = prepare_text(workload, matrix.seeds, display.working)
+        subject = prepare_subject(
+            python=arm.python,
+            revision=arm.revision,
+            checkout=arm.checkout,
+            build=arm.build,
+            packages=packages_of([TrialPlan(arm.cell, 0, 0, 0)]),
+            say=display.say,
+        )
+        copied = arm.label == CONTROL or (arm.injected_share and arm.cell.id == baseline.cell.id)
+        contenders.append(
+            Contender(
+                label=arm.label,
+                cell=arm.cell.content,
+                subject=subject,
+                text=texts[key],
+                injected_share=arm.injected_share,
+                same_as=baseline.label if copied else None,
+            )
+        )
+    settings = replace(settings, alternate=settings.alternate or not _fit_together(every))
+    declaration = _declare(matrix, every, contenders, settings)
+    digest = digest or duel_digest(matrix, arms)
+    return DuelPlan(matrix, settings, tuple(contenders), tuple(every), declaration, digest)
+
+
+def run_duel(plan: DuelPlan, store: ResultsFolder, display: Display, judge: Judge) -> Verdicts:
+    """Run a duel's session and give the verdicts of its last look.
+
+    Args:
+        plan: what ``prepare_duel`` gave.
+        store: the folder, which gets every replicate before the next one starts.
+        display: shows progress.
+        judge: gives the verdicts on (declaration, replicates, records, look, session, at_utc).
+
+    Raises:
+        UserError: the budget is too small for any verdict; nothing is lost.
+    """
+    order_seed = secrets.randbelow(2**32)
+    session = store.start_session(_describe(plan, order_seed))
+    running = _Running(plan, store, display, session, order_seed)
+    verdicts: Verdicts | None = None
+    machine = describe_machine()
+    for look, count in running.looks():
+        reasons = running.fill(count)
+        reasons += invalid_reasons(machine, describe_machine())
+        verdicts = judge(
+            plan.declaration,
+            running.replicates,
+            running.records,
+            look=look,
+            session=session,
+            at_utc=utc_now(),
+            also=reasons,
+        )
+        store.append_session_event({"kind": "verdicts", **verdicts.model_dump()})
+        if running.decided(verdicts):
+            break
+    assert verdicts is not None
+    store.append_session_event(
+        {
+            "kind": "end",
+            "session": session,
+            "at_utc": utc_now(),
+            "counts": {"replicates": len(running.replicates), "trials": len(running.records)},
+            "elapsed_seconds": time.monotonic() - running.began,
+        }
+    )
+    return verdicts
+
+
+class _Running:
+    """A session under way: its replicates and training trials so far."""
+
+    def __init__(
+        self,
+        plan: DuelPlan,
+        store: ResultsFolder,
+        display: Display,
+        session: str,
+        order_seed: int,
+    ) -> None:
+        self.plan, self.store, self.display = plan, store, display
+        self.session, self.order_seed = session, order_seed
+        self.began = time.monotonic()
+        self.replicates: list[Replicate] = []
+        self.records: list[Record] = []
+        self.threads = trial_threads()
+        self.duel = DuelSession(
+            session=session,
+            declaration=plan.declaration,
+            contenders=plan.contenders,
+            display=display,
+            timing=plan.matrix.timing,
+            order_seed=order_seed,
+            preload=packages_of([TrialPlan(arm.cell, 0, 0, 0) for arm in plan.arms]),
+            threads=self.threads,
+            most_warm_seconds=plan.settings.most_warm_seconds,
+        )
+
+    def looks(self) -> Iterator[tuple[int, int]]:
+        """Give number and replicates of each look; a budget cuts them by cost alone."""
+        if not TIMED & set(self.plan.declaration.metrics):
+            yield 1, 0
+            return
+        for look, count in enumerate(self.plan.declaration.looks, start=1):
+            allowed = self._allowed(count)
+            yield look, allowed
+            if allowed < count:
+                return
+
+    def _allowed(self, count: int) -> int:
+        """Cut a number of replicates to what the budget pays for, by the first one's cost."""
+        budget = self.plan.settings.budget_seconds
+        if budget is None:
+            return count
+        if not self.replicates:
+            self.fill(1)
+        each = self.replicates[0].elapsed_seconds
+        left = BUDGET_SHARE * budget - (time.monotonic() - self.began)
+        most = int(left / each) + len(self.replicates)
+        if most >= count:
+            return count
+        fitting = [preset for preset in PRESET_REPLICATES if preset <= most]
+        if not fitting:
+            raise UserError(
+                f"a replicate takes {each:.0f} s here, so the budget of {budget:.0f} s pays for "
+                f"{most}; {LEAST_REPLICATES} are needed for any verdict. Give --budget "
+                f"{each * LEAST_REPLICATES * 1.2:.0f}s or more."
+            )
+        return fitting[-1]
+
+    def fill(self, count: int) -> list[str]:
+        """Run what is missing up to ``count`` replicates, and the training trials once."""
+        while len(self.replicates) < count:
+            replicate = self.duel.replicate(len(self.replicates))
+            self.store.append_replicate(replicate)
+            self.replicates.append(replicate)
+            self.display.end(replicate.status, f" in {replicate.elapsed_seconds:.0f} s")
+            if replicate.status != "ok":
+                break
+        if TRAINED & set(self.plan.declaration.metrics) and not self.records:
+            self._train()
+        return []
+
+    def decided(self, verdicts: Verdicts) -> bool:
+        """Say whether nothing is left to look for: all is decided, or as precise as asked."""
+        if verdicts.state == "invalid":
+            return True
+        until = self.plan.settings.until
+        widths = [
+            (finding.high - finding.low) / 2
+            for finding in verdicts.findings
+            if finding.high is not None and finding.low is not None
+        ]
+        precise = (
+            until is not None and len(widths) == len(verdicts.findings) and max(widths) <= until
+        )
+        return precise or all(f.verdict != "inconclusive" for f in verdicts.findings)
+
+    def _train(self) -> None:
+        """Train every arm on every seed, in blocks of one seed, the order drawn anew for each."""
+        run = SessionRun(
+            self.session,
+            self.store,
+            self.display,
+            self.plan.matrix.timing,
+            {a.cell.id: c.text for a, c in zip(self.plan.arms, self.plan.contenders, strict=True)},
+            package_code(),
+            self.threads,
+        )
+        pairs = list(zip(self.plan.arms, self.plan.contenders, strict=True))
+        total, number = len(pairs) * len(self.plan.matrix.seeds), 0
+        for seed in self.plan.matrix.seeds:
+            random.Random(f"{self.order_seed}/train/{seed}").shuffle(pairs)
+            for arm, contender in pairs:
+                number += 1
+                plan = TrialPlan(arm.cell, seed, 0, arm.cell.content["workload"]["steps"])
+                self.display.begin(number, total, f"{arm.label} seed {seed}", plan.steps)
+                with self._zygote(contender, plan) as zygote:
+                    record = run.run_one(zygote, plan, arm.label)
+                self.records.append(record)
+                self.display.end(record.status, f": {record.reason}" if record.reason else "")
+
+    def _zygote(self, contender: Contender, plan: TrialPlan) -> Zygote:
+        subject = contender.subject
+        return Zygote(
+            threads=self.threads,
+            preload=packages_of([plan]),
+            python=subject.python,
+            root=subject.root,
+            overlay=subject.overlay,
+        )
+
+
+def _fit_together(arms: Sequence[Arm]) -> bool:
+    """Say whether all arms may be in memory at once, by formula."""
+    need = sum(PROCESS_BYTES + formulas.memory_forecast_bytes(arm.cell.content) for arm in arms)
+    free = available_bytes(arms[0].cell.content["device"]["name"])
+    return free is None or need < 0.9 * free
+
+
+def _declare(
+    matrix: Matrix, arms: Sequence[Arm], contenders: Sequence[Contender], settings: Settings
+) -> Declaration:
+    baseline = arms[0].label
+    on_host = all(arm.cell.content["device"]["name"] == "cpu" for arm in arms)
+    burst_seconds = settings.burst_seconds if on_host and not settings.alternate else None
+    return Declaration(
+        name=matrix.name,
+        arms=tuple(
+            DeclaredArm(
+                label=arm.label,
+                role="control" if arm.label == CONTROL else "arm" if number else "baseline",
+                cell_id=arm.cell.id,
+                cell=dict(arm.cell.content),
+                overrides=arm.overrides,
+                python=contender.subject.description.get("python"),
+                revision=arm.revision,
+                commit=contender.subject.description.get("commit"),
+                injected_share=arm.injected_share,
+            )
+            for number, (arm, contender) in enumerate(zip(arms, contenders, strict=True))
+        ),
+        comparisons=settings.comparisons
+        if settings.comparisons is not None
+        else tuple((baseline, arm.label) for arm in arms[1:-1]),
+        metrics=settings.metrics,
+        alpha=settings.alpha,
+        family_error=settings.family_error,
+        margins={name: dict(settings.margins)[name] for name in settings.metrics},
+        looks=settings.looks,
+        sides=settings.sides,
+        rounds=settings.rounds,
+        block_seconds=settings.block_seconds,
+        burst_seconds=burst_seconds,
+        rewarm_steps=REWARM_STEPS if burst_seconds is None else BURST_REWARM_STEPS,
+        design="alternating" if settings.alternate else "rounds",
+        until=settings.until,
+        budget_seconds=settings.budget_seconds,
+        target_loss=settings.target_loss,
+        seeds=matrix.seeds,
+        purpose=settings.purpose,  # type: ignore[arg-type]  # one of the declaration's words
+    )
+
+
+def duel_digest(matrix: Matrix, arms: Sequence[Arm]) -> str:
+    """Name what is compared: the matrix and what its arms are, not how often or how exactly."""
+    import hashlib
+
+    said = [
+        [arm.label, arm.cell.id, arm.revision, arm.python is not None, arm.injected_share]
+        for arm in arms
+    ]
+    text = canonical_json([matrix.digest, said])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _describe(plan: DuelPlan, order_seed: int) -> dict[str, Any]:
+    """Give the session's first line."""
+    machine, software = describe_machine(), versions()
+    matrix = plan.matrix
+    return {
+        "matrix": {
+            "name": matrix.name,
+            "description": matrix.description,
+            "digest": plan.digest,
+            "source": matrix.source,
+        },
+        "machine": {**machine, "fingerprint": fingerprint(machine, software)},
+        "versions": software,
+        "code": dict(package_code()),
+        "order_seed": order_seed,
+        "command": shlex.join(["bertopt-bench", *sys.argv[1:]]),
+        "declared": {
+            "duel": plan.declaration.model_dump(mode="json"),
+            "threads": trial_threads(),
+            "timing": dict(matrix.timing),
+            "subjects": {c.label: dict(c.subject.description) for c in plan.contenders},
+        },
+    }

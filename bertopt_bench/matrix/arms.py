@@ -1,0 +1,198 @@
+"""Read the arms of a duel: cells given as overrides on a matrix, the first one the baseline."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bertopt_bench.errors import MatrixError, UserError, nearest
+from bertopt_bench.matrix.cells import expand
+from bertopt_bench.matrix.choices import axis_names
+from bertopt_bench.matrix.identity import canonical_json
+from bertopt_bench.matrix.keys import WORKLOAD, Place, came
+from bertopt_bench.matrix.labels import cell_labels
+from bertopt_bench.matrix.overrides import split_override, split_words
+from bertopt_bench.matrix.quantities import read_share
+from bertopt_bench.matrix.spec import load, read_document
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from bertopt_bench.matrix.cells import Cell
+    from bertopt_bench.matrix.overrides import Override
+    from bertopt_bench.matrix.spec import Matrix
+
+CONTROL = "A/A"
+"""The label of the arm that is the baseline once more."""
+
+OWN_KEYS = ("label", "python", "revision", "checkout", "build", "inject")
+"""What an arm may say besides its cell."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One contender: a cell, where its code comes from, and by how much it is slowed on purpose."""
+
+    label: str
+    cell: Cell
+    overrides: tuple[str, ...] = ()
+    python: str | None = None
+    revision: str | None = None
+    checkout: Path | None = None
+    build: bool = False
+    injected_share: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """An arm as it was written: the name given to it, dotted keys with values, its own keys."""
+
+    name: str
+    text: str
+    keys: tuple[tuple[str, Any], ...]
+    own: Mapping[str, Any]
+
+
+def read_arms(
+    matrix_file: Path | str,
+    *,
+    base: Sequence[str] = (),
+    arms: Sequence[str] = (),
+    overrides: Sequence[Override] = (),
+    capabilities: Mapping[str, Any] | None = None,
+) -> tuple[Matrix, list[Arm]]:
+    """Give the baseline's matrix and the arms, the baseline first.
+
+    Args:
+        matrix_file: a matrix, which may have a table ``[arms]``; its first arm is the baseline.
+        base: overrides that narrow the matrix to the baseline, as ``optimizer=adamw``.
+        arms: one text an arm: overrides on the baseline, and own keys as ``revision=v1.0``.
+        overrides: ``--set`` of the matrix.
+        capabilities: what this machine can do; without it no skip rule is asked.
+
+    Raises:
+        MatrixError: an arm stands for several cells, cannot run here, or repeats a label.
+    """
+    path = Path(matrix_file)
+    asked = [*_in_file(path), *(_written(text) for text in arms)]
+    first = [
+        *overrides,
+        *(_on_axis(*split_override(word)) for text in base for word in split_words(text)),
+    ]
+    if asked and not base and "arms" in read_document(path):
+        baseline, *others = asked
+        first += list(baseline.keys)
+    else:
+        baseline, others = Asked("", "", (), {}), asked
+    matrix = load(path, first)
+    cells = [_one_cell(matrix, "the baseline", capabilities)]
+    cells += [
+        _one_cell(load(path, [*first, *one.keys]), f"arm '{one.name or one.text}'", capabilities)
+        for one in others
+    ]
+    written = [baseline, *others]
+    labels = _labels(cells, written)
+    return matrix, [
+        _arm(label, cell, one) for label, cell, one in zip(labels, cells, written, strict=True)
+    ]
+
+
+def _in_file(path: Path) -> list[Asked]:
+    table = read_document(path).get("arms", {})
+    place = Place(path, "arms")
+    return [
+        _asked(name, name, place.at(name).table(arm), place.at(name))
+        for name, arm in place.table(table).items()
+    ]
+
+
+def _written(text: str) -> Asked:
+    pairs = dict(split_override(word) for word in split_words(text))
+    if not pairs:
+        raise UserError("--arm is empty. Write what differs from the baseline: optimizer=lion.")
+    return _asked("", text, pairs, Place("--arm"))
+
+
+def _asked(name: str, text: str, table: Mapping[str, Any], place: Place) -> Asked:
+    own = {key: value for key, value in table.items() if key in OWN_KEYS}
+    keys = tuple(_on_axis(key, value, place) for key, value in table.items() if key not in own)
+    return Asked(str(own.pop("label", name)), text, keys, own)
+
+
+def _on_axis(key: str, value: Any, place: Place | None = None) -> tuple[str, Any]:
+    """Give the dotted key of a matrix for an axis, a kernel's operation or a workload key."""
+    axes = axis_names()
+    kernels = [axis.partition(".")[2] for axis in axes if axis.startswith("kernel.")]
+    plain = [axis for axis in axes if "." not in axis]
+    if key in plain or (key.startswith("kernel.") and key in axes):
+        return f"axes.{key}", value
+    if key in kernels:
+        return f"axes.kernel.{key}", value
+    if key in WORKLOAD:
+        return f"workload.{key}", value
+    if key.partition(".")[0] in {"axes", "workload", "timing"}:
+        return key, value
+    allowed = [*plain, *kernels, *WORKLOAD, *OWN_KEYS]
+    raise (
+        (place or Place("--base"))
+        .at(key)
+        .error(f"no such key of an arm. Allowed: {', '.join(allowed)}.{nearest(key, allowed)}")
+    )
+
+
+def _one_cell(matrix: Matrix, who: str, capabilities: Mapping[str, Any] | None) -> Cell:
+    cells = expand(matrix, capabilities)
+    if len(cells) != 1:
+        wide = [name for name, levels in matrix.levels.items() if len(levels) > 1]
+        first = wide[0].rpartition(".")[2] if wide else "KEY"
+        raise MatrixError(
+            matrix.file,
+            "",
+            f"{who} stands for {len(cells)} cells; a duel compares single ones. Fix "
+            f"{', '.join(wide) or 'what [[include]] adds'}, as in --base {first}=VALUE.",
+        )
+    if cells[0].skip is not None:
+        raise MatrixError(matrix.file, "", f"{who} cannot run here: {cells[0].skip}")
+    return cells[0]
+
+
+def _labels(cells: Sequence[Cell], written: Sequence[Asked]) -> list[str]:
+    """Name arms as they ask to be, else by what varies, else by what was written."""
+    found = cell_labels([cell.content for cell in cells])
+    if len(set(found)) < len(found):  # cells alike: revisions, interpreters, a slowed copy
+        found = [one.text or "baseline" for one in written]
+    labels = [one.name or label for one, label in zip(written, found, strict=True)]
+    repeated = next((label for label in labels if labels.count(label) > 1), None)
+    if repeated is not None or CONTROL in labels:
+        raise UserError(
+            f"two arms are called '{repeated or CONTROL}'. Name one otherwise, with label=NAME."
+        )
+    return labels
+
+
+def _arm(label: str, cell: Cell, asked: Asked) -> Arm:
+    place = Place("--arm", label)
+    own = dict(asked.own)
+    for key in ("python", "revision", "checkout"):
+        value = own.get(key)
+        if value is not None and (not isinstance(value, str | int | float) or value == ""):
+            raise place.at(key).error(f"is {came(value)}; it must be a text.")
+    build = own.get("build", False)
+    if not isinstance(build, bool):
+        raise place.at("build").error(f"is {came(build)}; it must be true or false.")
+    checkout = own.get("checkout")
+    return Arm(
+        label=label,
+        cell=cell,
+        overrides=tuple(f"{key}={_text(value)}" for key, value in asked.keys),
+        python=None if own.get("python") is None else str(own["python"]),
+        revision=None if own.get("revision") is None else str(own["revision"]),
+        checkout=None if checkout is None else Path(str(checkout)),
+        build=build,
+        injected_share=read_share(own.get("inject", 0.0), place.at("inject").error),
+    )
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else canonical_json(value)

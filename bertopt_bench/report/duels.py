@@ -1,0 +1,394 @@
+"""Render duels as one offline page: the answer first, then all that it stands on."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from bertopt_bench.report import duel_data, duel_rows, duel_wording, frame, rows, sentences
+from bertopt_bench.report import duel_figures as drawn
+from bertopt_bench.report.duel_facts import CONTROL, gather, labels_of, present
+from bertopt_bench.report.duel_forests import SHAPES, forest_row, forest_scale, ruler, shape
+from bertopt_bench.report.duel_methods import declared_rows, declared_sentence, methods
+from bertopt_bench.report.duel_scales import Scale
+from bertopt_bench.report.duel_wording import (
+    amount,
+    calibration_lines,
+    chip,
+    measure,
+    verdict_lines,
+    width,
+)
+from bertopt_bench.report.figures import Packed
+from bertopt_bench.report.wording import confidence, listed
+from bertopt_bench.stats.calibration import summarise
+from bertopt_bench.stats.facts import gather as gather_trials
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bertopt_bench.report.duel_facts import Duel
+    from bertopt_bench.report.frame import ResultSet
+    from bertopt_bench.results.duels import Finding
+
+__all__ = ["calibration_lines", "present", "render", "verdict_lines"]
+
+MOST_ANSWERS = 8
+MOST_OPEN = 4  # comparisons whose figures are unfolded at once
+MOST_DOTS = 50_000  # over all figures of a page, some 11 bytes each
+
+
+def render(results: Sequence[ResultSet], title: str | None = None) -> str:
+    """Render the duels of result sets as HTML that asks nothing of any network."""
+    duels = gather(results)
+    content, template = context(results, duels, title), frame.template("duel.html")
+    empty = Packed("", ())
+    bare = template.render({**content, "data": empty.text, "left_out": empty.left_out})
+    packed = duel_data.pack(duels, frame.MOST_BYTES - len(bare.encode()))
+    return template.render({**content, "data": packed.text, "left_out": packed.left_out})
+
+
+def context(
+    results: Sequence[ResultSet], duels: Sequence[Duel], title: str | None
+) -> dict[str, Any]:
+    """Gather all that the template shows but the packed data."""
+    figures = sum(len(duel.findings) + len(duel.controls) for duel in duels)
+    most_blocks = max(24, MOST_DOTS // (2 * max(1, figures)))
+    views = [
+        session_view(duel, number, len(duels), most_blocks)
+        for number, duel in enumerate(duels, start=1)
+    ]
+    return {
+        "title": frame.title_of(results, title),
+        "sessions": [duel.session for duel in duels],
+        "counts": counts(duels),
+        "answers": answers(duels, views),
+        "views": views,
+        "overview": duel_rows.overview(duels) if len(duels) > 1 else [],
+        "across": across(duels) if len(duels) > 1 else [],
+        "folder_calibration": folder_calibration(duels),
+        "bank": bank(duels),
+        "declared": declared(duels),
+        "environment": duel_rows.environments(duels),
+        "sources": list(
+            dict.fromkeys(filter(None, (sentences.source_of(d.session) for d in duels)))
+        ),
+        "warnings": [str(warning) for result in results for warning in result.warnings],
+        "trials": trials(results),
+        "constants": {"control": CONTROL},
+        "shapes": {name: shape(name, "0", "0") for name in SHAPES},
+        **frame.assets("page.css", "shell.js", "duel.js"),
+    }
+
+
+def counts(duels: Sequence[Duel]) -> list[tuple[str, str]]:
+    """List the few counts that stand under the title."""
+    blocks = sum(len(duel.blocks) for duel in duels)
+    replicates = sum(len(duel.whole) for duel in duels)
+    compared = {c for duel in duels for c in duel.declaration.comparisons}
+    listed = [("sessions", len(duels)), ("comparisons", len(compared))]
+    listed += [("replicates", replicates), ("timed blocks", blocks)]
+    trained = sum(len(duel.records) for duel in duels)
+    listed += [("training runs", trained)] if trained else []
+    return [(name, f"{count:,}") for name, count in listed if count]
+
+
+# --- the answer ---
+
+
+def answers(duels: Sequence[Duel], views: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Give the sentences at the top: of one session its findings, of several what they share."""
+    if len(duels) == 1:
+        found = [
+            {"chip": chip(f), "anchor": duel_rows.anchor("", f), "head": head, "rest": rest}
+            for f in duels[0].findings
+            for head, rest in (duel_wording.sentence(f),)
+        ]
+        return _shortened(found, duels[0].findings)
+    if all(duel.declaration.purpose == "calibration" for duel in duels):
+        return {"lead": folder_calibration(duels), "list": [], "more": ""}
+    told = f"{len(duels)} sessions were run; times are never pooled over them."
+    return {"lead": [told], "list": agreement(duels)[:MOST_ANSWERS], "more": ""}
+
+
+def _shortened(found: list[dict[str, Any]], findings: Sequence[Finding]) -> dict[str, Any]:
+    if len(found) <= MOST_ANSWERS:
+        return {"lead": [], "list": found, "more": ""}
+    tally = [f"{count} {word}" for word, count in duel_wording.tally(findings)]
+    lead = f"Of {len(found)} comparisons {listed(tally)}."
+    directed = [one for one in found if one["chip"]["kind"] in {"worse", "better"}]
+    kept = (directed or found)[:MOST_ANSWERS]
+    more = f"The other {len(found) - len(kept)} stand in the table below."
+    return {"lead": [lead], "list": kept, "more": more}
+
+
+def agreement(duels: Sequence[Duel]) -> list[dict[str, Any]]:
+    """Say of each comparison what the sessions that asked for it found."""
+    asked: dict[tuple[str, str, str], list[Finding]] = {}
+    for duel in duels:
+        for finding in duel.findings:
+            asked.setdefault((finding.metric, finding.baseline, finding.arm), []).append(finding)
+    told = []
+    for (metric, baseline, arm), found in asked.items():
+        words = [f"{n} of {len(found)} {word}" for word, n in duel_wording.tally(found)]
+        values = [amount(metric, f.estimate) for f in found if f.estimate is not None]
+        same = len({f.verdict for f in found}) == 1
+        mark = chip(found[0]) if same else {"kind": "open", "icon": "?", "word": "sessions differ"}
+        rest = f": {listed(words)}" + (f" ({', '.join(values)})" if values else "") + "."
+        head = f"{arm} against {baseline}, {measure(metric).noun}"
+        told.append({"chip": mark, "anchor": "sessions", "head": head, "rest": rest})
+    return told
+
+
+# --- a session ---
+
+
+def session_view(duel: Duel, number: int, sessions: int, most_blocks: int) -> dict[str, Any]:
+    """Prepare all that is shown of one session."""
+    key = "" if sessions == 1 else f"s{number}-"
+    kind, word, reasons = duel_rows.state_words(duel)
+    return {
+        "key": key,
+        "number": number,
+        "name": duel.name,
+        "started": duel_rows.when(duel),
+        "asked": asked(duel),
+        "chips": [chip(finding) for finding in duel.findings],
+        "state": {"kind": kind, "word": word, "reasons": reasons},
+        "look": look(duel),
+        "groups": duel_rows.verdict_groups(duel, key),
+        "forests": forests(duel, key),
+        "comparisons": comparisons(duel, key, most_blocks),
+        "control_figures": control_figures(duel, most_blocks),
+        "arms": duel_rows.arm_rows(duel),
+        "controls": duel_rows.control_rows(duel),
+        "machine": duel_rows.machine_rows(duel),
+        "identity": duel_rows.arm_differences(duel),
+        "baseline": duel.baseline,
+        "trained": bool(duel.records),
+        "methods": methods(duel),
+    }
+
+
+def asked(duel: Duel) -> str:
+    """Say in a few words what a session compared."""
+    arms = [arm for _, arm in duel.declaration.comparisons]
+    return f"{listed(arms)} against {duel.baseline}" if arms else f"A/A of {duel.baseline}"
+
+
+def look(duel: Duel) -> str:
+    """Say which look the verdicts are of, where there could be several."""
+    looks = duel.declaration.looks
+    if duel.verdicts is None or len(looks) < 2:
+        return ""
+    at = f"Verdicts of look {duel.verdicts.look} of {len(looks)}, after {duel.verdicts.replicates}"
+    half = duel.verdicts.achieved.get("half_width")
+    reached = f"; half-width reached: {width('step_time', half)}" if half else ""
+    return f"{at} replicates{reached}."
+
+
+def forests(duel: Duel, key: str) -> list[dict[str, Any]]:
+    """Draw all comparisons of each metric on one scale, the A/A arm in a row of its own."""
+    drawings = []
+    for metric in duel.declaration.metrics:
+        found = [f for f in duel.findings if f.metric == metric]
+        control = duel.control(metric)
+        every = [*found, *([control] if control else [])]
+        if not any(f.estimate is not None for f in every):
+            continue
+        scale = forest_scale(metric, every)
+        margin = max((f.margin_in_force or 0.0 for f in found), default=None)
+        drawings.append(
+            {
+                "title": measure(metric).title,
+                "ratio": metric in duel_wording.RATIOS,
+                "ruler": ruler(scale),
+                "rows": [_forest_row(f, scale, key, margin) for f in every],
+            }
+        )
+    return drawings
+
+
+def _forest_row(
+    finding: Finding, scale: Scale, key: str, margin: float | None
+) -> dict[str, Any]:
+    control = finding.arm == CONTROL
+    ends = (finding.gate_low, finding.gate_high) if control else (finding.low, finding.high)
+    known = [amount(finding.metric, end, unit=False) for end in ends if end is not None]
+    return {
+        "arm": finding.arm,
+        "under": "the noise floor" if control else f"against {finding.baseline}",
+        "control": control,
+        "anchor": "" if control else duel_rows.anchor(key, finding),
+        "svg": forest_row(
+            finding,
+            scale,
+            margin=margin,
+            floor=finding.noise_floor,
+            ends=ends,
+        ),
+        "value": "–"  # noqa: RUF001 - a dash
+        if finding.estimate is None
+        else amount(finding.metric, finding.estimate),
+        "interval": " to ".join(known) if len(known) == 2 and known[0] != known[1] else "",
+        "level": confidence(finding.confidence or 0.95) if control else "95 %",
+        "n": finding.n,
+        "chip": chip(finding),
+    }
+
+
+def comparisons(duel: Duel, key: str, most_blocks: int) -> list[dict[str, Any]]:
+    """Draw each comparison: its blocks against the clock, its differences, its curves."""
+    told = []
+    for baseline, arm in duel.declaration.comparisons:
+        found = [f for f in duel.findings if (f.baseline, f.arm) == (baseline, arm)]
+        if not found:
+            continue
+        figures = [figure for f in found if (figure := comparison_figure(duel, f, most_blocks))]
+        if (curves := drawn.curves_figure(duel, baseline, arm)) is not None:
+            figures.append({"kind": "curves", "title": "Held-out loss", "figure": curves, "n": ""})
+        told.append(
+            {
+                "anchor": duel_rows.anchor(key, found[0]),
+                "arm": arm,
+                "baseline": baseline,
+                "findings": [
+                    {"chip": chip(f), "metric": measure(f.metric).noun, "numbers": numbers(f)}
+                    for f in found
+                ],
+                "figures": figures,
+                "open": len(duel.declaration.comparisons) <= MOST_OPEN,
+            }
+        )
+    return told
+
+
+def numbers(finding: Finding) -> str:
+    """Write a finding's estimate with interval and n, short."""
+    if finding.estimate is None:
+        return ""
+    ends = duel_wording.interval(finding)
+    inside = "" if duel_wording.repeats_exactly(finding) else f"95 % {ends}, " if ends else ""
+    return f"{amount(finding.metric, finding.estimate)} ({inside}{duel_wording.count(finding)})"
+
+
+def comparison_figure(duel: Duel, finding: Finding, most_blocks: int) -> dict[str, Any] | None:
+    """Draw what a finding's numbers are; nothing where they are all alike or none."""
+    title, n = measure(finding.metric).title, duel_wording.count(finding)
+    if finding.metric == "step_time" and any(replicate.blocks for replicate in duel.replicates):
+        figure = drawn.pair_figure(duel, finding, most_blocks)
+        return {"kind": "blocks", "title": title, "figure": figure, "n": n}
+    varied = len(set(finding.differences)) > 1
+    if not varied or not any(map(math.isfinite, finding.differences)):
+        return None
+    figure = drawn.difference_figure(finding, labels_of(finding, duel))
+    return {"kind": "differences", "title": title, "figure": figure, "n": n}
+
+
+def control_figures(duel: Duel, most_blocks: int) -> list[dict[str, Any]]:
+    """Draw the A/A arm like any other."""
+    figures = [comparison_figure(duel, f, most_blocks) for f in duel.controls]
+    return [figure for figure in figures if figure is not None]
+
+
+# --- over sessions ---
+
+
+def across(duels: Sequence[Duel]) -> list[dict[str, Any]]:
+    """Draw the A/A estimates of all sessions on one scale, and those of slowed arms on another."""
+    same = [(n, duel, duel.control("step_time"), None) for n, duel in enumerate(duels, start=1)]
+    slowed = [
+        (n, duel, duel.finding("step_time", arm.label), duel.realised(arm.label))
+        for n, duel in enumerate(duels, start=1)
+        for arm in duel.slowed
+    ]
+    drawings = []
+    for title, told, every in (
+        ("A/A arms", "identical code: every interval should hold 0", same),
+        ("Slowed arms", "the tall mark is the delay really put in", slowed),
+    ):
+        known = [(n, duel, f, share) for n, duel, f, share in every if f and f.estimate is not None]
+        if known:
+            drawings.append({"title": title, "told": told, **_across(known)})
+    return drawings
+
+
+def _across(known: Sequence[tuple[int, Duel, Finding, float | None]]) -> dict[str, Any]:
+    targets = [math.log1p(share) for *_, share in known if share]
+    scale = Scale.of(
+        [
+            forest_scale("step_time", [f for _, _, f, _ in known]).low,
+            *targets,
+            forest_scale("step_time", [f for _, _, f, _ in known]).high,
+        ],
+        "step_time",
+        air=0.0,
+    )
+    lines = []
+    for number, duel, finding, share in known:
+        margin = math.log1p(duel.declaration.margins.get("step_time") or 0.0)
+        control = finding.arm == CONTROL
+        row = _forest_row(finding, scale, "", margin)
+        ends = (finding.gate_low, finding.gate_high) if control else (finding.low, finding.high)
+        row["svg"] = forest_row(
+            finding,
+            scale,
+            margin=margin,
+            floor=None,
+            ends=ends,
+            target=math.log1p(share) if share else None,
+        )
+        lines.append(
+            {
+                **row,
+                "arm": f"session {number}",
+                "anchor": f"session-{number}",
+                "under": duel_rows.when(duel)[5:16],
+            }
+        )
+    return {"ruler": ruler(scale), "rows": lines}
+
+
+def folder_calibration(duels: Sequence[Duel]) -> list[str]:
+    """Say what these sessions alone show of false alarms and power."""
+    entries = [entry for duel in duels if (entry := duel.banked()) is not None]
+    return duel_wording.calibration(summarise(entries)) if len(duels) > 1 and entries else []
+
+
+def bank(duels: Sequence[Duel]) -> list[str]:
+    """Say what the machine's bank held after the last session, all its duels among it."""
+    found = [d.verdicts.calibration for d in duels if d.verdicts and d.verdicts.calibration]
+    return duel_wording.calibration(found[-1]) if found else []
+
+
+def declared(duels: Sequence[Duel]) -> list[dict[str, Any]]:
+    """List what was declared, once for sessions that declared the same."""
+    found: list[dict[str, Any]] = []
+    for number, duel in enumerate(duels, start=1):
+        every = declared_rows(duel.declaration, duel.session.get("order_seed"))
+        lines = [row for row in every if row[0] != "order seed"] if len(duels) > 1 else every
+        same = next((one for one in found if one["rows"] == lines), None)
+        if same is not None:
+            same["sessions"].append(str(number))
+        else:
+            told = declared_sentence(duel.declaration)
+            found.append({"sentence": told, "rows": lines, "sessions": [str(number)]})
+    return found
+
+
+def trials(results: Sequence[ResultSet]) -> dict[str, Any] | None:
+    """Lay out the trials that lie beside the duels; None where there are none."""
+    frames = frame.joined(results)
+    if not len(frames["trials"]):
+        return None
+    facts = gather_trials(frames["trials"])
+    columns = rows.number_columns(facts)
+    return {
+        "sentences": sentences.summary(facts),
+        "facts": facts,
+        "columns": columns,
+        "rows": rows.table_rows(facts, columns),
+        "own": any(
+            getattr(r, "arm", None) is None for s in results for r in getattr(s, "records", ())
+        ),
+    }

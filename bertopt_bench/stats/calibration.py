@@ -1,0 +1,136 @@
+"""Measure the instrument: how often it tells identical arms apart, and how often slowed ones.
+
+An entry is what one duel's A/A arm, and its injected arm if it has one, said. A false alarm at
+margin 0 is an A/A arm whose two-sided p is at most alpha; one at the margin's edge is an injected
+arm that is called slower than the delay that was really put in. Bounds are Clopper and Pearson's.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from typing import TYPE_CHECKING, Any
+
+from bertopt_bench.results.duels import CONTROL
+from bertopt_bench.stats.duels import step_time_differences, whole
+from bertopt_bench.stats.families import clopper_pearson
+from bertopt_bench.stats.verdicts import Comparison, Rule, judge
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from bertopt_bench.results.duels import Declaration, Finding, Replicate, Verdicts
+
+GATE_RUNS = 1000
+
+
+def entry(
+    declaration: Declaration, replicates: Sequence[Replicate], verdicts: Verdicts
+) -> dict[str, Any] | None:
+    """Give what a duel adds to the calibration; None where it timed nothing whole.
+
+    A duel refused for anything but its A/A arm is counted beside, and not as a trial.
+    """
+    control = next((f for f in verdicts.controls if f.metric == "step_time"), None)
+    if control is None or "step_time" not in declaration.metrics:
+        return None
+    slowed = next((arm for arm in declaration.arms if arm.injected_share), None)
+    values = [value for value in control.differences if math.isfinite(value)]
+    found: dict[str, Any] = {
+        "session": verdicts.session,
+        "at_utc": verdicts.at_utc,
+        "purpose": declaration.purpose,
+        "replicates": verdicts.replicates,
+        "alpha": declaration.alpha,
+        "refused": _refused(verdicts, control),
+        "estimate": control.estimate,
+        "low": control.gate_low,
+        "high": control.gate_high,
+        "p_any": control.p_any,
+        "spread": statistics.stdev(values) if len(values) > 1 else None,
+        "false_alarm": control.p_any is not None and control.p_any <= declaration.alpha,
+    }
+    if slowed is not None:
+        found["injected"] = _injected(declaration, replicates, verdicts, slowed.label)
+    return found
+
+
+def _refused(verdicts: Verdicts, control: Finding) -> bool:
+    """Say whether a duel gave no answer, for a reason other than an A/A arm that differs."""
+    if verdicts.state == "invalid" or control.p_any is None:
+        return True
+    return verdicts.state == "too_noisy" and not all("A/A" in why for why in verdicts.reasons)
+
+
+def realised_share(replicates: Sequence[Replicate], arm: str) -> float:
+    """Give by how much an injected arm was really slowed: injected by other seconds."""
+    blocks = [b for r in whole(replicates) for b in r.blocks if b.arm == arm]
+    injected = math.fsum(block.injected_seconds for block in blocks)
+    return injected / (math.fsum(block.wall_seconds for block in blocks) - injected)
+
+
+def _injected(
+    declaration: Declaration, replicates: Sequence[Replicate], verdicts: Verdicts, arm: str
+) -> dict[str, Any]:
+    """Say whether the injected arm was found, and whether more than it was claimed."""
+    baseline = declaration.arms[0].label
+    finding = next(f for f in verdicts.findings if f.arm == arm and f.metric == "step_time")
+    share = realised_share(replicates, arm)
+    differences = step_time_differences(replicates, baseline, arm)
+    edge = Rule(
+        "step_time", declaration.alpha, declaration.family_error, math.log1p(share), sides=1
+    )
+    at_edge = judge([Comparison(baseline, arm, differences)], edge)[0]
+    return {
+        "asked_share": next(a.injected_share for a in declaration.arms if a.label == arm),
+        "realised_share": share,
+        "estimate": finding.estimate,
+        "low": finding.low,
+        "high": finding.high,
+        "margin": declaration.margins.get("step_time"),
+        "verdict": finding.verdict,
+        "found": finding.verdict == "slower",
+        "edge_p": at_edge.p_more,
+        "edge_false_alarm": at_edge.verdict == "slower",
+    }
+
+
+def summarise(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Count what is banked, with exact bounds; empty where nothing is."""
+    if not entries:
+        return {}
+    whole_ones = [one for one in entries if not one["refused"]]
+    alarms = sum(one["false_alarm"] for one in whole_ones)
+    slowed = [one["injected"] for one in whole_ones if one.get("injected")]
+    summary: dict[str, Any] = {
+        "duels": len(whole_ones),
+        "refused": len(entries) - len(whole_ones),
+        "false_alarms": alarms,
+    }
+    if whole_ones:
+        _, high = clopper_pearson(alarms, len(whole_ones))
+        spreads = [one["spread"] for one in whole_ones if one["spread"] is not None]
+        summary |= {
+            "alpha": max(one["alpha"] for one in whole_ones),
+            "false_alarm_bound": high,
+            # Two independent sessions must both reject, each in one direction of the two.
+            "expected_per_1000_gate_runs": GATE_RUNS * (high / 2) ** 2,
+            "spread": statistics.median(spreads) if spreads else None,
+        }
+    if slowed:
+        edge, found = (sum(one[key] for one in slowed) for key in ("edge_false_alarm", "found"))
+        low, high = clopper_pearson(found, len(slowed))
+        summary |= {
+            "edge_trials": len(slowed),
+            "edge_false_alarms": edge,
+            "edge_bound": clopper_pearson(edge, len(slowed))[1],
+            "power_trials": len(slowed),
+            "power_found": found,
+            "power_low": low,
+            "power_high": high,
+            "injected_share": statistics.median(one["asked_share"] for one in slowed),
+        }
+    return summary
+
+
+__all__ = ["CONTROL", "GATE_RUNS", "entry", "realised_share", "summarise"]

@@ -1,0 +1,365 @@
+"""Analyse a duel: one difference a replicate and comparison, judged family by family.
+
+Source: the protocol of paired replicates: within a replicate the mean over rounds of the log ratio
+of two blocks of one round; over replicates Hodges-Lehmann and exact signed-rank inference.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+from bertopt_bench.measure.suitability import noise_reasons
+from bertopt_bench.results.duels import CONTROL, Finding, Verdicts
+from bertopt_bench.stats.convergence import (
+    combined_log_ratios,
+    loss_at_end,
+    step_log_ratio,
+    steps_to_target,
+)
+from bertopt_bench.stats.verdicts import WORDS, Comparison, Rule, control_finding, judge
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from bertopt_bench.results.duels import ArmRun, Block, Declaration, Replicate
+    from bertopt_bench.results.record import Record
+
+LEAST_REPLICATES = 6
+DISTURBED_FACTOR = 5.0  # a step above this multiple of its block's median disturbs the block
+DISTURBED_SHARE = 0.20
+LOSS_TOLERANCE = {"fp64": 1e-6, "fp32": 1e-3}  # of the loss at equal weights, by the looser arm
+REDUCED_LOSS_TOLERANCE = 2e-2
+MARGIN_OF_SPREAD = 0.25  # of the baseline's standard deviation over seeds, for losses
+
+
+def analyse(
+    declaration: Declaration,
+    replicates: Sequence[Replicate],
+    records: Sequence[Record] = (),
+    *,
+    look: int,
+    session: str,
+    at_utc: str,
+    also: Sequence[str] = (),
+) -> Verdicts:
+    """Judge every declared comparison of every declared metric on what there is.
+
+    Whatever goes wrong in the statistics refuses; it never becomes a verdict. ``also`` are further
+    reasons to refuse that the run itself saw.
+    """
+    reasons = [*also, *invalid_reasons(declaration, replicates, records)]
+    try:
+        controls = [
+            _control(declaration, metric, replicates, records) for metric in declaration.metrics
+        ]
+        findings = [
+            finding
+            for metric, control in zip(declaration.metrics, controls, strict=True)
+            for finding in _family(declaration, metric, control, replicates, records)
+        ]
+    except Exception as error:  # noqa: BLE001 - a crash must not read as a difference
+        controls, findings = [], []
+        reasons = [*reasons, f"the statistics failed: {type(error).__name__}: {error}"]
+    if reasons:
+        findings = refused(declaration, findings, reasons[0])
+        return _verdicts("invalid", reasons, findings, controls, look, session, at_utc, replicates)
+    noisy = [*_control_alarms(controls), *_noise(replicates)]
+    if noisy:
+        findings = [_quietened(finding, noisy[0]) for finding in findings]
+        return _verdicts("too_noisy", noisy, findings, controls, look, session, at_utc, replicates)
+    return _verdicts("valid", [], findings, controls, look, session, at_utc, replicates)
+
+
+def differences(
+    metric: str,
+    replicates: Sequence[Replicate],
+    records: Sequence[Record],
+    baseline: str,
+    arm: str,
+    declaration: Declaration,
+) -> tuple[float, ...]:
+    """Give one difference a unit (replicate or seed): positive where the arm takes more."""
+    if metric == "step_time":
+        return step_time_differences(replicates, baseline, arm)
+    if metric == "peak_memory":
+        return _memory_differences(replicates, baseline, arm)
+    losses = _by_seed(records)
+    seeds = [seed for seed in declaration.seeds if {baseline, arm} <= losses.get(seed, {}).keys()]
+    pairs = [(losses[seed][baseline], losses[seed][arm]) for seed in seeds]
+    if metric == "loss":
+        return tuple(_minus(_final_loss(b), _final_loss(a)) for a, b in pairs)
+    target = _target(declaration, records)
+    steps = [step_log_ratio(_steps_to(a, target), _steps_to(b, target)) for a, b in pairs]
+    times = step_time_differences(replicates, baseline, arm)
+    return tuple(combined_log_ratios(steps, times, 0))
+
+
+def step_time_differences(
+    replicates: Sequence[Replicate], baseline: str, arm: str
+) -> tuple[float, ...]:
+    """Give each whole replicate's mean over rounds of log(arm / baseline), seconds a step."""
+    found = []
+    for replicate in whole(replicates):
+        rounds: dict[int, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+        for block in replicate.blocks:
+            seconds = math.log(block.wall_seconds / block.steps)
+            rounds[block.round][block.arm].append(seconds)
+        found.append(
+            statistics.fmean(
+                statistics.fmean(arms[arm]) - statistics.fmean(arms[baseline])
+                for arms in rounds.values()
+            )
+        )
+    return tuple(found)
+
+
+def whole(replicates: Iterable[Replicate]) -> list[Replicate]:
+    """Give the replicates in which every arm ran to the end."""
+    return [replicate for replicate in replicates if replicate.status == "ok"]
+
+
+def invalid_reasons(
+    declaration: Declaration, replicates: Sequence[Replicate], records: Sequence[Record] = ()
+) -> list[str]:
+    """Say why nothing here may be believed: failed arms, unlike work, wrong numerics."""
+    reasons = [
+        f"replicate {replicate.replicate}: {replicate.reason}"
+        for replicate in replicates
+        if replicate.status != "ok"
+    ]
+    reasons += [
+        f"'{record.arm}' seed {record.seed}: {record.status}: {record.reason}"
+        for record in records
+        if record.status not in {"ok", "diverged"}
+    ]
+    cells = {arm.label: arm.cell for arm in declaration.arms}
+    for replicate in whole(replicates):
+        runs = {run.arm: run for run in replicate.arms}
+        base = runs[declaration.arms[0].label]
+        for run in replicate.arms:
+            why = _unlike(base, run, cells[base.arm], cells[run.arm])
+            reasons += [f"replicate {replicate.replicate}: {why}"] if why else []
+    return list(dict.fromkeys(reasons))
+
+
+def _unlike(
+    base: ArmRun, run: ArmRun, base_cell: Mapping[str, Any], cell: Mapping[str, Any]
+) -> str | None:
+    """Compare what two arms started from and what they computed with it."""
+    if not run.finite:
+        return f"'{run.arm}' had losses that are not finite"
+    if base_cell["workload"] != cell["workload"]:
+        return None  # other work: nothing can be equal
+    for field in ("initial_weights_sha256", "batches_sha256", "evaluation_sha256"):
+        if getattr(base, field) != getattr(run, field):
+            return f"'{run.arm}' and '{base.arm}' differ in {field} at equal workload fields"
+    tolerance = max(
+        LOSS_TOLERANCE.get(one["precision"]["name"], REDUCED_LOSS_TOLERANCE)
+        for one in (base_cell, cell)
+    )
+    if base.initial_loss is None or run.initial_loss is None:
+        return None
+    if not math.isclose(base.initial_loss, run.initial_loss, rel_tol=tolerance):
+        return (
+            f"'{run.arm}' gives held-out loss {run.initial_loss:.6f} at the initial weights where "
+            f"'{base.arm}' gives {base.initial_loss:.6f}, more than {tolerance:g} apart: its "
+            "numerics are wrong"
+        )
+    return None
+
+
+def suspicions(replicates: Sequence[Replicate], arm: str) -> tuple[str, ...]:
+    """Flag an arm that may be shown but should not be leant on."""
+    runs = [run for replicate in replicates for run in replicate.arms if run.arm == arm]
+    blocks = [block for replicate in replicates for block in replicate.blocks if block.arm == arm]
+    flags = []
+    if sum(run.steady is False for run in runs) > len(runs) / 2:
+        flags.append("not_steady")
+    if blocks and sum(map(_is_disturbed, blocks)) > DISTURBED_SHARE * len(blocks):
+        flags.append("disturbed")
+    return tuple(flags)
+
+
+def _is_disturbed(block: Block) -> bool:
+    return bool(block.step_seconds) and max(block.step_seconds) > (
+        DISTURBED_FACTOR * statistics.median(block.step_seconds)
+    )
+
+
+def _family(
+    declaration: Declaration,
+    metric: str,
+    control: Finding,
+    replicates: Sequence[Replicate],
+    records: Sequence[Record],
+) -> list[Finding]:
+    """Judge all comparisons of one metric together."""
+    comparisons = [
+        Comparison(
+            baseline, arm, differences(metric, replicates, records, baseline, arm, declaration)
+        )
+        for baseline, arm in declaration.comparisons
+    ]
+    rule = Rule(
+        metric=metric,
+        alpha=declaration.alpha,
+        family_error=declaration.family_error,
+        margin=_margin(declaration, metric, records),
+        looks=len(declaration.looks),
+        sides=declaration.sides,
+        noise_floor=control.noise_floor,
+    )
+    return [
+        finding.model_copy(update={"flags": (*finding.flags, *suspicions(replicates, finding.arm))})
+        for finding in judge(comparisons, rule)
+    ]
+
+
+def _control(
+    declaration: Declaration,
+    metric: str,
+    replicates: Sequence[Replicate],
+    records: Sequence[Record],
+) -> Finding:
+    baseline = declaration.arms[0].label
+    found = differences(metric, replicates, records, baseline, CONTROL, declaration)
+    control = control_finding(found, metric)
+    return control.model_copy(update={"baseline": baseline, "arm": CONTROL})
+
+
+def _control_alarms(controls: Sequence[Finding]) -> list[str]:
+    """Say which A/A arm differs from its baseline beyond chance: 0 lies outside its interval."""
+    unusable = [
+        f"the A/A arm of {control.metric} gives no noise floor: {control.reason}"
+        for control in controls
+        if control.verdict == "refused"
+    ]
+    return unusable + [
+        f"the A/A arm's {control.confidence:.1%} interval of {control.metric} excludes 0"
+        for control in controls
+        if control.confidence is not None
+        and control.gate_low is not None
+        and control.gate_high is not None
+        and not control.gate_low <= 0 <= control.gate_high
+    ]
+
+
+def _noise(replicates: Sequence[Replicate]) -> list[str]:
+    blocks = [block for replicate in replicates for block in replicate.blocks]
+    return noise_reasons([block.model_dump() for block in blocks]) if blocks else []
+
+
+def refused(declaration: Declaration, findings: Sequence[Finding], reason: str) -> list[Finding]:
+    """Refuse every declared comparison for a reason; what was computed is left out."""
+    counts = {(f.metric, f.baseline, f.arm): f.n for f in findings}
+    return [
+        Finding(
+            metric=metric,
+            baseline=baseline,
+            arm=arm,
+            n=counts.get((metric, baseline, arm), 0),
+            verdict="refused",
+            reason=reason,
+        )
+        for metric in declaration.metrics
+        for baseline, arm in declaration.comparisons
+    ]
+
+
+def _quietened(finding: Finding, reason: str) -> Finding:
+    """Take back a difference that was found in too much noise."""
+    if finding.verdict in WORDS[finding.metric]:
+        return finding.model_copy(
+            update={"verdict": "inconclusive", "reason": f"too noisy: {reason}"}
+        )
+    return finding
+
+
+def _margin(declaration: Declaration, metric: str, records: Sequence[Record]) -> float:
+    """Give the margin in the finding's unit: a log ratio, or nats."""
+    share = declaration.margins.get(metric)
+    if metric != "loss":
+        return math.log1p(share or 0.0)
+    if share is not None:
+        return share
+    baseline = declaration.arms[0].label
+    values = [
+        _final_loss(arms[baseline]) for arms in _by_seed(records).values() if baseline in arms
+    ]
+    finite = [value for value in values if math.isfinite(value)]
+    return MARGIN_OF_SPREAD * statistics.stdev(finite) if len(finite) > 1 else 0.0
+
+
+def _target(declaration: Declaration, records: Sequence[Record]) -> float:
+    """Give the target: the declared one, else the baseline's median final loss."""
+    if declaration.target_loss is not None:
+        return declaration.target_loss
+    baseline = declaration.arms[0].label
+    values = [
+        _final_loss(arms[baseline]) for arms in _by_seed(records).values() if baseline in arms
+    ]
+    return statistics.median(values) if values else math.nan
+
+
+def _memory_differences(
+    replicates: Sequence[Replicate], baseline: str, arm: str
+) -> tuple[float, ...]:
+    found = []
+    for replicate in whole(replicates):
+        peaks = {run.arm: run.peak_memory_bytes for run in replicate.arms}
+        ours, theirs = peaks[arm], peaks[baseline]
+        found.append(math.log(ours) - math.log(theirs) if ours and theirs else math.nan)
+    return tuple(found)
+
+
+def _by_seed(records: Sequence[Record]) -> dict[int, dict[str, Record]]:
+    """Give the last record of each arm by seed."""
+    found: dict[int, dict[str, Record]] = defaultdict(dict)
+    for record in records:
+        if record.arm is not None and record.status in {"ok", "diverged"}:
+            found[record.seed][record.arm] = record
+    return found
+
+
+def _final_loss(record: Record) -> float:
+    if record.status == "diverged":
+        return math.inf
+    steps = [seen.step for seen in record.evaluations]
+    losses = [seen.loss for seen in record.evaluations]
+    final = loss_at_end(steps, losses, record.steps)
+    return math.nan if final is None else final
+
+
+def _steps_to(record: Record, target: float) -> float:
+    steps = [seen.step for seen in record.evaluations]
+    return steps_to_target(steps, [seen.loss for seen in record.evaluations], target)
+
+
+def _minus(ours: float, theirs: float) -> float:
+    """Subtract; two runs that both diverged are alike."""
+    return 0.0 if math.isinf(ours) and math.isinf(theirs) else ours - theirs
+
+
+def _verdicts(
+    state: Any,
+    reasons: Sequence[str],
+    findings: Sequence[Finding],
+    controls: Sequence[Finding],
+    look: int,
+    session: str,
+    at_utc: str,
+    replicates: Sequence[Replicate],
+) -> Verdicts:
+    return Verdicts(
+        session=session,
+        at_utc=at_utc,
+        look=look,
+        replicates=len(whole(replicates)),
+        state=state,
+        reasons=tuple(reasons),
+        findings=tuple(findings),
+        controls=tuple(controls),
+    )

@@ -1,0 +1,153 @@
+"""An arm of a duel: a live trial that runs a block of steps when it is told to, and else sleeps.
+
+Between two commands the process waits in a read of its pipe: nothing of it runs. Each command is a
+message ``{"do": ...}``, each answer has the same word as its ``kind``:
+
+- ``warm``: burn-in, a traced step, then windows of steps until two successive ones agree;
+- ``block``: a few discarded steps after the switch, then ``steps`` timed ones under one sync.
+
+The trajectory goes on over blocks: every arm takes the same number of steps in the same order, and
+its schedule begins anew where it would end within a block.
+"""
+
+from __future__ import annotations
+
+import math
+from time import monotonic_ns, perf_counter, perf_counter_ns
+from typing import TYPE_CHECKING, Any
+
+from bertopt_bench.measure import clock, steadiness
+from bertopt_bench.measure.disturbance import Disturbance
+from bertopt_bench.measure.imports import prove_imports
+from bertopt_bench.trial import passes
+from bertopt_bench.trial.assemble import assemble
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, MutableSequence
+
+    from bertopt_bench.trial.live import Trial
+
+    Send = Callable[[dict[str, Any]], None]
+    Receive = Callable[[], dict[str, Any] | None]
+
+ARM_PROTOCOL = 1
+"""Raised when commands or answers change: parent and worker may be of two revisions."""
+
+
+def run_arm(
+    request: Mapping[str, Any], send: Send, counter: MutableSequence[int], receive: Receive
+) -> None:
+    """Assemble the arm and obey until the pipe closes."""
+    trial = assemble(request)
+    assembled = (monotonic_ns() - request["dispatched_ns"]) / 1e9
+    send({"kind": "ready", "protocol": ARM_PROTOCOL, "assemble_seconds": assembled})
+    arm = _Arm(trial, request, counter)
+    commands = {"warm": arm.warm, "block": arm.block}
+    while (command := receive()) is not None:
+        send({"kind": command["do"], **commands[command["do"]](command)})
+    trial.close()
+
+
+class _Arm:
+    """A trial with what lasts over its blocks."""
+
+    def __init__(
+        self, trial: Trial, request: Mapping[str, Any], counter: MutableSequence[int]
+    ) -> None:
+        self.trial, self.request, self.counter = trial, request, counter
+        self.injected_share: float = request["injected_share"]
+        self.taken = 0
+        self.finite = True
+
+    def warm(self, command: Mapping[str, Any]) -> dict[str, Any]:
+        """Evaluate at the initial weights, burn in, trace a step, run windows until they agree."""
+        trial = self.trial
+        initial = trial.evaluate().loss
+        burn_in = passes.burn_in(trial, self.request["timing"]["burn_in_steps"])
+        traced, peak_bytes = passes.trace(trial)
+        trial.restore()
+        trial.step(0)  # makes the optimizer's state anew
+        self._drain()
+        windows, steady = self._windows(command["window_seconds"], command["most_seconds"])
+        return {
+            "initial_loss": initial,
+            "initial_weights_sha256": trial.initial_weights_sha256,
+            "first_step_seconds": burn_in[0],
+            "kernels_ran": list(traced.operations),
+            "peak_memory_bytes": peak_bytes,
+            "windows": windows,
+            "steady": steady,
+            "imported": prove_imports(self.request["modules"], self.request["overlay"]),
+        }
+
+    def _windows(self, seconds: float, most_seconds: float) -> tuple[list[list[float]], bool]:
+        """Run windows of steps until two agree; say whether two did within the limit."""
+        begin = perf_counter()
+        estimate = self._steps(2)[-1]
+        steps = steadiness.steps_for(seconds, estimate, steadiness.LEAST_WINDOW_STEPS)
+        windows = [self._steps(steps)]
+        while len(windows) < steadiness.MOST_WINDOWS and perf_counter() - begin < most_seconds:
+            windows.append(self._steps(steps))
+            if steadiness.windows_agree(windows[-2], windows[-1]):
+                return windows, True
+        return windows, False
+
+    def block(self, command: Mapping[str, Any]) -> dict[str, Any]:
+        """Run discarded steps, then timed ones; the wall time ends with a sync."""
+        steps, rewarm = command["steps"], command["rewarm"]
+        if self.trial.schedule_step + steps + rewarm > len(self.trial.multipliers):
+            self.trial.schedule_step = 0
+        self._steps(rewarm)
+        disturbance = Disturbance()
+        timer = clock.step_clock(self.trial.device, steps)
+        disturbance.start()
+        began, start = monotonic_ns(), perf_counter_ns()
+        injected = self._timed(timer, steps)
+        self.trial.synchronize()
+        wall = (perf_counter_ns() - start) / 1e9
+        noted = disturbance.stop()
+        self._drain()
+        return {
+            "steps": steps,
+            "began_ns": began,
+            "wall_seconds": wall,
+            "injected_seconds": injected,
+            "step_seconds": timer.durations_seconds(),
+            "disturbance": noted,
+            "finite": self.finite,
+        }
+
+    def _steps(self, steps: int) -> list[float]:
+        """Run steps outside any block and give their seconds."""
+        timer = clock.step_clock(self.trial.device, steps)
+        self._timed(timer, steps)
+        self.trial.synchronize()
+        self._drain()
+        return timer.durations_seconds()
+
+    def _timed(self, timer: clock.StepClock, steps: int) -> float:
+        """Step under a clock; give the seconds by which the arm was slowed on purpose."""
+        trial, count, share = self.trial, self.trial.batches.count, self.injected_share
+        injected = 0.0
+        timer.start()
+        for _ in range(steps):
+            begin = perf_counter()
+            trial.step(self.taken % count)
+            self.taken += 1
+            if share:
+                trial.synchronize()
+                injected += _delay(share * (perf_counter() - begin))
+            timer.mark()
+            self.counter[0] = self.taken
+        return injected
+
+    def _drain(self) -> None:
+        self.finite = self.finite and all(map(math.isfinite, self.trial.drain()))
+
+
+def _delay(seconds: float) -> float:
+    """Pass time and give how much really passed; a sleep would be too coarse."""
+    begin = perf_counter()
+    while (passed := perf_counter() - begin) < seconds:
+        pass
+    return passed

@@ -1,0 +1,6 @@
+"""Let tests import the scripts of ``benchmarks/peers``."""
+
+import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks/peers"))

@@ -1,0 +1,88 @@
+"""A layer norm of the user's own, by the real command: listed, trained with, and failed."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+    from subprocess import CompletedProcess
+
+    Command = Callable[..., CompletedProcess[str]]
+
+NORMS = '''
+"""Layer norms of a user's own; only the first is right."""
+import torch
+
+
+def plain(input, normalized_shape, weight, bias, eps):
+    """Norm in plain operations."""
+    centred = input - input.mean(-1, keepdim=True)
+    return centred * (centred.square().mean(-1, keepdim=True) + eps).rsqrt() * weight + bias
+
+
+def raises(input, normalized_shape, weight, bias, eps):
+    """Has a bug."""
+    raise KeyError("a bug")
+
+
+def narrow(input, normalized_shape, weight, bias, eps):
+    """Gives the means alone, which would broadcast."""
+    return input.mean(-1, keepdim=True)
+'''
+LEVELS = "axes.kernel.layer_norm=['default','norms:plain','norms:raises','norms:narrow']"
+
+
+@pytest.fixture(scope="module")
+def by_norm(command: Command, project: Path) -> dict[str, dict[str, Any]]:
+    (project / "norms.py").write_text(NORMS)
+    done = command(
+        "run", "small.toml", "--set", LEVELS, "--set", "axes.optimizer='adamw'",
+        "--set", "name='norms'", "--set", "workload.steps=4", "--set", "workload.evaluate_every=2",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    lines = (project / "results/norms/records.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    assert len(records) == 4
+    silent = {"name": "default"}
+    return {row["cell"]["kernel"].get("layer_norm", silent)["name"]: row for row in records}
+
+
+def test_plain_operations_train_as_torchs_own(by_norm: dict[str, dict[str, Any]]) -> None:
+    """Oracle: torch.nn.functional.layer_norm in the same session, every loss within 1e-5."""
+    own, usual = by_norm["norms:plain"], by_norm["default"]
+
+    assert (own["status"], own["timed_steps"]) == ("ok", 4)
+    assert own["losses"] == pytest.approx(usual["losses"], abs=1e-5)
+    assert own["evaluations"][-1]["loss"] == pytest.approx(
+        usual["evaluations"][-1]["loss"], abs=1e-5
+    )
+    assert own["initial_weights_sha256"] == usual["initial_weights_sha256"]
+    assert "norms.py" in own["code"]["outside"]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("norms:raises", "KeyError: 'a bug' (at norms.py:14 in raises)"),
+        ("norms:narrow", "the layer norm gave shape [4, 16, 1] for an input of shape [4, 16, 16]"),
+    ],
+)
+def test_a_wrong_one_is_a_failed_record_with_its_reason(
+    by_norm: dict[str, dict[str, Any]], name: str, words: str
+) -> None:
+    """Oracle: what each function does on purpose."""
+    assert by_norm[name]["status"] == "failed"
+    assert words in by_norm[name]["reason"]
+
+
+def test_the_listing_says_how_a_function_of_ones_own_is_called(command: Command) -> None:
+    """Oracle: torch's signature of the function that it replaces."""
+    done = command("list", "kernel.layer_norm", "default")
+
+    assert done.returncode == 0, done.stderr
+    assert "layer_norm(input, normalized_shape, weight, bias, eps)" in " ".join(done.stdout.split())
