@@ -171,6 +171,16 @@ def calibrate(
 
 
 @app.command()
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="The same as JSON.")] = False,
+) -> None:
+    """Describe this machine, measure its limits and noise, and say what to change."""
+    from bertopt_bench.pipeline import examine_machine
+
+    examine_machine(as_json=as_json)
+
+
+@app.command()
 def tables(
     results: ResultsPath,
     table: Annotated[str, typer.Option(help="trials, steps or evaluations.")] = "trials",

@@ -146,39 +146,38 @@ def _noise(noise: Mapping[str, Any]) -> Iterator[str]:
     if not finding:
         yield f"  not measured: {noise.get('reason') or 'nothing was timed'}"
         return
-    if noise.get("what"):
-        yield from _wrapped(noise["what"], "  ", "  ")
+    said = [noise["what"]] if noise.get("what") else []
+    said.append(_interval(finding))
+    floor = finding.get("noise_floor")
+    if floor is not None:
+        said.append(
+            f"Noise floor {math.expm1(floor):.1%}: no smaller difference between two arms can be "
+            f"told from noise here, now, with {finding['n']} replicates; more narrow it."
+        )
+    if finding.get("verdict") == "disagrees":
+        said.append(
+            "Identical code was found to differ beyond chance: no duel of this hour can be "
+            "believed. Quieten the machine and run doctor again."
+        )
+    said += [f"Too noisy for a verdict: {reason}." for reason in noise.get("reasons") or ()]
+    for words in said:
+        yield from _wrapped(words, "  ", "  ")
+
+
+def _interval(finding: Mapping[str, Any]) -> str:
+    """Write n, estimate and interval; below 6 replicates there is none."""
     n, estimate = finding["n"], finding.get("estimate")
+    low, high = finding.get("low"), finding.get("high")
     said = f"n = {n} replicates"
     if estimate is not None:
         said += f": second arm {_percent(estimate)} against the first"
-    low, high = finding.get("low"), finding.get("high")
     if low is None or high is None:
         least = f", and {_LEAST_REPLICATES} are the least" if n < _LEAST_REPLICATES else ""
-        said += f"; no interval: {finding.get('reason') or 'too few replicates'}{least}"
-    else:
-        said += (
-            f", 95 % interval {_percent(low)} to {_percent(high)} "
-            f"(half-width {math.expm1((high - low) / 2):.1%})"
-        )
-    yield from _wrapped(said, "  ", "  ")
-    floor = finding.get("noise_floor")
-    if floor is not None:
-        yield from _wrapped(
-            f"Noise floor {math.expm1(floor):.1%}: no smaller difference between two arms can be "
-            f"told from noise here, now, with {n} replicates; more replicates narrow it.",
-            "  ",
-            "  ",
-        )
-    if finding.get("verdict") == "disagrees":
-        yield from _wrapped(
-            "Identical code was found to differ beyond chance: no duel of this hour can be "
-            "believed. Quieten the machine and run doctor again.",
-            "  ",
-            "  ",
-        )
-    for reason in noise.get("reasons") or ():
-        yield from _wrapped(f"Too noisy for a verdict: {reason}", "  ", "  ")
+        return f"{said}; no interval: {finding.get('reason') or 'too few replicates'}{least}"
+    return (
+        f"{said}, 95 % interval {_percent(low)} to {_percent(high)} "
+        f"(half-width {math.expm1((high - low) / 2):.1%})"
+    )
 
 
 def _advice(advice: Iterable[Advice]) -> Iterator[str]:

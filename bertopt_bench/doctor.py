@@ -39,6 +39,18 @@ NEVER_LOOKED_AT = (
 
 
 @dataclass(frozen=True, slots=True)
+class Measures:
+    """What must run in trial processes, as functions; a `UserError` of one is told, not raised."""
+
+    noise: Callable[[], Mapping[str, Any] | None]
+    """Runs a short A/A duel: ``finding`` (the control's), its ``blocks``, and ``what`` it was."""
+    ceilings: Callable[[], Mapping[str, Mapping[str, Any]]]
+    """Gives `measure_ceilings`' values by device."""
+    torch: Callable[[], Mapping[str, Any]]
+    """Gives `torch_build.describe_torch`."""
+
+
+@dataclass(frozen=True, slots=True)
 class Diagnosis:
     """What was seen, measured and advised.
 
@@ -71,38 +83,26 @@ def show(diagnosis: Diagnosis, *, as_json: bool = False) -> None:
 
 
 def examine(
-    measure_noise: Callable[[], Mapping[str, Any] | None],
-    measure_ceilings: Callable[[], Mapping[str, Mapping[str, Any]]],
-    describe_torch: Callable[[], Mapping[str, Any]],
+    measures: Measures,
     *,
     root: Path = _ROOT,
-    idle_seconds: float = IDLE_SECONDS,
     sleep: Callable[[float], None] = time.sleep,
     say: Callable[[str], None] = lambda _line: None,
 ) -> Diagnosis:
     """Look at the machine at rest, then measure, then advise.
 
-    Args:
-        measure_noise: runs a short A/A duel; gives ``finding`` (a control's), ``blocks`` and
-            ``what`` in words, or None where it cannot.
-        measure_ceilings: gives `measure_ceilings`' values by device.
-        describe_torch: gives `torch_build.describe_torch` of a trial process.
-        root: stands for "/".
-        idle_seconds: how long to watch the machine before anything of ours runs.
-        sleep: lets that time pass.
-        say: tells a person what is going on.
+    ``root`` stands for "/", ``sleep`` lets the idle moment pass, ``say`` tells what is going on.
     """
     began = time.monotonic()
     machine = describe_machine(root)
     say("watching the machine at rest")
-    idle = _watch(root, idle_seconds, sleep)
+    idle = _watch(root, sleep)
     say("measuring the ceilings")
-    torch = _tried(describe_torch)
-    ceilings = _tried(measure_ceilings)
+    torch, ceilings = _tried(measures.torch), _tried(measures.ceilings)
     say("measuring the noise: identical code against itself")
-    noise = _tried(measure_noise)
+    noise = _tried(measures.noise)
     blocks = noise.get("blocks") or ()
-    facts = Facts(machine, idle, blocks)
+    advice = (*gpu_advice(machine["gpus"], blocks), *machine_advice(Facts(machine, idle, blocks)))
     return Diagnosis(
         machine=machine,
         versions=versions(),
@@ -114,7 +114,7 @@ def examine(
             **{key: value for key, value in noise.items() if key != "blocks"},
             "reasons": noise_reasons(blocks),
         },
-        advice=(*gpu_advice(machine["gpus"], blocks), *machine_advice(facts)),
+        advice=advice,
         changed=tuple(invalid_reasons(machine, describe_machine(root))),
         not_looked_at=(*unseen(machine, noise), *NEVER_LOOKED_AT),
         elapsed_seconds=time.monotonic() - began,
@@ -142,11 +142,11 @@ def unseen(machine: Mapping[str, Any], noise: Mapping[str, Any]) -> tuple[str, .
     return tuple(missing)
 
 
-def _watch(root: Path, seconds: float, sleep: Callable[[float], None]) -> dict[str, Any]:
+def _watch(root: Path, sleep: Callable[[float], None]) -> dict[str, Any]:
     """Note what the machine does while we do nothing."""
     meter = Disturbance(root)
     meter.start()
-    sleep(seconds)
+    sleep(IDLE_SECONDS)
     return meter.stop()
 
 

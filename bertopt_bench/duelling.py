@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from bertopt_bench.dispatch.duelling import prepare_duel, run_duel
 from bertopt_bench.dispatch.preparing import ask_capabilities
+from bertopt_bench.errors import UserError
 from bertopt_bench.matrix.arms import Arm, read_arms
+from bertopt_bench.matrix.duels import Settings
 from bertopt_bench.measure.machine import describe_machine, fingerprint, versions
 from bertopt_bench.results.bank import bank_file, deposit, withdraw
 from bertopt_bench.stats import calibration
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
 
     from bertopt_bench.dispatch.duelling import DuelPlan
     from bertopt_bench.dispatch.progress import Display
-    from bertopt_bench.matrix.duels import Settings
     from bertopt_bench.matrix.spec import Matrix
     from bertopt_bench.results.duels import Declaration, Replicate, Verdicts
     from bertopt_bench.results.record import Record, Session
@@ -58,6 +59,8 @@ def read_duel(
     )
     if inject:
         label = f"slowed by {inject * 100:g} %"
+        if any(arm.label == label for arm in found):
+            raise UserError(f"an arm is called '{label}', which is --inject's. Name it otherwise.")
         found = [*found, replace(found[0], label=label, injected_share=inject)]
     return Asked(matrix, tuple(found))
 
@@ -73,7 +76,7 @@ def plan_duel(
     plan = prepare_duel(asked.matrix, asked.arms, settings, display, digest)
     found = prospects(plan.declaration, banked().get("spread"))
     refuse_unreachable(found)
-    return plan, found
+    return replace(plan, least_replicates=max(one.needed_units for one in found)), found
 
 
 def fight(plan: DuelPlan, store: ResultsFolder, display: Display) -> Verdicts:
@@ -99,7 +102,10 @@ def fight(plan: DuelPlan, store: ResultsFolder, display: Display) -> Verdicts:
 
     verdicts = run_duel(plan, store, display, judge)
     if seen["entry"] is not None:
-        deposit(file, seen["entry"])
+        try:
+            deposit(file, seen["entry"])
+        except UserError as error:  # the duel itself is safe
+            display.say(f"warning: not counted towards the calibration: {error}")
     return verdicts
 
 
@@ -124,6 +130,7 @@ def _achieved(verdicts: Verdicts) -> dict[str, Any]:
 
 
 CALIBRATION = Path(__file__).parent / "matrix" / "calibration.toml"
+CALIBRATION_SETTINGS = Settings(purpose="calibration", budget_seconds=240.0, most_warm_seconds=3.0)
 
 
 def calibration_turns(done: Sequence[bool], duels: int, injected: int) -> list[bool]:

@@ -146,14 +146,14 @@ def calibrate(
     from bertopt_bench import duelling
     from bertopt_bench.dispatch.duelling import duel_digest
     from bertopt_bench.dispatch.progress import open_display
-    from bertopt_bench.matrix.duels import Settings, read_settings
+    from bertopt_bench.matrix.duels import read_settings
     from bertopt_bench.matrix.quantities import read_share
     from bertopt_bench.results.reading import read_folder
     from bertopt_bench.results.store import ResultsFolder
 
     file = matrix_file or duelling.CALIBRATION
     share = read_share(inject, lambda text: UserError(f"--inject {text}"))
-    settings = read_settings(file, declared or {}, Settings(purpose="calibration", budget_seconds=240.0))
+    settings = read_settings(file, declared or {}, duelling.CALIBRATION_SETTINGS)
     asked = {False: duelling.read_duel(file), True: duelling.read_duel(file, inject=share)}
     digest = duel_digest(asked[True].matrix, asked[True].arms)
     folder = Path(results or Path("results") / asked[False].matrix.name)
@@ -167,6 +167,16 @@ def calibrate(
     sys.stdout.write("".join(f"{line}\n" for line in _calibration_lines(duelling.banked())))
     _write_page(folder, Path(page or Path("reports") / f"{folder.name}.html"))
     return 0
+
+
+def examine_machine(*, as_json: bool = False) -> None:
+    """Describe this machine, measure its ceilings and noise floor, and say what to change."""
+    from bertopt_bench import doctor
+    from bertopt_bench.doctor_measures import measures
+
+    with measures() as means:
+        diagnosis = doctor.examine(means, say=lambda text: sys.stderr.write(text + "\n"))
+    doctor.show(diagnosis, as_json=as_json)
 
 
 def exit_code(verdicts: Verdicts, *, strict: bool = False) -> int:

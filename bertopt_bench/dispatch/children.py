@@ -9,6 +9,7 @@ import signal
 import socket
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,7 +51,7 @@ class Child:
     """
 
     def __init__(self, zygote: Zygote, task: str, request: Mapping[str, Any]) -> None:
-        self.zygote = zygote
+        self.zygote, self._parent = zygote, zygote.process
         self.started = time.monotonic()
         self.outcome = Outcome()
         self._errors_from, self._kills_before = zygote.error_position(), _memory_kills()
@@ -120,16 +121,21 @@ class Child:
         while not self._lines.ended:
             self._lines.read()
         self._ended = True
-        self.outcome.exit_code = self.zygote.reap(self.pid)
+        self.outcome.exit_code = self.zygote.reap(self.pid) if self._has_parent() else None
         self.outcome.elapsed_seconds = time.monotonic() - self.started
         self.outcome.killed_for_memory = _memory_kills() > self._kills_before
         self.outcome.stderr_tail = self.zygote.error_tail(self._errors_from)
         return self.outcome
 
     def kill(self) -> None:
-        """Kill the child if it still lives; its number is its own until it is reaped."""
-        if self.pid is not None and not self._ended and self.zygote.alive():
-            os.kill(self.pid, signal.SIGKILL)
+        """Kill the child if it still lives; its number is its own until its parent reaps it."""
+        if self.pid is not None and not self._ended and self._has_parent():
+            with suppress(ProcessLookupError):  # its parent died just now, and it with its parent
+                os.kill(self.pid, signal.SIGKILL)
+
+    def _has_parent(self) -> bool:
+        """Say whether the process that forked it lives, and is not one started in its place."""
+        return self.zygote.alive() and self.zygote.process is self._parent
 
     def close(self) -> None:
         """Give back what was held; a child that still lives is killed and reaped."""

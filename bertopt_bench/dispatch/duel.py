@@ -86,7 +86,6 @@ class DuelSession:
     most_warm_seconds: float = MOST_WARM_SECONDS
     mismatch: Callable[[Mapping[str, Any], Any], str | None] = environments.mismatch
     started_ns: int = field(default_factory=time.monotonic_ns)
-    block_steps: dict[str, int] = field(default_factory=dict)
 
     def replicate(self, number: int) -> Replicate:
         """Run one replicate; an arm that ends early ends it, with status and reason."""
@@ -139,6 +138,7 @@ class _Attempt:
         """Start all arms in a drawn order, then run rounds of one block each."""
         for contender in self._drawn():
             self._start(contender)
+        self._set_block_steps(self.session.contenders)
         for turn in range(self.session.declaration.rounds):
             self._round(turn)
 
@@ -149,6 +149,7 @@ class _Attempt:
         for turn, arms in enumerate((order, order[::-1])):
             for position, contender in enumerate(arms):
                 self._start(contender)
+                self._set_block_steps([contender])
                 steps = self.runs[contender.label]["block_steps"]
                 for repeat in range(half):
                     whole = [self._burst(contender, steps)]
@@ -202,7 +203,7 @@ class _Attempt:
             "overlay": list(contender.subject.overlay),
         }
         self.started.append(label)
-        self.runs[label] = {"arm": label, "status": "ok"}
+        self.runs.setdefault(label, {}).update({"arm": label, "status": "ok"})
         child = self.children[label] = zygote.fork("arm", request)
         limit = session.timing["timeout_seconds"]
         ready = self._heard(label, child.hear(limit, session.display.tick))
@@ -210,22 +211,21 @@ class _Attempt:
             label,
             {
                 "do": "warm",
+                "trace": self.number == 0 or "peak_memory" in session.declaration.metrics,
                 "window_seconds": LEAST_WINDOW_SECONDS,
                 "most_seconds": session.most_warm_seconds,
             },
         )
         self._check_import(contender, ready, warm["imported"])
-        steps = self._block_steps(contender, warm["windows"])
         self.runs[label] |= {
             "process": {key: zygote.description.get(key) for key in PROCESS_FIELDS}
             | {"library_bases": zygote.description.get("library_bases", {})},
             "assemble_seconds": ready["assemble_seconds"],
             "time_to_first_step_seconds": ready["assemble_seconds"] + warm["first_step_seconds"],
             "warm_windows": tuple(tuple(map(_short, window)) for window in warm["windows"]),
-            "block_steps": steps,
             "batches_sha256": contender.text["batches"][str(self.seed)]["sha256"],
             "evaluation_sha256": contender.text["evaluation"]["sha256"],
-            "finite": True,
+            "finite": self.runs[label].get("finite", True),  # of an alternating arm's first half
             **{
                 key: warm[key]
                 for key in (
@@ -236,6 +236,7 @@ class _Attempt:
                     "initial_loss",
                     "initial_weights_sha256",
                 )
+                if key in warm
             },
         }
 
@@ -254,15 +255,21 @@ class _Attempt:
             }
             raise ArmEnded(contender.label, "failed", f"imported the wrong code: {why}")
 
-    def _block_steps(self, contender: Contender, windows: Sequence[Sequence[float]]) -> int:
-        """Choose the steps of a block once a duel; copies of an arm take the arm's."""
-        known = self.session.block_steps
+    def _set_block_steps(self, contenders: Sequence[Contender]) -> None:
+        """Choose the steps of a block by the fastest window; copies of an arm do the same work."""
         declared = self.session.declaration
-        key = contender.same_as or contender.label
-        if key not in known:
-            seconds = statistics.median(windows[-1]) / (1 + contender.injected_share)
-            known[key] = steps_for(declared.block_seconds, seconds, declared.least_block_steps)
-        return known[key]
+        fastest: dict[str, float] = {}
+        for contender in contenders:
+            windows = self.runs[contender.label]["warm_windows"]
+            seconds = min(map(statistics.median, windows)) / (1 + contender.injected_share)
+            key = contender.same_as or contender.label
+            fastest[key] = min(seconds, fastest.get(key, seconds))
+        for contender in contenders:
+            seconds = fastest[contender.same_as or contender.label]
+            steps = steps_for(declared.block_seconds, seconds, declared.least_block_steps)
+            if declared.design == "alternating":  # a label starts twice: its blocks stay alike
+                steps = self.runs[contender.label].get("block_steps", steps)
+            self.runs[contender.label]["block_steps"] = steps
 
     def _round(self, turn: int) -> None:
         """Run one block of every arm, in bursts that take turns where the duel declares them.

@@ -56,6 +56,8 @@ class DuelPlan:
     arms: tuple[Arm, ...]
     declaration: Declaration
     digest: str
+    least_replicates: int = LEAST_REPLICATES
+    """What a budget must pay for: with fewer the declared verdict is out of reach."""
 
 
 def prepare_duel(
@@ -117,13 +119,14 @@ def run_duel(plan: DuelPlan, store: ResultsFolder, display: Display, judge: Judg
         UserError: the budget is too small for any verdict; nothing is lost.
     """
     order_seed = secrets.randbelow(2**32)
+    for warning in store.warnings:
+        display.say(f"warning: {warning}")
     session = store.start_session(_describe(plan, order_seed))
     running = _Running(plan, store, display, session, order_seed)
     verdicts: Verdicts | None = None
     machine = describe_machine()
     for look, count in running.looks():
-        reasons = running.fill(count)
-        reasons += invalid_reasons(machine, describe_machine())
+        running.fill(count)
         verdicts = judge(
             plan.declaration,
             running.replicates,
@@ -131,7 +134,7 @@ def run_duel(plan: DuelPlan, store: ResultsFolder, display: Display, judge: Judg
             look=look,
             session=session,
             at_utc=utc_now(),
-            also=reasons,
+            also=invalid_reasons(machine, describe_machine()),
         )
         store.append_session_event({"kind": "verdicts", **verdicts.model_dump()})
         if running.decided(verdicts):
@@ -185,6 +188,8 @@ class _Running:
             return
         for look, count in enumerate(self.plan.declaration.looks, start=1):
             allowed = self._allowed(count)
+            if look > 1 and allowed <= len(self.replicates):
+                return  # the budget pays for no more: the last look stands
             yield look, allowed
             if allowed < count:
                 return
@@ -196,32 +201,39 @@ class _Running:
             return count
         if not self.replicates:
             self.fill(1)
+        if self.failed:
+            return count
         each = self.replicates[0].elapsed_seconds
         left = BUDGET_SHARE * budget - (time.monotonic() - self.began)
         most = int(left / each) + len(self.replicates)
         if most >= count:
             return count
-        fitting = [preset for preset in PRESET_REPLICATES if preset <= most]
+        least = self.plan.least_replicates
+        presets = [preset for preset in PRESET_REPLICATES if least <= preset < count]
+        fitting = [preset for preset in presets if preset <= most]
         if not fitting:
+            needed = min([*presets, count])
             raise UserError(
                 f"a replicate takes {each:.0f} s here, so the budget of {budget:.0f} s pays for "
-                f"{most}; {LEAST_REPLICATES} are needed for any verdict. Give --budget "
-                f"{each * LEAST_REPLICATES * 1.2:.0f}s or more."
+                f"{most}; {needed} are needed for the declared verdict. Give --budget "
+                f"{each * needed * 1.2:.0f}s or more."
             )
         return fitting[-1]
 
-    def fill(self, count: int) -> list[str]:
+    @property
+    def failed(self) -> bool:
+        """Say whether a replicate did not end well: more of them change nothing."""
+        return any(replicate.status != "ok" for replicate in self.replicates)
+
+    def fill(self, count: int) -> None:
         """Run what is missing up to ``count`` replicates, and the training trials once."""
-        while len(self.replicates) < count:
+        while len(self.replicates) < count and not self.failed:
             replicate = self.duel.replicate(len(self.replicates))
             self.store.append_replicate(replicate)
             self.replicates.append(replicate)
             self.display.end(replicate.status, f" in {replicate.elapsed_seconds:.0f} s")
-            if replicate.status != "ok":
-                break
-        if TRAINED & set(self.plan.declaration.metrics) and not self.records:
+        if TRAINED & set(self.plan.declaration.metrics) and not (self.records or self.failed):
             self._train()
-        return []
 
     def decided(self, verdicts: Verdicts) -> bool:
         """Say whether nothing is left to look for: all is decided, or as precise as asked."""
@@ -233,9 +245,8 @@ class _Running:
             for finding in verdicts.findings
             if finding.high is not None and finding.low is not None
         ]
-        precise = (
-            until is not None and len(widths) == len(verdicts.findings) and max(widths) <= until
-        )
+        known = bool(widths) and len(widths) == len(verdicts.findings)
+        precise = until is not None and known and max(widths) <= until
         return precise or all(f.verdict != "inconclusive" for f in verdicts.findings)
 
     def _train(self) -> None:

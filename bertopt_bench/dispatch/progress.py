@@ -88,6 +88,37 @@ class _Pace:
         return f"{format_seconds(mean * (self.count - done))} left"
 
 
+class SilentDisplay:
+    """Show nothing: what runs is a part of something that says enough itself."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def say(self, text: str) -> None:
+        pass
+
+    def working(self, what: str, done: int, total: int) -> None:
+        pass
+
+    def begin(self, number: int, count: int, label: str, steps: int) -> None:
+        pass
+
+    def burned_in(self) -> None:
+        pass
+
+    def tick(self, step: int) -> None:
+        pass
+
+    def evaluated(self, seen: dict[str, Any]) -> None:
+        pass
+
+    def end(self, status: str, line: str) -> None:
+        pass
+
+
 class PlainDisplay:
     """One line a trial and one an evaluation, for logs and pipes."""
 

@@ -23,6 +23,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from bertopt_bench.dispatch.channel import LineReader, send
+from bertopt_bench.measure.imports import library_addresses
+from bertopt_bench.measure.torch_build import describe_torch
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -40,8 +42,6 @@ def die_with_parent() -> None:
 
 def describe_process() -> dict[str, Any]:
     """Tell what makes this replicate's process its own."""
-    import torch
-
     status = open("/proc/self/status").read() if sys.platform == "linux" else ""  # noqa: SIM115, PTH123 - read once at the start
     threads = next((int(x.split()[1]) for x in status.splitlines() if x.startswith("Threads")), 0)
     return {
@@ -55,23 +55,9 @@ def describe_process() -> dict[str, Any]:
             if key.startswith(("OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_"))
         },
         "affinity": sorted(os.sched_getaffinity(0)) if sys.platform == "linux" else None,
-        "torch_build": torch.__config__.show(),
-        "library_bases": library_bases(),
+        "torch_build": describe_torch() if "torch" in sys.modules else None,
+        "library_bases": library_addresses(),
     }
-
-
-def library_bases() -> dict[str, str]:
-    """Give where libc and libtorch lie in this process: the layout that was drawn for it."""
-    if sys.platform != "linux":
-        return {}
-    bases: dict[str, str] = {}
-    with open("/proc/self/maps") as lines:  # noqa: PTH123 - read once at the start
-        for line in lines:
-            name = line.rsplit("/", 1)[-1].strip()
-            short = next((x for x in ("libc.so", "libtorch_cpu.so") if name.startswith(x)), None)
-            if short and short not in bases:
-                bases[short] = line.partition("-")[0]
-    return bases
 
 
 def serve(control: socket.socket, worker: ModuleType) -> None:
@@ -121,9 +107,9 @@ def main() -> None:
     die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the run's to handle
     descriptor, worker_name, *preload = sys.argv[1:]
-    for name in ("torch._dynamo", "torch.profiler", *preload):
-        importlib.import_module(name)
     worker = importlib.import_module(worker_name)
+    for name in (*getattr(worker, "PRELOAD", ()), *preload):
+        importlib.import_module(name)
     gc.collect()
     gc.freeze()
     serve(socket.socket(fileno=int(descriptor)), worker)

@@ -38,6 +38,8 @@ SECTIONS = (
     ("Not confirmed by a second session", ("not_confirmed",)),
     ("Accepted slow-downs", ("accepted",)),
 )
+UNWRITABLE = "backslashreplace"
+"""How to write what an encoding has no letter for, as names of branches that are no text."""
 MOST_ROWS = 100
 """Of a table in the summary; the JSON has all of them."""
 _NO_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -113,13 +115,13 @@ def write_files(
     for path, content in files.items():
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(content(), encoding="utf-8")
+            path.write_text(content(), encoding="utf-8", errors=UNWRITABLE)
         except OSError as error:
             failures.append(f"{path} cannot be written: {error.strerror or error}")
     if summary is not None:
         try:
             summary.parent.mkdir(parents=True, exist_ok=True)
-            with summary.open("a", encoding="utf-8") as file:
+            with summary.open("a", encoding="utf-8", errors=UNWRITABLE) as file:
                 file.write(text)
         except OSError as error:
             failures.append(f"{summary} cannot be added to: {error.strerror or error}")
@@ -209,7 +211,7 @@ def rates_text(rates: GateRates) -> str:
         f"one-sided signed-rank test against the margin in force; {rates.replicates} replicates "
         f"reach {rates.smallest_p:.2g}). Exit code 1 needs a second, independent session that "
         f"rejects too, so false alarms to expect in 1,000 gate runs: at most "
-        f"{rates.false_alarms_per_1000_runs:.2g}."
+        f"{rates.false_alarms_per_1000_runs:.3g}."
     )
 
 

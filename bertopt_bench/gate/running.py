@@ -341,7 +341,8 @@ def _hand_over(result: GateResult, request: Request, means: Means, unwritten: Se
         if path is not None
     }
     failures = [*unwritten, *outputs.write_files(files, summary, text)]
-    sys.stdout.write(text)
+    encoding = sys.stdout.encoding or "utf-8"
+    sys.stdout.write(text.encode(encoding, outputs.UNWRITABLE).decode(encoding))
     sys.stdout.flush()
     for failure in failures:
         sys.stderr.write(f"error: {failure}\n")

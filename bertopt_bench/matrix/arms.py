@@ -28,6 +28,8 @@ CONTROL = "A/A"
 
 OWN_KEYS = ("label", "python", "revision", "checkout", "build", "inject")
 """What an arm may say besides its cell."""
+TEXTS = ("label", "python", "revision", "checkout")
+"""Those that are texts: a revision 1.10 or 12e4567 is no number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +67,10 @@ def read_arms(
     """Give the baseline's matrix and the arms, the baseline first.
 
     Args:
-        matrix_file: a matrix, which may have a table ``[arms]``; its first arm is the baseline.
-        base: overrides that narrow the matrix to the baseline, as ``optimizer=adamw``.
+        matrix_file: a matrix, which may have a table ``[arms]``; without ``base`` its first arm is
+            the baseline.
+        base: overrides that narrow the matrix to the baseline, as ``optimizer=adamw``, and its own
+            keys, as ``revision=v1.0``.
         arms: one text an arm: overrides on the baseline, and own keys as ``revision=v1.0``.
         overrides: ``--set`` of the matrix.
         capabilities: what this machine can do; without it no skip rule is asked.
@@ -75,16 +79,13 @@ def read_arms(
         MatrixError: an arm stands for several cells, cannot run here, or repeats a label.
     """
     path = Path(matrix_file)
-    asked = [*_in_file(path), *(_written(text) for text in arms)]
-    first = [
-        *overrides,
-        *(_on_axis(*split_override(word)) for text in base for word in split_words(text)),
-    ]
-    if asked and not base and "arms" in read_document(path):
-        baseline, *others = asked
-        first += list(baseline.keys)
+    listed, written_ones = _in_file(path), [_written(text) for text in arms]
+    if listed and not base:
+        baseline, *others = [*listed, *written_ones]
     else:
-        baseline, others = Asked("", "", (), {}), asked
+        baseline = _asked("", "", _pairs(base, "--base"), Place("--base"))
+        others = [*listed, *written_ones]
+    first = [*overrides, *baseline.keys]
     matrix = load(path, first)
     cells = [_one_cell(matrix, "the baseline", capabilities)]
     cells += [
@@ -108,10 +109,22 @@ def _in_file(path: Path) -> list[Asked]:
 
 
 def _written(text: str) -> Asked:
-    pairs = dict(split_override(word) for word in split_words(text))
+    pairs = _pairs([text], "--arm")
     if not pairs:
         raise UserError("--arm is empty. Write what differs from the baseline: optimizer=lion.")
     return _asked("", text, pairs, Place("--arm"))
+
+
+def _pairs(texts: Sequence[str], option: str) -> dict[str, Any]:
+    """Read words as ``KEY=VALUE``; a key that is given twice is a mistake."""
+    pairs: dict[str, Any] = {}
+    for word in (word for text in texts for word in split_words(text, option)):
+        key, value = split_override(word, option)
+        if key in pairs:
+            raise Place(option, key).error("is given twice; keep one.")
+        as_text = key in TEXTS and not isinstance(value, str)
+        pairs[key] = word.partition("=")[2].strip() if as_text else value
+    return pairs
 
 
 def _asked(name: str, text: str, table: Mapping[str, Any], place: Place) -> Asked:
@@ -120,7 +133,7 @@ def _asked(name: str, text: str, table: Mapping[str, Any], place: Place) -> Aske
     return Asked(str(own.pop("label", name)), text, keys, own)
 
 
-def _on_axis(key: str, value: Any, place: Place | None = None) -> tuple[str, Any]:
+def _on_axis(key: str, value: Any, place: Place) -> tuple[str, Any]:
     """Give the dotted key of a matrix for an axis, a kernel's operation or a workload key."""
     axes = axis_names()
     kernels = [axis.partition(".")[2] for axis in axes if axis.startswith("kernel.")]
@@ -131,13 +144,11 @@ def _on_axis(key: str, value: Any, place: Place | None = None) -> tuple[str, Any
         return f"axes.kernel.{key}", value
     if key in WORKLOAD:
         return f"workload.{key}", value
-    if key.partition(".")[0] in {"axes", "workload", "timing"}:
+    if key.startswith(("axes.", "workload.")):  # a whole table would take the others' place
         return key, value
     allowed = [*plain, *kernels, *WORKLOAD, *OWN_KEYS]
-    raise (
-        (place or Place("--base"))
-        .at(key)
-        .error(f"no such key of an arm. Allowed: {', '.join(allowed)}.{nearest(key, allowed)}")
+    raise place.at(key).error(
+        f"no such key of an arm. Allowed: {', '.join(allowed)}.{nearest(key, allowed)}"
     )
 
 
@@ -174,9 +185,9 @@ def _labels(cells: Sequence[Cell], written: Sequence[Asked]) -> list[str]:
 def _arm(label: str, cell: Cell, asked: Asked) -> Arm:
     place = Place("--arm", label)
     own = dict(asked.own)
-    for key in ("python", "revision", "checkout"):
+    for key in TEXTS[1:]:
         value = own.get(key)
-        if value is not None and (not isinstance(value, str | int | float) or value == ""):
+        if value is not None and (not isinstance(value, str) or value == ""):
             raise place.at(key).error(f"is {came(value)}; it must be a text.")
     build = own.get("build", False)
     if not isinstance(build, bool):

@@ -60,7 +60,7 @@ class Settings:
     alternate: bool = False
     sides: int = 2
     block_seconds: float = 0.5
-    burst_seconds: float | None = 0.1
+    burst_seconds: float | None = 0.06
     most_warm_seconds: float = 60.0
     comparisons: tuple[tuple[str, str], ...] | None = None
     purpose: str = "duel"
@@ -97,8 +97,8 @@ def read_settings(
 def _settings(settings: Settings, table: Mapping[str, Any], place: Place) -> Settings:
     place.known(table, KEYS)
     changes: dict[str, Any] = {}
-    for key, value in table.items():
-        spot, rule = place.at(key), KEYS[key]
+    for key in sorted(table, key=lambda name: name != "metric"):  # a margin is of the metrics
+        value, spot, rule = table[key], place.at(key), KEYS[key]
         if key == "metric":
             changes["metrics"] = _metrics(value, spot)
         elif key == "margin":

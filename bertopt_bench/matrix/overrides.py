@@ -34,15 +34,15 @@ def apply_override(document: dict[str, Any], override: Override) -> None:
     table[path[-1]] = value
 
 
-def split_override(override: str) -> tuple[str, Any]:
+def split_override(override: str, option: str = "--set") -> tuple[str, Any]:
     """Split ``KEY=VALUE`` and read the value as TOML where it is.
 
     Raises:
-        MatrixError: not of that form.
+        MatrixError: not of that form; it names the option that it was given to.
     """
     key, equals, value = override.partition("=")
     if not equals or not key.strip():
-        raise Place("--set").error(f"{override!r} is not of the form KEY=VALUE.")
+        raise Place(option).error(f"{override!r} is not of the form KEY=VALUE.")
     return key.strip(), toml_value(value.strip())
 
 
@@ -55,16 +55,19 @@ def toml_value(text: str) -> Any:
     return parsed["value"] if parsed.keys() == {"value"} else text
 
 
-def split_words(text: str) -> list[str]:
+def split_words(text: str, option: str = "--set") -> list[str]:
     """Split ``optimizer={name="lion", lr=1e-3} precision=bf16`` at blanks outside of brackets.
 
     >>> split_words('a={x=1, y=2} b=c')
     ['a={x=1, y=2}', 'b=c']
+
+    Raises:
+        MatrixError: a bracket or a quote is left open, which would swallow the words after it.
     """
-    return ["".join(word) for word in _words(text)]
+    return ["".join(word) for word in _words(text, option)]
 
 
-def _words(text: str) -> Iterator[list[str]]:
+def _words(text: str, option: str) -> Iterator[list[str]]:
     word: list[str] = []
     depth, quote = 0, ""
     for letter in text:
@@ -79,5 +82,7 @@ def _words(text: str) -> Iterator[list[str]]:
             word = []
         else:
             word.append(letter)
+    if quote or depth > 0:
+        raise Place(option).error(f"{text!r} leaves a {'quote' if quote else 'bracket'} open.")
     if word:
         yield word

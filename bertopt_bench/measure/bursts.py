@@ -22,8 +22,11 @@ def merged(noted: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _merge(key: str, noted: Sequence[Mapping[str, Any]]) -> Any:
     last = noted[-1].get(key)
+    if isinstance(last, list | tuple):  # throttle reasons: whatever was seen at all
+        return sorted({item for one in noted for item in one.get(key) or ()})
     values = [value for one in noted if isinstance(value := one.get(key), int | float)]
-    if len(values) < len(noted) or key.startswith(STATES):
+    counted = key.endswith(("_share", "_seconds"))
+    if len(values) < len(noted) or (key.startswith(STATES) and not counted):
         return last
     if not key.endswith("_share"):
         return sum(values)

@@ -69,27 +69,21 @@ def measure_ceilings(
         name: _matmul_seconds(device, name, matmul_size, share, seconds_budget) for name in names
     }
     samples = {name: outcome for name, outcome in seen.items() if not isinstance(outcome, str)}
-    size = array_bytes or _array_bytes(device)
-    elements, bandwidth, copy = _bandwidth_seconds(device, size, seconds_budget * _BANDWIDTH_SHARE)
-    moved, copied = (
-        elements * a for a in (BANDWIDTH_BYTES_PER_PARAMETER, COPY_BYTES_PER_PARAMETER)
-    )
+    moved = _bandwidths(device, array_bytes, seconds_budget * _BANDWIDTH_SHARE)
     return {
         "matmul_flops_per_second": {
             name: 2 * matmul_size**3 / min(times) for name, times in samples.items()
         },
-        "bandwidth_bytes_per_second": moved / min(bandwidth),
-        "copy_bytes_per_second": copied / min(copy),
+        "bandwidth_bytes_per_second": moved["bandwidth_bytes"] / min(moved["bandwidth_seconds"]),
+        "copy_bytes_per_second": moved["copy_bytes"] / min(moved["copy_seconds"]),
         "samples": {
             "matmul_seconds": samples,
-            "bandwidth_seconds": bandwidth,
-            "copy_seconds": copy,
+            **{key: moved[key] for key in ("bandwidth_seconds", "copy_seconds")},
         },
         "skipped": {name: why for name, why in seen.items() if isinstance(why, str)},
         "matmul_size": matmul_size,
         "bandwidth_mix": BANDWIDTH_MIX,
-        "bandwidth_bytes": moved,
-        "copy_bytes": copied,
+        **{key: moved[key] for key in ("bandwidth_bytes", "copy_bytes")},
     }
 
 
@@ -127,21 +121,22 @@ def _product(device: TensorDevice, name: str, size: int) -> Callable[[], Any]:
     return lambda: torch.mm(left, right, out=out)
 
 
-def _bandwidth_seconds(
-    device: TensorDevice, array_bytes: int, share: float
-) -> tuple[int, list[float], list[float]]:
-    """Give the elements an array, and the seconds of each mix and of each copy."""
+def _bandwidths(device: TensorDevice, array_bytes: int | None, share: float) -> dict[str, Any]:
+    """Give the bytes and the seconds of each mix and of each copy, on the same four arrays."""
     import torch
 
     block = torch.randn(2**14, generator=torch.Generator().manual_seed(0))
-    copies = max(1, array_bytes // (4 * block.numel()))
+    copies = max(1, (array_bytes or _array_bytes(device)) // (4 * block.numel()))
     weight, gradient, mean, square = (
         block.to(device.torch_device).repeat(copies) for _ in range(4)
     )
     mix = _adamw_mix(weight, gradient, mean, square)
-    moves = (mix, _copy(gradient, mean))
-    mixed, copied = (_moved_seconds(device, move, share / len(moves)) for move in moves)
-    return weight.numel(), mixed, copied
+    return {
+        "bandwidth_bytes": BANDWIDTH_BYTES_PER_PARAMETER * weight.numel(),
+        "bandwidth_seconds": _moved_seconds(device, mix, share / 2),
+        "copy_bytes": COPY_BYTES_PER_PARAMETER * weight.numel(),
+        "copy_seconds": _moved_seconds(device, _copy(gradient, mean), share / 2),
+    }
 
 
 def _moved_seconds(device: TensorDevice, move: Callable[[], None], share: float) -> list[float]:

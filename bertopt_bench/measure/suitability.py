@@ -82,7 +82,9 @@ def invalid_reasons(before: Mapping[str, Any], after: Mapping[str, Any]) -> list
         after: what it gave at a look.
     """
     reasons = list(_changes(before, after, _FIXED))
-    gpus, later = before.get("gpus") or [], after.get("gpus") or []
+    if "gpus" not in before or "gpus" not in after:
+        return reasons
+    gpus, later = before["gpus"], after["gpus"]
     if len(gpus) != len(later):
         reasons.append(f"the number of GPUs changed during the session: {len(gpus)}, {len(later)}")
         return reasons

@@ -1,4 +1,4 @@
-"""Pack the data of duels into their page: findings, replicates, blocks, and steps where they fit."""
+"""Pack the data of duels into their page: findings, replicates, blocks, steps where they fit."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FINDING_FIELDS = (
 NOTED = (
     "steal_share",
     "foreign_cpu_share",
-    "cpu_pressure_share",
+    "foreign_pressure_share",
     "load1",
     "involuntary_switches",
     "major_faults",

@@ -1,4 +1,4 @@
-"""Gather what the page of duels shows: each session with its declaration, replicates and verdicts."""
+"""Gather what the page of duels shows: sessions with declaration, replicates and verdicts."""
 
 from __future__ import annotations
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 UNITS = 1000  # of the stretched drawings' width
 BLOCKS_HEIGHT, NUMBERS_HEIGHT, DIFFERENCES_HEIGHT, CLOCK_HEIGHT = 190, 26, 112, 22
+SETTLED = 0.15  # of the training: earlier losses may lie above the drawing
 CUT_ABOVE = 1.25  # of the blocks' 95th percentile: what lies higher is told at the upper edge
 
 
@@ -253,8 +254,9 @@ def _difference_axis(scale: Scale, height: int) -> str:
     values = [scale.low + place / 100 * (scale.high - scale.low) for place, _ in ticks]
     found = [(value, text) for value, (_, text) in zip(values, ticks, strict=True)]
     return "".join(
-        f'<text class="left" x="-8" y="{round(_height(scale, value, height) + 3.5, 1)}">{text}</text>'
+        f'<text class="left" x="-8" y="{round(y + 3.5, 1)}">{text}</text>'
         for value, text in found
+        for y in (_height(scale, value, height),)
     )
 
 
@@ -270,7 +272,6 @@ def _area(height: int, told: str, body: str) -> str:
     )
 
 
-
 def curves_figure(duel: Duel, baseline: str, arm: str) -> Figure | None:
     """Draw every seed's held-out loss by step, both arms; None where nothing was trained."""
     curves = [
@@ -283,12 +284,14 @@ def curves_figure(duel: Duel, baseline: str, arm: str) -> Figure | None:
         return None
     height = BLOCKS_HEIGHT
     steps = Scale.of([step for step, _ in points], air=0.01)
-    losses = Scale.of([loss for _, loss in points], air=0.05)
+    # The fall from random weights would flatten what the arms differ in: it leaves at the top.
+    late = max(step for step, _ in points) * SETTLED
+    losses = Scale.of([loss for step, loss in points if step >= late], air=0.05)
 
     def path(curve: Sequence[tuple[int, float]]) -> str:
         return "".join(
             f"{'L' if i else 'M'}{_short(steps.at(step) * UNITS / 100)} "
-            f"{_short(_height(losses, loss, height))}"
+            f"{_short(losses.beyond(loss, height))}"
             for i, (step, loss) in enumerate(curve)
         )
 

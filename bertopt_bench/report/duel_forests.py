@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from bertopt_bench.results.duels import Finding
 
+
 def forest_scale(metric: str, findings: Sequence[Finding]) -> Scale:
     """Span every interval, zero, the margins and the noise floors of one metric."""
     values = [0.0]

@@ -21,7 +21,8 @@ TRAINED = ("loss", "time_to_target")
 
 def declared_sentence(declared: Declaration) -> str:
     """Say in a sentence what was fixed before the first measurement."""
-    compared = [f"{arm} with {baseline}" for baseline, arm in declared.comparisons]
+    same = f"{declared.arms[0].label} with itself, the A/A arm"
+    compared = [f"{arm} with {baseline}" for baseline, arm in declared.comparisons] or [same]
     metrics = [measure(metric).noun for metric in declared.metrics]
     return (
         f"Before anything ran it was fixed to compare {wording.listed(compared)} in "
@@ -47,7 +48,10 @@ def declared_rows(declared: Declaration, order_seed: Any) -> list[tuple[str, str
     families = f"{len(declared.comparisons)} in each of {len(declared.metrics)}"
     rows = [
         ("arms", "; ".join(map(arm_words, declared.arms))),
-        ("comparisons", "; ".join(f"{arm} against {base}" for base, arm in declared.comparisons)),
+        (
+            "comparisons",
+            "; ".join(f"{arm} against {base}" for base, arm in declared.comparisons) or "none",
+        ),
         ("metrics, each a family of its own", f"{', '.join(declared.metrics)} ({families})"),
         ("alpha of a comparison", wording.percent(declared.alpha)),
         ("error rate of a family", f"{wording.percent(declared.family_error)} (Holm)"),
@@ -58,7 +62,8 @@ def declared_rows(declared: Declaration, order_seed: Any) -> list[tuple[str, str
         (
             "a block",
             f"{declared.block_seconds:g} s and {declared.least_block_steps} steps or more, after "
-            f"{declared.rewarm_steps} discarded steps",
+            f"{declared.rewarm_steps} discarded steps"
+            + (f", in bursts of {burst(declared.burst_seconds)}" if declared.burst_seconds else ""),
         ),
         ("design", DESIGNS[declared.design]),
         ("order seed", str(order_seed)),
@@ -102,12 +107,13 @@ def margin(declared: Declaration, metric: str) -> str:
 
 
 def methods(duel: Duel) -> list[str]:
-    """Write the methods of a session, a paragraph each: design, warm-up, numbers, test, controls."""
+    """Write a session's methods, a paragraph each: design, warm-up, numbers, test, controls."""
     paragraphs = []
     if duel.replicates:
         paragraphs += [design(duel), warm_up(duel)]
-    paragraphs += [estimator(duel), test(duel.declaration), exclusions(duel), controls(duel)]
-    return paragraphs
+    paragraphs.append(estimator(duel))
+    paragraphs += [test(duel.declaration)] if duel.declaration.comparisons else []
+    return [*paragraphs, exclusions(duel), controls(duel)]
 
 
 def design(duel: Duel) -> str:
@@ -132,10 +138,21 @@ def design(duel: Duel) -> str:
             f"the arms forwards and then backwards (ABBA), each running blocks in turn, "
             f"{declared.rounds} in all: {block}."
         )
+    turns = (
+        f" Within a round the arms took turns in bursts of {burst(declared.burst_seconds)} until "
+        "each had its block, so that what the machine did in a second hit all of them."
+        if declared.burst_seconds
+        else ""
+    )
     return (
         f"{start} All were alive, one ran at a time, the others slept. In each of "
-        f"{declared.rounds} rounds every arm ran, in an order drawn anew, {block}."
+        f"{declared.rounds} rounds every arm ran, in an order drawn anew, {block}.{turns}"
     )
+
+
+def burst(seconds: float) -> str:
+    """Write a burst's length without the digits of a measurement."""
+    return f"{seconds:g} s"
 
 
 def _block_steps(duel: Duel) -> str:
@@ -186,31 +203,34 @@ def estimator(duel: Duel) -> str:
         )
     parts.append(
         "The estimate is Hodges and Lehmann's, the median of all averages of two such numbers; the "
-        "interval is the exact one of Wilcoxon's signed-rank test. The unit is the replicate, never "
-        "the block or the step."
+        "interval is the exact one of Wilcoxon's signed-rank test. What is counted are replicates "
+        "or seeds, never blocks or steps."
     )
     return " ".join(parts)
 
 
 def test(declared: Declaration) -> str:
     """Say which test at which level gave a verdict, and what each word takes."""
-    looks = len(declared.looks)
-    level, family = declared.alpha / looks, declared.family_error / looks
+    looks, count = len(declared.looks), len(declared.comparisons)
+    level = wording.percent(declared.alpha / looks)
+    family = wording.percent(declared.family_error / looks)
     sided = (
-        "Both directions are asked for, so every p-value is doubled."
+        "both directions are asked for, so every p-value is doubled"
         if declared.sides == 2
-        else "Only the direction that is worse is asked for."
+        else "the question has one direction (is the arm worse?), so p-values are one-sided"
     )
-    shared = f" (alpha divided by {looks} looks)" if looks > 1 else ""
-    least = wording.p_value(smallest_p(declared.looks[-1], declared.sides))
+    shared = f" (both rates are divided by {looks} looks)" if looks > 1 else ""
+    seeds = set(declared.metrics) <= {"loss"}
+    units = len(declared.seeds) if seeds else declared.looks[-1]
+    least = wording.p_value(smallest_p(units, declared.sides))
     return (
         "The test is the exact signed-rank test that the true difference does not exceed the "
-        f"margin in force. A direction takes p ≤ {wording.percent(level)}{shared} and, after Holm's "
-        f"correction over the {wording.plural(len(declared.comparisons), 'comparison')} of its "
-        f"metric, p ≤ {wording.percent(family)}; with {declared.looks[-1]} replicates p can fall to "
-        f"{least}. {sided} Equivalent takes a 95{NBSP}% interval inside the margin. All else is "
-        "inconclusive: it says neither that there is a difference nor that there is none. Peak "
-        "memory that repeats exactly is compared without a test."
+        f"margin in force; {sided}. A direction takes p ≤ {level} and, after Holm's correction "
+        f"over the {wording.plural(count, 'comparison')} of its metric, p ≤ {family}{shared}; with "
+        f"{units} {'seeds' if seeds else 'replicates'} p can fall to {least}. Equivalent takes a "
+        f"95{NBSP}% interval inside the margin. All else is inconclusive: it says neither that "
+        "there is a difference nor that there is none. Peak memory that repeats exactly is "
+        "compared without a test."
     )
 
 
@@ -221,8 +241,8 @@ def exclusions(duel: Duel) -> str:
     told = "No replicate, block or step was dropped as an outlier."
     if duel.blocks:
         told += (
-            f" {disturbed:,} of {wording.plural(len(duel.blocks), 'block')} had a step of more than "
-            "five times the block's median; they count like the others."
+            f" {disturbed:,} of {wording.plural(len(duel.blocks), 'block')} had a step of more "
+            "than five times the block's median; they count like the others."
         )
     if lost:
         told += (
@@ -235,8 +255,8 @@ def exclusions(duel: Duel) -> str:
 def controls(duel: Duel) -> str:
     """Say what the A/A arm and the slowed arm are for."""
     slowed = "".join(
-        f" {arm.label} is the baseline with a delay of {wording.percent(arm.injected_share)} of each "
-        "measured step, put in after synchronising: a positive control that must be found."
+        f" {arm.label} is the baseline with a delay of {wording.percent(arm.injected_share)} of "
+        "each measured step, put in after synchronising: a positive control that must be found."
         for arm in duel.slowed
     )
     return (

@@ -7,6 +7,7 @@ import re
 import statistics
 from typing import TYPE_CHECKING, Any
 
+from bertopt_bench.measure.suitability import PRESSURE_SHARE, STEAL_SHARE, mean_of
 from bertopt_bench.report import duel_wording, wording
 from bertopt_bench.report.duel_facts import CONTROL, Range, is_disturbed
 from bertopt_bench.report.duel_methods import arm_words
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 
 DASH = "–"  # noqa: RUF001 - a dash in a table
 WIDEST_ENVIRONMENT = 3
-PER_PROCESS = ("imported.addresses", "process.")
-STEAL_SHARE, PRESSURE_SHARE = 0.02, 0.10
 
 
 def slug(text: str) -> str:
@@ -115,8 +114,11 @@ def spread(found: Range | None, write: Any) -> tuple[str, str]:
     if found.n == 1:
         return write(found.median), "one run"
     low, high = write(found.low), write(found.high)
-    told = "always the same" if found.low == found.high else f"{low} to {high}"
-    return write(found.median), f"{told} · n {found.n}"
+    if found.low == found.high:
+        return write(found.median), f"always, n {found.n}"
+    number, _, unit = low.rpartition(" ")
+    short = number if unit and high.endswith(f" {unit}") else low
+    return write(found.median), f"{short} to {high}, n {found.n}"
 
 
 def control_rows(duel: Duel) -> list[dict[str, Any]]:
@@ -131,8 +133,7 @@ def control_rows(duel: Duel) -> list[dict[str, Any]]:
         rows.append(
             {
                 "name": arm.label,
-                "what": f"the baseline, slowed by {wording.percent(arm.injected_share)} of each "
-                "measured step" + (f" (realised {wording.share(realised)})" if realised else ""),
+                "what": f"{duel.baseline}, slowed on purpose",
                 "metric": measure(finding.metric).title,
                 "value": DASH if value is None else amount(finding.metric, value),
                 "interval": duel_wording.interval(finding),
@@ -141,7 +142,11 @@ def control_rows(duel: Duel) -> list[dict[str, Any]]:
                 "floor": "",
                 "half": "",
                 "chip": chip(finding),
-                "notes": duel_wording.notes(finding),
+                "notes": [
+                    f"asked for {wording.percent(arm.injected_share)} of each measured step",
+                    f"realised {wording.share(realised)}" if realised else "nothing was put in",
+                    *duel_wording.notes(finding),
+                ],
             }
         )
     return rows
@@ -167,20 +172,25 @@ def _control_row(finding: Finding) -> dict[str, Any]:
     }
 
 
-def overview(duels: Sequence[Duel]) -> list[dict[str, Any]]:
+def overview(duels: Sequence[Duel], names: Sequence[str]) -> list[dict[str, Any]]:
     """Make a row a session: what it asked, its A/A arm, its verdicts, whether it was refused."""
-    return [_overview_row(number, duel) for number, duel in enumerate(duels, start=1)]
+    return [
+        _overview_row(number, duel, name)
+        for number, (duel, name) in enumerate(zip(duels, names, strict=True), start=1)
+    ]
 
 
-def _overview_row(number: int, duel: Duel) -> dict[str, Any]:
+def _overview_row(number: int, duel: Duel, name: str) -> dict[str, Any]:
     metric = duel.declaration.metrics[0]
     control = duel.control(metric)
     row = _control_row(control) if control else None
+    several = len(duel.findings) > 1
     arms = [arm for arm in duel.declaration.arms[1:] if arm.label != CONTROL]
     return {
         "number": number,
-        "started": when(duel),
+        "started": when(duel)[5:16],
         "purpose": duel.declaration.purpose,
+        "cell": name,
         "arms": wording.listed([arm.label for arm in arms]) or "A/A alone",
         "baseline": duel.baseline,
         "control": row,
@@ -190,9 +200,8 @@ def _overview_row(number: int, duel: Duel) -> dict[str, Any]:
             {
                 "chip": chip(f),
                 "value": "" if f.estimate is None else amount(f.metric, f.estimate),
-                "interval": duel_wording.interval(f),
-                "metric": measure(f.metric).noun if len(duel.declaration.metrics) > 1 else "",
-                "arm": f.arm if len(duel.declaration.comparisons) > 1 else "",
+                "interval": "" if several else duel_wording.interval(f),
+                "of": f"{f.arm}, {measure(f.metric).noun}" if several else "",
             }
             for f in duel.findings
         ],
@@ -215,31 +224,35 @@ def when(duel: Duel) -> str:
     return str(duel.session.get("started_utc", "")).replace("T", " ").replace("Z", " UTC")
 
 
+SHARES = (
+    ("steal_share", "CPU time that the hypervisor gave to other guests (steal)", STEAL_SHARE),
+    ("foreign_pressure_share", "time waited for a CPU while other processes ran", PRESSURE_SHARE),
+    ("foreign_cpu_share", "CPU time that other processes used", math.inf),
+)
+COUNTED = (
+    ("involuntary_switches", "involuntary context switches in a block"),
+    ("major_faults", "major page faults in a block"),
+    ("swapped_pages", "pages swapped in a block"),
+    ("throttled_periods", "periods cut off by the CPU quota in a block"),
+)
+
+
 def machine_rows(duel: Duel) -> list[tuple[str, str, bool]]:
     """Say what else the machine did during the blocks; True marks what is above its limit."""
-    noted = [block.disturbance for block in duel.blocks]
+    noted = [{"disturbance": b.disturbance, "wall_seconds": b.wall_seconds} for b in duel.blocks]
 
     def values(name: str) -> list[float]:
-        found = (note.get(name) for note in noted)
+        found = (block.disturbance.get(name) for block in duel.blocks)
         return [float(v) for v in found if isinstance(v, int | float) and math.isfinite(v)]
 
-    shares = (
-        ("steal_share", "CPU time taken by other guests of the host (steal)", STEAL_SHARE),
-        ("cpu_pressure_share", "time in which a task waited for a CPU (pressure)", PRESSURE_SHARE),
-        ("foreign_cpu_share", "CPU time used by other processes", 1.0),
-    )
     rows = []
-    for name, told, limit in shares:
-        if found := values(name):
-            mean = statistics.fmean(found)
+    for name, told, limit in SHARES:
+        mean, found = mean_of(noted, name), values(name)
+        if found and mean is not None:
             text = f"mean {wording.share(mean)}, highest {wording.share(max(found))}"
-            rows.append((told, f"{text} (n = {len(found):,} blocks)", mean > limit))
-    counted = (
-        ("involuntary_switches", "involuntary context switches in a block"),
-        ("major_faults", "major page faults in a block"),
-        ("swapped_pages", "pages swapped in a block"),
-    )
-    for name, told in counted:
+            bound = f", at most {wording.percent(limit)} is fine" if limit < 1 else ""
+            rows.append((told, f"{text} (n = {len(found):,} blocks{bound})", mean > limit))
+    for name, told in COUNTED:
         if found := values(name):
             text = f"median {statistics.median(found):g}, highest {max(found):g}"
             rows.append((told, f"{text} (n = {len(found):,} blocks)", False))
@@ -269,12 +282,15 @@ def _identity(duel: Duel, arm: DeclaredArm) -> dict[str, str]:
         imported = {k: v for k, v in runs[0].imported.items() if k != "addresses"}
         found |= {"imported": imported, "kernels_ran": list(runs[0].kernels_ran)}
         found["block_steps"] = runs[0].block_steps
-    flat = flattened(found)
-    return {name.removeprefix("cell."): value for name, value in flat.items() if name}
+    flat = flattened({name: value for name, value in found.items() if value is not None})
+    return {
+        name.removeprefix("cell.").removeprefix("imported.modules."): value
+        for name, value in flat.items()
+    }
 
 
 def environments(duels: Sequence[Duel]) -> list[dict[str, Any]]:
-    """Lay out the sessions' environments; many sessions share one column that says where they differ."""
+    """Lay out the sessions' environments; many share one column that says where they differ."""
     sessions = [_without_duel(duel.session) for duel in duels]
     groups = environment(sessions)
     if len(sessions) <= WIDEST_ENVIRONMENT:

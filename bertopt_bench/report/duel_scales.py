@@ -39,6 +39,10 @@ class Scale:
         share = (min(max(value, self.low), self.high) - self.low) / (self.high - self.low)
         return round(share * 100, 2)
 
+    def beyond(self, value: float, height: float) -> float:
+        """Place a value in a drawing's height, outside of it where it lies outside."""
+        return round(height * (1 - (value - self.low) / (self.high - self.low)), 1)
+
     def ticks(
         self, most: int = MOST_TICKS, least_gap: float = LEAST_GAP
     ) -> list[tuple[float, str]]:
@@ -67,9 +71,7 @@ def round_values(low: float, high: float, most: int) -> list[float]:
     return [round(i * step, 12) for i in range(first, last + 1)]
 
 
-def apart(
-    ticks: list[tuple[float, str]], least_gap: float = LEAST_GAP
-) -> list[tuple[float, str]]:
+def apart(ticks: list[tuple[float, str]], least_gap: float = LEAST_GAP) -> list[tuple[float, str]]:
     """Drop ticks that would touch another; zero always stays."""
     kept: list[tuple[float, str]] = []
     for place, text in sorted(ticks, key=lambda t: t[1] not in {"0", f"{TIMES} 1"}):

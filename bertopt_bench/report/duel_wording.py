@@ -72,7 +72,7 @@ MEASURES = {
     ),
 }
 KINDS = {"equivalent": "same", "refused": "refused", "agrees": "control", "disagrees": "refused"}
-ICONS = {"worse": "▲", "better": "▼", "same": "=", "open": "?", "refused": "✕", "control": "◆"}  # noqa: RUF001
+ICONS = {"worse": "▲", "better": "▼", "same": "=", "open": "?", "refused": "✕", "control": "◆"}
 FLAGS = {
     "fewer_replicates": "fewer replicates than other comparisons",
     "infinite_differences": "some differences are infinite: a run diverged or never got there",
@@ -238,35 +238,35 @@ def notes(finding: Finding) -> list[str]:
 
 def verdict_lines(findings: Sequence[Finding], controls: Sequence[Finding] = ()) -> list[str]:
     """Write a line a comparison and one an A/A arm, in aligned columns, for a terminal."""
-    rows = [_columns(finding) for finding in (*findings, *controls)]
-    widths = [max((len(row[i]) for row in rows), default=0) for i in range(3)]
-    lines = []
-    for first, second, third, *rest in rows:
-        cells = [first.ljust(widths[0]), second.ljust(widths[1]), third.ljust(widths[2]), *rest]
-        lines.append("   ".join(cell for cell in cells if cell).rstrip())
-    return lines
+    rows = [[_plain(part) for part in _columns(finding)] for finding in (*findings, *controls)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "   ".join(
+            part.ljust(width) for part, width in zip(row, widths, strict=True) if width
+        ).rstrip()
+        for row in rows
+    ]
 
 
 def _columns(finding: Finding) -> list[str]:
-    """Give a line's columns, in plain characters that every terminal has."""
-    parts = [f"{finding.arm} by {finding.baseline}", finding.verdict]
+    """Give a line's columns: comparison, verdict, estimate, p, n, noise floor, what is missing."""
+    name, metric = f"{finding.arm} by {finding.baseline}", measure(finding.metric).noun
     if finding.estimate is None:
-        parts += [measure(finding.metric).noun, f"n {finding.n}", finding.reason]
-        return [_plain(part) for part in parts]
+        return [name, finding.verdict, metric, "", f"n {finding.n}", "", finding.reason]
     level, ends = "95 %", (finding.low, finding.high)
     if finding.arm == CONTROL and finding.confidence is not None:
         level, ends = wording.confidence(finding.confidence), (finding.gate_low, finding.gate_high)
-    parts.append(
-        f"{measure(finding.metric).noun} {amount(finding.metric, finding.estimate)}"
-        + _bracket(finding, level, ends)
-    )
     p = finding.p_any if finding.arm == CONTROL else corrected_p(finding)
-    parts += [] if p is None else [f"p {wording.p_value(p)}"]
-    parts.append(f"n {finding.n}")
-    if finding.noise_floor is not None:
-        parts.append(f"noise floor {width(finding.metric, finding.noise_floor)}")
-    parts.append(needs(finding))
-    return [_plain(part) for part in parts]
+    floor = width(finding.metric, finding.noise_floor)
+    return [
+        name,
+        finding.verdict,
+        f"{metric} {amount(finding.metric, finding.estimate)}{_bracket(finding, level, ends)}",
+        "" if p is None else f"p {wording.p_value(p)}",
+        f"n {finding.n}",
+        "" if finding.noise_floor is None else f"noise floor {floor}",
+        finding.reason if finding.verdict == "refused" else needs(finding),
+    ]
 
 
 def _bracket(finding: Finding, level: str, ends: tuple[float | None, float | None]) -> str:

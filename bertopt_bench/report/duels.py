@@ -8,9 +8,16 @@ from typing import TYPE_CHECKING, Any
 from bertopt_bench.report import duel_data, duel_rows, duel_wording, frame, rows, sentences
 from bertopt_bench.report import duel_figures as drawn
 from bertopt_bench.report.duel_facts import CONTROL, gather, labels_of, present
-from bertopt_bench.report.duel_forests import SHAPES, forest_row, forest_scale, ruler, shape
+from bertopt_bench.report.duel_forests import SHAPES, forest_scale, ruler, shape
 from bertopt_bench.report.duel_methods import declared_rows, declared_sentence, methods
-from bertopt_bench.report.duel_scales import Scale
+from bertopt_bench.report.duel_sessions import (
+    across,
+    agreement,
+    bank,
+    folder_calibration,
+    named,
+    row_of_forest,
+)
 from bertopt_bench.report.duel_wording import (
     amount,
     calibration_lines,
@@ -20,8 +27,8 @@ from bertopt_bench.report.duel_wording import (
     width,
 )
 from bertopt_bench.report.figures import Packed
-from bertopt_bench.report.wording import confidence, listed
-from bertopt_bench.stats.calibration import summarise
+from bertopt_bench.report.wording import listed
+from bertopt_bench.stats.comparisons import RATIOS
 from bertopt_bench.stats.facts import gather as gather_trials
 
 if TYPE_CHECKING:
@@ -55,16 +62,15 @@ def context(
     figures = sum(len(duel.findings) + len(duel.controls) for duel in duels)
     most_blocks = max(24, MOST_DOTS // (2 * max(1, figures)))
     views = [
-        session_view(duel, number, len(duels), most_blocks)
-        for number, duel in enumerate(duels, start=1)
+        session_view(duel, number, duels, most_blocks) for number, duel in enumerate(duels, start=1)
     ]
     return {
         "title": frame.title_of(results, title),
         "sessions": [duel.session for duel in duels],
         "counts": counts(duels),
-        "answers": answers(duels, views),
+        "answers": answers(duels),
         "views": views,
-        "overview": duel_rows.overview(duels) if len(duels) > 1 else [],
+        "overview": duel_rows.overview(duels, [named(duel, duels) for duel in duels]),
         "across": across(duels) if len(duels) > 1 else [],
         "folder_calibration": folder_calibration(duels),
         "bank": bank(duels),
@@ -96,64 +102,68 @@ def counts(duels: Sequence[Duel]) -> list[tuple[str, str]]:
 # --- the answer ---
 
 
-def answers(duels: Sequence[Duel], views: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Give the sentences at the top: of one session its findings, of several what they share."""
+def answers(duels: Sequence[Duel]) -> dict[str, Any]:
+    """Give what stands at the top: of one session its findings, of several what they share."""
     if len(duels) == 1:
-        found = [
-            {"chip": chip(f), "anchor": duel_rows.anchor("", f), "head": head, "rest": rest}
-            for f in duels[0].findings
-            for head, rest in (duel_wording.sentence(f),)
-        ]
-        return _shortened(found, duels[0].findings)
+        return _of_one(duels[0].findings)
     if all(duel.declaration.purpose == "calibration" for duel in duels):
-        return {"lead": folder_calibration(duels), "list": [], "more": ""}
+        return {"lead": folder_calibration(duels), "list": []}
     told = f"{len(duels)} sessions were run; times are never pooled over them."
-    return {"lead": [told], "list": agreement(duels)[:MOST_ANSWERS], "more": ""}
+    return {"lead": [told], "list": agreement(duels)}
 
 
-def _shortened(found: list[dict[str, Any]], findings: Sequence[Finding]) -> dict[str, Any]:
-    if len(found) <= MOST_ANSWERS:
-        return {"lead": [], "list": found, "more": ""}
+def _of_one(findings: Sequence[Finding]) -> dict[str, Any]:
+    """Say each finding in a sentence; of many only those with a direction, the others by name."""
+    if len(findings) <= MOST_ANSWERS:
+        return {"lead": [], "list": [_answer(finding) for finding in findings]}
     tally = [f"{count} {word}" for word, count in duel_wording.tally(findings)]
-    lead = f"Of {len(found)} comparisons {listed(tally)}."
-    directed = [one for one in found if one["chip"]["kind"] in {"worse", "better"}]
-    kept = (directed or found)[:MOST_ANSWERS]
-    more = f"The other {len(found) - len(kept)} stand in the table below."
-    return {"lead": [lead], "list": kept, "more": more}
+    directed = [f for f in findings if duel_wording.kind(f) in {"worse", "better"}][:MOST_ANSWERS]
+    others: dict[tuple[str, str], list[Finding]] = {}
+    for finding in findings:
+        if not any(finding is one for one in directed):
+            others.setdefault((finding.verdict, finding.metric), []).append(finding)
+    return {
+        "lead": [f"{len(findings)} comparisons: {listed(tally)}."],
+        "list": [*map(_answer, directed), *map(_answer_of_many, others.values())],
+    }
 
 
-def agreement(duels: Sequence[Duel]) -> list[dict[str, Any]]:
-    """Say of each comparison what the sessions that asked for it found."""
-    asked: dict[tuple[str, str, str], list[Finding]] = {}
-    for duel in duels:
-        for finding in duel.findings:
-            asked.setdefault((finding.metric, finding.baseline, finding.arm), []).append(finding)
-    told = []
-    for (metric, baseline, arm), found in asked.items():
-        words = [f"{n} of {len(found)} {word}" for word, n in duel_wording.tally(found)]
-        values = [amount(metric, f.estimate) for f in found if f.estimate is not None]
-        same = len({f.verdict for f in found}) == 1
-        mark = chip(found[0]) if same else {"kind": "open", "icon": "?", "word": "sessions differ"}
-        rest = f": {listed(words)}" + (f" ({', '.join(values)})" if values else "") + "."
-        head = f"{arm} against {baseline}, {measure(metric).noun}"
-        told.append({"chip": mark, "anchor": "sessions", "head": head, "rest": rest})
-    return told
+def _answer(finding: Finding) -> dict[str, Any]:
+    head, rest = duel_wording.sentence(finding)
+    anchor = duel_rows.anchor("", finding)
+    return {"chip": chip(finding), "anchor": anchor, "head": head, "rest": rest}
+
+
+def _answer_of_many(found: Sequence[Finding]) -> dict[str, Any]:
+    """Name the comparisons that share a verdict; their numbers stand in the table."""
+    first = found[0]
+    noun = measure(first.metric).noun
+    heads = {
+        "open": f"Cannot tell in {noun}",
+        "same": f"Alike in {noun}, to within {width(first.metric, first.margin_in_force)}",
+        "refused": f"No answer in {noun}",
+    }
+    head = heads.get(duel_wording.kind(first), f"Also {first.verdict} in {noun}")
+    rest = f": {listed([finding.arm for finding in found])} against {first.baseline}."
+    return {"chip": chip(first), "anchor": "verdicts", "head": head, "rest": rest}
 
 
 # --- a session ---
 
 
-def session_view(duel: Duel, number: int, sessions: int, most_blocks: int) -> dict[str, Any]:
+def session_view(
+    duel: Duel, number: int, duels: Sequence[Duel], most_blocks: int
+) -> dict[str, Any]:
     """Prepare all that is shown of one session."""
-    key = "" if sessions == 1 else f"s{number}-"
+    key = "" if len(duels) == 1 else f"s{number}-"
     kind, word, reasons = duel_rows.state_words(duel)
     return {
         "key": key,
         "number": number,
         "name": duel.name,
         "started": duel_rows.when(duel),
-        "asked": asked(duel),
-        "chips": [chip(finding) for finding in duel.findings],
+        "asked": " · ".join(filter(None, [asked(duel), named(duel, duels)])),
+        "chips": [chip(finding) for finding in duel.findings or duel.controls],
         "state": {"kind": kind, "word": word, "reasons": reasons},
         "look": look(duel),
         "groups": duel_rows.verdict_groups(duel, key),
@@ -201,40 +211,15 @@ def forests(duel: Duel, key: str) -> list[dict[str, Any]]:
         drawings.append(
             {
                 "title": measure(metric).title,
-                "ratio": metric in duel_wording.RATIOS,
+                "ratio": metric in RATIOS,
                 "ruler": ruler(scale),
-                "rows": [_forest_row(f, scale, key, margin) for f in every],
+                "rows": [
+                    row_of_forest(f, scale, margin=margin, floor=f.noise_floor, key=key)
+                    for f in every
+                ],
             }
         )
     return drawings
-
-
-def _forest_row(
-    finding: Finding, scale: Scale, key: str, margin: float | None
-) -> dict[str, Any]:
-    control = finding.arm == CONTROL
-    ends = (finding.gate_low, finding.gate_high) if control else (finding.low, finding.high)
-    known = [amount(finding.metric, end, unit=False) for end in ends if end is not None]
-    return {
-        "arm": finding.arm,
-        "under": "the noise floor" if control else f"against {finding.baseline}",
-        "control": control,
-        "anchor": "" if control else duel_rows.anchor(key, finding),
-        "svg": forest_row(
-            finding,
-            scale,
-            margin=margin,
-            floor=finding.noise_floor,
-            ends=ends,
-        ),
-        "value": "–"  # noqa: RUF001 - a dash
-        if finding.estimate is None
-        else amount(finding.metric, finding.estimate),
-        "interval": " to ".join(known) if len(known) == 2 and known[0] != known[1] else "",
-        "level": confidence(finding.confidence or 0.95) if control else "95 %",
-        "n": finding.n,
-        "chip": chip(finding),
-    }
 
 
 def comparisons(duel: Duel, key: str, most_blocks: int) -> list[dict[str, Any]]:
@@ -289,76 +274,6 @@ def control_figures(duel: Duel, most_blocks: int) -> list[dict[str, Any]]:
     """Draw the A/A arm like any other."""
     figures = [comparison_figure(duel, f, most_blocks) for f in duel.controls]
     return [figure for figure in figures if figure is not None]
-
-
-# --- over sessions ---
-
-
-def across(duels: Sequence[Duel]) -> list[dict[str, Any]]:
-    """Draw the A/A estimates of all sessions on one scale, and those of slowed arms on another."""
-    same = [(n, duel, duel.control("step_time"), None) for n, duel in enumerate(duels, start=1)]
-    slowed = [
-        (n, duel, duel.finding("step_time", arm.label), duel.realised(arm.label))
-        for n, duel in enumerate(duels, start=1)
-        for arm in duel.slowed
-    ]
-    drawings = []
-    for title, told, every in (
-        ("A/A arms", "identical code: every interval should hold 0", same),
-        ("Slowed arms", "the tall mark is the delay really put in", slowed),
-    ):
-        known = [(n, duel, f, share) for n, duel, f, share in every if f and f.estimate is not None]
-        if known:
-            drawings.append({"title": title, "told": told, **_across(known)})
-    return drawings
-
-
-def _across(known: Sequence[tuple[int, Duel, Finding, float | None]]) -> dict[str, Any]:
-    targets = [math.log1p(share) for *_, share in known if share]
-    scale = Scale.of(
-        [
-            forest_scale("step_time", [f for _, _, f, _ in known]).low,
-            *targets,
-            forest_scale("step_time", [f for _, _, f, _ in known]).high,
-        ],
-        "step_time",
-        air=0.0,
-    )
-    lines = []
-    for number, duel, finding, share in known:
-        margin = math.log1p(duel.declaration.margins.get("step_time") or 0.0)
-        control = finding.arm == CONTROL
-        row = _forest_row(finding, scale, "", margin)
-        ends = (finding.gate_low, finding.gate_high) if control else (finding.low, finding.high)
-        row["svg"] = forest_row(
-            finding,
-            scale,
-            margin=margin,
-            floor=None,
-            ends=ends,
-            target=math.log1p(share) if share else None,
-        )
-        lines.append(
-            {
-                **row,
-                "arm": f"session {number}",
-                "anchor": f"session-{number}",
-                "under": duel_rows.when(duel)[5:16],
-            }
-        )
-    return {"ruler": ruler(scale), "rows": lines}
-
-
-def folder_calibration(duels: Sequence[Duel]) -> list[str]:
-    """Say what these sessions alone show of false alarms and power."""
-    entries = [entry for duel in duels if (entry := duel.banked()) is not None]
-    return duel_wording.calibration(summarise(entries)) if len(duels) > 1 and entries else []
-
-
-def bank(duels: Sequence[Duel]) -> list[str]:
-    """Say what the machine's bank held after the last session, all its duels among it."""
-    found = [d.verdicts.calibration for d in duels if d.verdicts and d.verdicts.calibration]
-    return duel_wording.calibration(found[-1]) if found else []
 
 
 def declared(duels: Sequence[Duel]) -> list[dict[str, Any]]:

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from bertopt_bench.report import rows, sentences, wording
+from bertopt_bench.report import (
+    duel_facts,
+    duel_rows,
+    duel_sessions,
+    duel_wording,
+    rows,
+    sentences,
+    wording,
+)
 from bertopt_bench.report.frame import joined, title_of
 from bertopt_bench.stats.estimates import EFFECT_METRICS
 from bertopt_bench.stats.facts import gather
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
+    from bertopt_bench.report.duel_facts import Duel
     from bertopt_bench.report.frame import ResultSet
+    from bertopt_bench.results.duels import Finding
     from bertopt_bench.stats.estimates import Effect
     from bertopt_bench.stats.facts import Facts
 
@@ -24,7 +34,10 @@ def summary(results: Sequence[ResultSet]) -> str:
     """Summarise result sets: the three sentences, effects, the results table, what did not finish.
 
     The results table ends after 30 cells and says so; the page and `tables` have all of them.
+    Result sets with duels are summarised by `duel_summary`.
     """
+    if duel_facts.present(results):
+        return duel_summary(results)
     facts = gather(joined(results)["trials"])
     parts = [f"# {escaped(title_of(results, None))}"]
     parts += [escaped(sentence) for sentence in sentences.summary(facts)]
@@ -39,6 +52,100 @@ def summary(results: Sequence[ResultSet]) -> str:
         header = ("status", "reason", "trials", "cells")
         parts += ["## Skipped and failed", table(header, lines)]
     return "\n\n".join(parts) + "\n"
+
+
+def duel_summary(results: Sequence[ResultSet]) -> str:
+    """Summarise duels: counts of verdicts, each kind in a table of its own, controls.
+
+    Several sessions are summarised one by one, with what they share before them.
+    """
+    duels = duel_facts.gather(results)
+    parts = [f"# {escaped(title_of(results, None))}"]
+    parts += [escaped(line) for line in duel_sessions.folder_calibration(duels)]
+    for number, duel in enumerate(duels, start=1):
+        if len(duels) > 1:
+            parts.append(f"## Session {number}: {escaped(duel_rows.when(duel))}")
+        parts += session_summary(duel, "#" * (2 if len(duels) == 1 else 3))
+    if bank := duel_sessions.bank(duels):
+        parts += ["## This machine so far", *map(escaped, bank)]
+    return "\n\n".join(parts) + "\n"
+
+
+def session_summary(duel: Duel, level: str) -> list[str]:
+    """Summarise one session: its state, what was found, what is open, what was refused."""
+    _, word, reasons = duel_rows.state_words(duel)
+    parts = []
+    if word != "valid":
+        told = [f"**{word[:1].upper()}{word[1:]}**", *(f"- {escaped(why)}" for why in reasons)]
+        parts.append("\n".join(told))
+    tally = [f"{count} {verdict}" for verdict, count in duel_wording.tally(duel.findings)]
+    parts.append(f"{escaped(wording.listed(tally))}." if tally else "No comparison was judged.")
+    by_kind: dict[str, list[Finding]] = {}
+    for finding in duel.findings:
+        by_kind.setdefault(duel_wording.kind(finding), []).append(finding)
+    directed = [f for f in duel.findings if duel_wording.kind(f) in {"worse", "better"}]
+    if directed:
+        parts += [f"{level} Differences found", findings_table(directed)]
+    if found := by_kind.get("open"):
+        parts += [f"{level} Cannot tell", findings_table(found)]
+    if found := by_kind.get("same"):
+        parts += [f"{level} Equivalent", findings_table(found)]
+    if found := by_kind.get("refused"):
+        lines = [(f"{f.arm} against {f.baseline}", f.metric, f.reason) for f in found]
+        parts += [f"{level} Refused", table(("comparison", "metric", "reason"), lines)]
+    if controls := duel_rows.control_rows(duel):
+        parts += [f"{level} Controls", controls_table(controls)]
+    return parts
+
+
+def findings_table(findings: Sequence[Finding]) -> str:
+    """Write findings with interval, n, corrected p, margin in force, noise floor and needs."""
+    header = ("comparison", "metric", "verdict", "estimate [95 % interval]", "n", "corrected p",
+              "margin in force", "noise floor", "remarks")  # fmt: skip
+    lines = []
+    for finding in findings[:MOST_ROWS]:
+        row, ends = duel_rows.verdict_row(finding, ""), duel_wording.interval(finding)
+        inside = (
+            "in every " + row["one"] if row["exact"] else f"[{ends}]" if ends else "no interval"
+        )
+        lines.append(
+            (
+                f"{finding.arm} against {finding.baseline}",
+                duel_wording.measure(finding.metric).noun,
+                finding.verdict,
+                f"{row['value']} {inside}",
+                f"{finding.n} {row['one']}s",
+                row["p"],
+                row["in_force"] or row["margin"],
+                row["floor"],
+                "; ".join(row["notes"]) or rows.DASH,
+            )
+        )
+    text = table(header, lines)
+    if len(findings) > MOST_ROWS:
+        text += f"\n\n{len(findings) - MOST_ROWS:,} further comparisons are on the page."
+    return text
+
+
+def controls_table(controls: Sequence[Mapping[str, Any]]) -> str:
+    """Write what the A/A arm and the slowed arms gave."""
+    lines = [
+        (
+            row["name"],
+            row["metric"],
+            row["chip"]["word"],
+            f"{row['value']} [{row['interval']}] {row['level']}"
+            if row["interval"]
+            else row["value"],
+            row["n"],
+            row["half"] or rows.DASH,
+            row["floor"] or rows.DASH,
+            "; ".join(row["notes"]) or rows.DASH,
+        )
+        for row in controls
+    ]
+    heads = ("control", "metric", "says", "estimate", "n", "half-width", "noise floor", "remarks")
+    return table(heads, lines)
 
 
 def effects(facts: Facts) -> str:

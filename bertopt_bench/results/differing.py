@@ -204,7 +204,7 @@ def of_declarations(a: Declaration, b: Declaration) -> Iterator[Difference]:
 def _definitions(a: Session, b: Session) -> Iterator[Difference]:
     meanings = (MEANINGS.get(a.schema_version), MEANINGS.get(b.schema_version))
     yield from _one("schema_version", *meanings, frozenset())
-    for name, ours, theirs in _leaves(a.declared.get("timing"), b.declared.get("timing")):
+    for name, ours, theirs in leaves(a.declared.get("timing"), b.declared.get("timing")):
         yield from _one(f"timing.{name}", ours, theirs, frozenset())
     kinds = ["a duel" if "duel" in one.declared else "a matrix" for one in (a, b)]
     if kinds == ["a duel", "a duel"]:  # its digest has the arms in it, which are paired by cell
@@ -222,7 +222,7 @@ def _keys(
 ) -> Iterator[Difference]:
     """Compare the keys that both recorded, nested ones by name; None is a value here."""
     for key in sorted({*a} & {*b} - PASSING):
-        for name, ours, theirs in _leaves(_stable(key, a[key]), _stable(key, b[key])):
+        for name, ours, theirs in leaves(_stable(key, a[key]), _stable(key, b[key])):
             full = f"{key}.{name}" if name else key
             yield from _one(full, _said(ours), _said(theirs), frozenset(fields(key)))
 
@@ -248,13 +248,13 @@ def _stable(key: str, value: Any) -> Any:
     return value
 
 
-def _leaves(a: Any, b: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
+def leaves(a: Any, b: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
     """Walk two nested mappings together; what one lacks is None there."""
     if not (isinstance(a, dict) and isinstance(b, dict)):
         yield name, a, b
         return
     for key in sorted({*a, *b}):
-        yield from _leaves(a.get(key), b.get(key), f"{name}.{key}" if name else str(key))
+        yield from leaves(a.get(key), b.get(key), f"{name}.{key}" if name else str(key))
 
 
 def _said(value: Any) -> Any:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 MOST_NAMED = 5
+MOST_KEYS = 2  # more of one group are declared by the group
 COUNTED = ("ok", "diverged")
 """Statuses that say something of a cell: a diverged run has an infinite loss, and is no hole."""
 
@@ -231,10 +232,12 @@ def _notes(
         alone = [arm for arm in one.arms if arm not in paired]
         if alone:
             names = [labels[arm.cell_id] if one.duel is None else arm.label for arm in alone]
-            yield f"{len(alone)} of {len(one.arms)} cells are in {name} only: {_few(sorted(names))}"
+            share = f"{len(alone)} of {len(one.arms)} cells {'is' if len(alone) == 1 else 'are'}"
+            yield f"{share} in {name} only: {_few(sorted(names))}"
         ended = Counter(r.status for arm in paired for r in arm.records if r.status not in COUNTED)
         for status, count in sorted(ended.items()):
-            yield f"{count} trials of {name} are {status.replace('_', ' ')} and pair with nothing"
+            trials = "trial is" if count == 1 else "trials are"
+            yield f"{count} {trials} {status.replace('_', ' ')} in {name}, which pairs with nothing"
         if one.other_duels:
             yield (
                 f"{name} holds {one.other_duels + 1} sessions; the one with most replicates "
@@ -270,16 +273,27 @@ def _changed_records(pairs: Sequence[ArmPair]) -> Iterator[str]:
 
 
 def _nothing_common(sets: Sequence[RecordedSet], labels: Mapping[str, str]) -> str:
-    names = [
-        sorted({labels[arm.cell_id] if one.duel is None else arm.label for arm in one.arms})
+    ours, theirs = (
+        {labels[arm.cell_id] if one.duel is None else arm.label: arm for arm in one.arms}
         for one in sets
-    ]
-    close = next((text for name in names[0] if (text := nearest(name, names[1]))), "")
-    return (
-        f"the sets have no cell in common. A has {_few(names[0]) or 'none'}; B has "
-        f"{_few(names[1]) or 'none'}.{close} Cells pair by their whole content, workload too: run "
-        "one matrix for both."
     )
+    return (
+        f"the sets have no cell in common. A has {_few(sorted(ours)) or 'none'}; B has "
+        f"{_few(sorted(theirs)) or 'none'}.{_closest(ours, theirs)} Cells pair by their whole "
+        "content, workload too: run one matrix for both."
+    )
+
+
+def _closest(ours: Mapping[str, RecordedArm], theirs: Mapping[str, RecordedArm]) -> str:
+    """Say in what cells of one name differ; without such, which name is near another."""
+    for name in sorted({*ours} & {*theirs}):
+        found = [
+            f"{key} ({a} and {b})"
+            for key, a, b in differing.leaves(dict(ours[name].cell), dict(theirs[name].cell))
+            if a != b
+        ]
+        return f" Those called '{name}' differ in {_few(found) or 'the injected delay'}."
+    return next((text for name in sorted(ours) if (text := nearest(name, sorted(theirs)))), "")
 
 
 def _few(names: Sequence[str]) -> str:
@@ -291,7 +305,12 @@ def _least(found: Sequence[Difference]) -> list[str]:
     """Give the fewest fields that declare all that can be."""
     names = list(dict.fromkeys(_name(one) for one in found if one.fields))
     follow = {field for one in found for field in differing.implied(one, names)}
-    return [name for name in names if name not in follow]
+    names = [name for name in names if name not in follow]
+    for group in ("machine", "packages"):
+        inside = {_name(one) for one in found if group in one.fields} & {*names}
+        if len(inside) > MOST_KEYS:
+            names = [group, *(name for name in names if name not in inside)]
+    return names
 
 
 def _name(one: Difference) -> str:

@@ -82,8 +82,10 @@ class ResultsFolder:
         try:
             self._sessions = AppendOnlyFile(path / SESSIONS)
             self._records = AppendOnlyFile(path / RECORDS)
-            self._replicates: AppendOnlyFile | None = None
-            self.warnings += [*self._sessions.warnings, *self._records.warnings]
+            there = (path / REPLICATES).exists()
+            self._replicates = AppendOnlyFile(path / REPLICATES) if there else None
+            for file in (self._sessions, self._records, self._replicates):
+                self.warnings += () if file is None else file.warnings
             self._keep_interrupted()
         except BaseException:
             os.close(self._lock)

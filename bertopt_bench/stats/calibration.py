@@ -14,12 +14,19 @@ from typing import TYPE_CHECKING, Any
 from bertopt_bench.results.duels import CONTROL
 from bertopt_bench.stats.duels import step_time_differences, whole
 from bertopt_bench.stats.families import clopper_pearson
+from bertopt_bench.stats.power import smallest_p
 from bertopt_bench.stats.verdicts import Comparison, Rule, judge
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from bertopt_bench.results.duels import Declaration, Finding, Replicate, Verdicts
+    from bertopt_bench.results.duels import (
+        Declaration,
+        DeclaredArm,
+        Finding,
+        Replicate,
+        Verdicts,
+    )
 
 GATE_RUNS = 1000
 
@@ -32,9 +39,9 @@ def entry(
     A duel refused for anything but its A/A arm is counted beside, and not as a trial.
     """
     control = next((f for f in verdicts.controls if f.metric == "step_time"), None)
-    if control is None or "step_time" not in declaration.metrics:
+    if control is None or not whole(replicates):
         return None
-    slowed = next((arm for arm in declaration.arms if arm.injected_share), None)
+    slowed = _slowed_copy(declaration)
     values = [value for value in control.differences if math.isfinite(value)]
     found: dict[str, Any] = {
         "session": verdicts.session,
@@ -42,7 +49,7 @@ def entry(
         "purpose": declaration.purpose,
         "replicates": verdicts.replicates,
         "alpha": declaration.alpha,
-        "refused": _refused(verdicts, control),
+        "refused": _refused(verdicts, control, declaration.alpha),
         "estimate": control.estimate,
         "low": control.gate_low,
         "high": control.gate_high,
@@ -55,11 +62,31 @@ def entry(
     return found
 
 
-def _refused(verdicts: Verdicts, control: Finding) -> bool:
-    """Say whether a duel gave no answer, for a reason other than an A/A arm that differs."""
+def _refused(verdicts: Verdicts, control: Finding, alpha: float) -> bool:
+    """Say whether a duel gave no answer, for a reason other than an A/A arm that differs.
+
+    Too few replicates ever to reach alpha give none either: counted, they would dilute the rate.
+    """
     if verdicts.state == "invalid" or control.p_any is None:
         return True
+    if smallest_p(control.n, sides=2) > alpha:
+        return True
     return verdicts.state == "too_noisy" and not all("A/A" in why for why in verdicts.reasons)
+
+
+def _slowed_copy(declaration: Declaration) -> DeclaredArm | None:
+    """Find the arm that is the baseline, slowed: of another cell's arm the delay is not all."""
+    baseline = declaration.arms[0]
+    same = ("cell_id", "python", "revision", "commit")
+    compared = {arm for of, arm in declaration.comparisons if of == baseline.label}
+    slowed = (
+        arm
+        for arm in declaration.arms
+        if arm.injected_share
+        and arm.label in compared
+        and all(getattr(arm, field) == getattr(baseline, field) for field in same)
+    )
+    return None if baseline.injected_share else next(slowed, None)
 
 
 def realised_share(replicates: Sequence[Replicate], arm: str) -> float:

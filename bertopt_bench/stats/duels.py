@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from bertopt_bench.measure.suitability import noise_reasons
 from bertopt_bench.results.duels import CONTROL, Finding, Verdicts
+from bertopt_bench.stats.comparisons import ENDLESS
 from bertopt_bench.stats.convergence import (
     combined_log_ratios,
     loss_at_end,
@@ -33,6 +34,7 @@ DISTURBED_SHARE = 0.20
 LOSS_TOLERANCE = {"fp64": 1e-6, "fp32": 1e-3}  # of the loss at equal weights, by the looser arm
 REDUCED_LOSS_TOLERANCE = 2e-2
 MARGIN_OF_SPREAD = 0.25  # of the baseline's standard deviation over seeds, for losses
+TIMED = ("step_time", "time_to_target")
 
 
 def analyse(
@@ -50,8 +52,9 @@ def analyse(
     Whatever goes wrong in the statistics refuses; it never becomes a verdict. ``also`` are further
     reasons to refuse that the run itself saw.
     """
-    reasons = [*also, *invalid_reasons(declaration, replicates, records)]
+    reasons, noise = list(also), []
     try:
+        reasons += invalid_reasons(declaration, replicates, records)
         controls = [
             _control(declaration, metric, replicates, records) for metric in declaration.metrics
         ]
@@ -60,15 +63,18 @@ def analyse(
             for metric, control in zip(declaration.metrics, controls, strict=True)
             for finding in _family(declaration, metric, control, replicates, records)
         ]
+        noise = _noise(replicates)
     except Exception as error:  # noqa: BLE001 - a crash must not read as a difference
         controls, findings = [], []
-        reasons = [*reasons, f"the statistics failed: {type(error).__name__}: {error}"]
+        reasons.append(f"the statistics failed: {type(error).__name__}: {error}")
     if reasons:
         findings = refused(declaration, findings, reasons[0])
         return _verdicts("invalid", reasons, findings, controls, look, session, at_utc, replicates)
-    noisy = [*_control_alarms(controls), *_noise(replicates)]
-    if noisy:
-        findings = [_quietened(finding, noisy[0]) for finding in findings]
+    alarms = {control.metric: why for control in controls if (why := _control_alarm(control))}
+    noisy = [*alarms.values(), *noise]
+    if noisy:  # of bytes and losses a busy machine changes nothing
+        by_metric = {**dict.fromkeys(TIMED, next(iter(noise), "")), **alarms}
+        findings = [_quietened(finding, by_metric.get(finding.metric)) for finding in findings]
         return _verdicts("too_noisy", noisy, findings, controls, look, session, at_utc, replicates)
     return _verdicts("valid", [], findings, controls, look, session, at_utc, replicates)
 
@@ -199,7 +205,10 @@ def _family(
     """Judge all comparisons of one metric together."""
     comparisons = [
         Comparison(
-            baseline, arm, differences(metric, replicates, records, baseline, arm, declaration)
+            baseline,
+            arm,
+            differences(metric, replicates, records, baseline, arm, declaration),
+            _nobody_got_there(declaration, metric, records, baseline, arm),
         )
         for baseline, arm in declaration.comparisons
     ]
@@ -230,21 +239,14 @@ def _control(
     return control.model_copy(update={"baseline": baseline, "arm": CONTROL})
 
 
-def _control_alarms(controls: Sequence[Finding]) -> list[str]:
-    """Say which A/A arm differs from its baseline beyond chance: 0 lies outside its interval."""
-    unusable = [
-        f"the A/A arm of {control.metric} gives no noise floor: {control.reason}"
-        for control in controls
-        if control.verdict == "refused"
-    ]
-    return unusable + [
-        f"the A/A arm's {control.confidence:.1%} interval of {control.metric} excludes 0"
-        for control in controls
-        if control.confidence is not None
-        and control.gate_low is not None
-        and control.gate_high is not None
-        and not control.gate_low <= 0 <= control.gate_high
-    ]
+def _control_alarm(control: Finding) -> str | None:
+    """Say that an A/A arm differs from its baseline beyond chance: its interval excludes 0."""
+    if control.verdict == "refused":
+        return f"the A/A arm of {control.metric} gives no noise floor: {control.reason}"
+    low, high, confidence = control.gate_low, control.gate_high, control.confidence
+    if low is None or high is None or confidence is None or low <= 0 <= high:
+        return None
+    return f"the A/A arm's {confidence:.1%} interval of {control.metric} excludes 0"
 
 
 def _noise(replicates: Sequence[Replicate]) -> list[str]:
@@ -269,9 +271,9 @@ def refused(declaration: Declaration, findings: Sequence[Finding], reason: str) 
     ]
 
 
-def _quietened(finding: Finding, reason: str) -> Finding:
+def _quietened(finding: Finding, reason: str | None) -> Finding:
     """Take back a difference that was found in too much noise."""
-    if finding.verdict in WORDS[finding.metric]:
+    if reason and finding.verdict in WORDS[finding.metric]:
         return finding.model_copy(
             update={"verdict": "inconclusive", "reason": f"too noisy: {reason}"}
         )
@@ -301,7 +303,27 @@ def _target(declaration: Declaration, records: Sequence[Record]) -> float:
     values = [
         _final_loss(arms[baseline]) for arms in _by_seed(records).values() if baseline in arms
     ]
-    return statistics.median(values) if values else math.nan
+    target = statistics.median(values) if values else math.nan
+    if values and not math.isfinite(target):
+        raise ValueError("the baseline's runs end at no finite loss to aim at; give --target")
+    return target
+
+
+def _nobody_got_there(
+    declaration: Declaration, metric: str, records: Sequence[Record], baseline: str, arm: str
+) -> str:
+    """Refuse arms of which no run reached its end or target: to fail alike is no equivalence."""
+    if metric not in ENDLESS:
+        return ""
+    runs = [
+        record
+        for by_arm in _by_seed(records).values()
+        for label, record in by_arm.items()
+        if label in {baseline, arm}
+    ]
+    target = math.nan if metric == "loss" else _target(declaration, records)
+    ends = [_final_loss(run) if metric == "loss" else _steps_to(run, target) for run in runs]
+    return "no run of either arm got there" if ends and all(map(math.isinf, ends)) else ""
 
 
 def _memory_differences(

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 ASSUMED_SPREAD = 0.02  # between replicates, as a log ratio: what bound threads reach on two cores
 START_SECONDS = 3.5  # a preloaded parent and its imports
+UNITS = {"loss": "seeds", "time_to_target": "seeds and replicates"}
 ARM_SECONDS = 3.0  # fork, assembly, burn-in, trace, two windows or more
 
 
@@ -71,7 +72,7 @@ def _prospect(declaration: Declaration, metric: str, spread: float | None) -> Pr
         metric=metric,
         comparisons=count,
         units=units,
-        unit="seeds" if metric == "loss" else "replicates",
+        unit=UNITS.get(metric, "replicates"),
         smallest_p=smallest_p(units, declaration.sides),
         needed_p=needed,
         needed_units=least,

@@ -12,6 +12,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from bertopt_bench.errors import UserError, nearest
+from bertopt_bench.matrix.quantities import read_share
 from bertopt_bench.results.duels import Finding
 from bertopt_bench.results.matching import match
 from bertopt_bench.stats.comparisons import amount_text, changed, check_metric
@@ -109,40 +110,21 @@ def compare_sets(
 ) -> SetComparison:
     """Judge what B does differently from A, metric by metric, over all cells that both have.
 
-    Args:
-        a: the baseline.
-        b: what is compared with it.
-        metrics: as a duel's; none for all that can be had.
-        margins: by metric, over ``MARGINS``.
-        alpha: error rate of one comparison.
-        family_error: that of a metric over all its cells.
-        differs: what was declared to differ; anything else that does refuses.
-        anchor: label of the arm that times are ratios to; None for A's baseline.
-        cells: labels or ids of the cells to compare; None for all.
-
-    Raises:
-        UserError: an unknown metric, field, anchor or cell; sets without a common cell.
+    Without ``metrics`` all that can be had are judged. ``margins`` go over ``MARGINS``, ``anchor``
+    is the label of the arm that times are ratios to (None: the common baseline), ``cells`` are
+    labels or ids. Raises UserError for an unknown name in any of these, and without a common cell.
     """
     for metric in (*metrics, *(margins or {})):
         check_metric(metric)
     matching = match(a, b, differs)
-    pairs = _chosen(matching, cells)
-    wanted = tuple(dict.fromkeys(metrics)) or USUAL_METRICS
-    pinned = _anchor(matching, anchor)
+    pairs, pinned = _chosen(matching, cells), _anchor(matching, anchor)
+    rules = {metric: Rule(metric, alpha, family_error, 0.0) for metric in metrics or USUAL_METRICS}
     ruled = {**MARGINS, **(margins or {})}
-    families = tuple(
-        _family(
-            metric,
-            matching,
-            pairs,
-            pinned,
-            Rule(metric, alpha, family_error, 0.0),
-            ruled[metric],
-        )
-        for metric in wanted
-    )
     return SetComparison(
-        families=families,
+        families=tuple(
+            _family(metric, matching, pairs, pinned, rule, ruled[metric])
+            for metric, rule in rules.items()
+        ),
         asked=tuple(metrics),
         alpha=alpha,
         family_error=family_error,
@@ -152,6 +134,32 @@ def compare_sets(
         anchor=pinned.label if pinned is not None else "",
         notes=matching.notes,
     )
+
+
+def read_margins(texts: Sequence[str]) -> dict[str, float]:
+    """Read margins as they are written: ``step_time=1%`` is a share, ``loss=0.02`` is in nats.
+
+    Raises:
+        UserError: no metric of this name, or no number that can be a margin.
+    """
+    margins = {}
+    for text in texts:
+        metric, _, value = text.partition("=")
+        check_metric(metric)
+        margins[metric] = _margin(text, metric, value)
+    return margins
+
+
+def _margin(text: str, metric: str, value: str) -> float:
+    if metric != "loss":
+        return read_share(value, lambda reason: UserError(f"--margin {text}: {reason}"))
+    try:
+        nats = float(value)
+    except ValueError:
+        nats = math.nan
+    if not 0 <= nats < math.inf:
+        raise UserError(f"--margin {text}: a loss's margin is in nats, 0 or more, as loss=0.02.")
+    return nats
 
 
 def _chosen(matching: Matching, cells: Collection[str] | None) -> tuple[ArmPair, ...]:
@@ -211,6 +219,8 @@ def _family(
     floor, noisy = noise(matching, rule.alpha) if metric in TIMED and anchor else (None, [])
     rule = replace(rule, margin=_in_unit(metric, pairs, margin), noise_floor=floor)
     taken = [take(metric, matching, pair, anchor) for pair in pairs]
+    if not any(one.comparison.differences or one.comparison.refusal for one in taken):
+        return _refused(metric, pairs, f"the sets have no {metric} that pairs")
     found = _with_q_values(judge([one.comparison for one in taken], rule))
     return Family(
         metric=metric,

@@ -3,7 +3,7 @@
 Between two commands the process waits in a read of its pipe: nothing of it runs. Each command is a
 message ``{"do": ...}``, each answer has the same word as its ``kind``:
 
-- ``warm``: burn-in, a traced step, then windows of steps until two successive ones agree;
+- ``warm``: burn-in, a traced step if wanted, then windows of steps until two successive ones agree;
 - ``block``: a few discarded steps after the switch, then ``steps`` timed ones under one sync.
 
 The trajectory goes on over blocks: every arm takes the same number of steps in the same order, and
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from bertopt_bench.measure import clock, steadiness
 from bertopt_bench.measure.disturbance import Disturbance
 from bertopt_bench.measure.imports import prove_imports
+from bertopt_bench.measure.torch_build import gpu_state
 from bertopt_bench.trial import passes
 from bertopt_bench.trial.assemble import assemble
 
@@ -56,15 +57,19 @@ class _Arm:
     ) -> None:
         self.trial, self.request, self.counter = trial, request, counter
         self.injected_share: float = request["injected_share"]
+        self.disturbance = Disturbance(gpu=gpu_state(trial.device))
         self.taken = 0
         self.finite = True
 
     def warm(self, command: Mapping[str, Any]) -> dict[str, Any]:
-        """Evaluate at the initial weights, burn in, trace a step, run windows until they agree."""
+        """Evaluate at the initial weights, burn in, run windows of steps until two agree.
+
+        A step is traced where that is asked for: once a duel, or always where memory is compared.
+        """
         trial = self.trial
         initial = trial.evaluate().loss
         burn_in = passes.burn_in(trial, self.request["timing"]["burn_in_steps"])
-        traced, peak_bytes = passes.trace(trial)
+        traced = self._traced() if command["trace"] else {}
         trial.restore()
         trial.step(0)  # makes the optimizer's state anew
         self._drain()
@@ -73,12 +78,16 @@ class _Arm:
             "initial_loss": initial,
             "initial_weights_sha256": trial.initial_weights_sha256,
             "first_step_seconds": burn_in[0],
-            "kernels_ran": list(traced.operations),
-            "peak_memory_bytes": peak_bytes,
             "windows": windows,
             "steady": steady,
             "imported": prove_imports(self.request["modules"], self.request["overlay"]),
+            **traced,
         }
+
+    def _traced(self) -> dict[str, Any]:
+        """Trace a step: which operations ran (a forced kernel among them), and the peak."""
+        traced, peak_bytes = passes.trace(self.trial)
+        return {"kernels_ran": list(traced.operations), "peak_memory_bytes": peak_bytes}
 
     def _windows(self, seconds: float, most_seconds: float) -> tuple[list[list[float]], bool]:
         """Run windows of steps until two agree; say whether two did within the limit."""
@@ -98,14 +107,13 @@ class _Arm:
         if self.trial.schedule_step + steps + rewarm > len(self.trial.multipliers):
             self.trial.schedule_step = 0
         self._steps(rewarm)
-        disturbance = Disturbance()
         timer = clock.step_clock(self.trial.device, steps)
-        disturbance.start()
+        self.disturbance.start()
         began, start = monotonic_ns(), perf_counter_ns()
         injected = self._timed(timer, steps)
         self.trial.synchronize()
         wall = (perf_counter_ns() - start) / 1e9
-        noted = disturbance.stop()
+        noted = self.disturbance.stop()
         self._drain()
         return {
             "steps": steps,

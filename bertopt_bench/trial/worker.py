@@ -19,6 +19,7 @@ from bertopt_bench.errors import UserError
 from bertopt_bench.matrix.cells import evaluation_steps
 from bertopt_bench.measure import ceilings, clock, memory
 from bertopt_bench.measure.disturbance import Disturbance
+from bertopt_bench.measure.torch_build import gpu_state
 from bertopt_bench.trial import assemble, loop, passes, probe
 from bertopt_bench.trial.arm import run_arm
 from bertopt_bench.workload import formulas
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
     from bertopt_bench.trial.live import Trial
 
     Send = Callable[[dict[str, Any]], None]
+
+
+PRELOAD = ("torch._dynamo", "torch.profiler")
+"""What trials would import one by one: the preloaded parent does it once."""
 
 
 def run_task(
@@ -79,7 +84,7 @@ def run_trial(request: Mapping[str, Any], send: Send, counter: MutableSequence[i
     steps = trial.steps
     timer = clock.step_clock(trial.device, steps)
     resident_from_loop = memory.reset_resident_peak()
-    disturbance = Disturbance()
+    disturbance = Disturbance(gpu=gpu_state(trial.device))
     disturbance.start()
     timer.start()
     seen = _Seen(trial, send, timer)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import subprocess
+from contextlib import chdir
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bertopt_bench.child import module_command
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from bertopt_bench.dispatch.environments import Subject
 
 PROVE = """
@@ -66,17 +68,16 @@ def commit(checkout: Path, files: dict[str, str], tag: str) -> str:
 def prove(subject: Subject, folder: Path, *modules: str) -> dict[str, Any]:
     """Give the proof of a worker that imports the modules, started in a folder of the user's."""
     write(folder, {"proving.py": PROVE})
-    command = module_command(
-        "proving",
-        json.dumps(subject.overlay),
-        *modules,
-        python=subject.python,
-        root=subject.root,
-        overlay=subject.overlay,
-    )
-    # module_command takes the working directory of this process; the worker is to have its own.
-    command[-1] = command[-1].replace(json.dumps(str(Path.cwd())), json.dumps(str(folder)))
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
+    with chdir(folder):
+        command = module_command(
+            "proving",
+            json.dumps(subject.overlay),
+            *modules,
+            python=subject.python,
+            root=subject.root,
+            overlay=subject.overlay,
+        )
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     proof: dict[str, Any] = json.loads(done.stdout.rstrip().rpartition("\n")[2])
     return proof

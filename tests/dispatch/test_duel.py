@@ -82,7 +82,7 @@ def duel(contenders: list[Contender], **declared: Any) -> DuelSession:
         order_seed=5,
         threads=1,
         worker="scripted_arms",
-        mismatch=lambda proof, subject: None,
+        mismatch=lambda *_: None,
     )
 
 
@@ -145,9 +145,7 @@ def test_a_block_lasts_half_a_second_and_three_steps(run: Callable[..., Replicat
     steps = {block.arm: block.steps for block in replicate.blocks}
 
     assert steps["slow"] == 3
-    # Whoever of the three warmed up first, its windows gave the length for all of them.
-    assert steps["base"] == steps["slowed"] == steps[CONTROL]
-    assert steps["base"] in {13, 12, 9}
+    assert steps["base"] == steps["slowed"] == steps[CONTROL] == 13  # by the fastest of the three
 
 
 def test_alternating_arms_run_one_process_at_a_time_forwards_and_backwards(
@@ -196,7 +194,7 @@ def test_an_arm_that_falls_ends_its_replicate_with_a_reason(
 def test_a_worker_that_imported_the_wrong_code_ends_the_replicate(log: Path) -> None:
     """Oracle: the proof is handed to the check, and what it says is the reason."""
     session = duel([contender("base"), contender(CONTROL)])
-    session.mismatch = lambda proof, subject: f"it proved {proof['name']}"
+    session.mismatch = lambda proof, _: f"it proved {proof['name']}"
     replicate = session.replicate(0)
 
     assert replicate.status == "failed"

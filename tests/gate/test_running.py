@@ -240,13 +240,13 @@ def test_an_expired_acceptance_counts_no_more_and_says_so(tmp_path: Path) -> Non
 
     assert run.code == 1
     assert run.duels.asked[0].margins == {"step_time": 0.02}
-    assert "expired on 2026-11-25" in run.result["warnings"][0]
+    assert "expired on 2026-11-25" in run.result["warnings"][-1]
 
 
 @pytest.mark.parametrize(
     ("policy", "request_", "words"),
     [
-        (POLICY, {"base": "v1.O"}, "Did you mean 'v1.0'"),
+        (POLICY, {"base": "v1.00"}, "Did you mean 'v1.0'"),
         (POLICY, {"anchor": "--help"}, "no revision of this checkout"),
         (POLICY, {"base": "origin/main"}, "fetch-depth: 0"),
         (POLICY.replace('base = "HEAD"', ""), {}, "Give --base REV"),

@@ -49,9 +49,7 @@ def write_state(
 def scripted_own(monkeypatch: pytest.MonkeyPatch, before: float, after: float) -> None:
     """Let this process have used so many seconds of CPU time."""
     own = iter([before, after])
-    monkeypatch.setattr(
-        disturbance, "_process_counters", lambda: {**OWN, "own_seconds": next(own)}
-    )
+    monkeypatch.setattr(disturbance, "_process_counters", lambda: {**OWN, "own_seconds": next(own)})
     monkeypatch.setattr(os, "sysconf", lambda _name: 100)
 
 

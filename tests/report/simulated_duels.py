@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import random
-import statistics
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +15,12 @@ from bertopt_bench.results.duels import (
     Block,
     Declaration,
     DeclaredArm,
-    Finding,
     Replicate,
     Verdicts,
 )
 from bertopt_bench.results.record import Code, Evaluation, Record, Session
 from bertopt_bench.results.tables import Results
-from bertopt_bench.stats.convergence import loss_at_end
-from bertopt_bench.stats.verdicts import Comparison, Rule, control_finding, judge
+from bertopt_bench.stats.duels import analyse
 
 STEP_SECONDS = 0.046
 BYTES = {"lion": 0.876, "sgd": 0.752, "math": 1.061}
@@ -53,7 +50,12 @@ def cell(optimizer: str) -> dict[str, Any]:
 
 def declaration(arms: dict[str, float], inject: float, **fields: Any) -> Declaration:
     """Declare `adamw`, the arms, a slowed copy where asked for, and the A/A arm."""
-    named = [DeclaredArm(label="adamw", role="baseline", cell_id="c-adamw", cell=cell("adamw"))]
+    python = "3.11.7"
+    named = [
+        DeclaredArm(
+            label="adamw", role="baseline", cell_id="c-adamw", cell=cell("adamw"), python=python
+        )
+    ]
     named += [
         DeclaredArm(
             label=arm,
@@ -61,14 +63,22 @@ def declaration(arms: dict[str, float], inject: float, **fields: Any) -> Declara
             cell_id=f"c-{arm}",
             cell=cell(arm),
             overrides=(f"optimizer={arm}",),
-            python="3.11.7",
+            python=python,
         )
         for arm in arms
     ]
     if inject:
-        slowed = {"label": f"slowed by {inject * 100:g} %", "injected_share": inject}
+        slowed = {
+            "label": f"slowed by {inject * 100:g} %",
+            "injected_share": inject,
+            "python": python,
+        }
         named.append(DeclaredArm(role="arm", cell_id="c-adamw", cell=cell("adamw"), **slowed))
-    named.append(DeclaredArm(label=CONTROL, role="control", cell_id="c-adamw", cell=cell("adamw")))
+    named.append(
+        DeclaredArm(
+            label=CONTROL, role="control", cell_id="c-adamw", cell=cell("adamw"), python=python
+        )
+    )
     metrics = fields.pop("metrics", ("step_time", "peak_memory"))
     values = {
         "name": "simulated",
@@ -77,6 +87,7 @@ def declaration(arms: dict[str, float], inject: float, **fields: Any) -> Declara
         "family_error": 0.05,
         "margins": {metric: MARGINS[metric] for metric in metrics},
         "looks": (12,),
+        "burst_seconds": 0.1,
         **fields,
     }
     return Declaration(arms=tuple(named), metrics=metrics, **values)
@@ -89,11 +100,11 @@ class Machine:
         self.draw, self.seconds, self.drift = draw, 4.0, 0.0
 
     def block(self, arm: str, step: float, turn: int, position: int, share: float) -> Block:
-        self.drift = 0.97 * self.drift + self.draw.gauss(0, 0.013)
+        self.drift = 0.985 * self.drift + self.draw.gauss(0, 0.009)
         steps = 12
         pace = step * math.exp(self.drift)
         times = [pace * math.exp(self.draw.gauss(0, 0.03)) for _ in range(steps)]
-        if self.draw.random() < 0.03:
+        if self.draw.random() < 0.006:
             times[-1] *= 6
         wall = sum(times)
         block = Block(
@@ -106,9 +117,9 @@ class Machine:
             injected_seconds=wall * share / (1 + share),
             step_seconds=tuple(float(f"{t:.6g}") for t in times),
             disturbance={
-                "steal_share": self.draw.random() * 0.02,
+                "steal_share": self.draw.random() * 0.01,
                 "foreign_cpu_share": self.draw.random() * 0.04,
-                "cpu_pressure_share": self.draw.random() * 0.06,
+                "foreign_pressure_share": self.draw.random() * 0.06,
                 "load1": 2.1,
                 "involuntary_switches": self.draw.randrange(9),
                 "major_faults": 0,
@@ -219,61 +230,19 @@ def evaluation(step: int, end: float) -> Evaluation:
     )
 
 
-def differences(
-    metric: str, replicates: list[Replicate], records: list[Record], baseline: str, arm: str
-) -> tuple[float, ...]:
-    """Pair by the protocol's own words, written anew: the page's tests need no other oracle."""
-    if metric == "step_time":
-        means = []
-        for one in replicates:
-            logs = {(b.round, b.arm): math.log(b.wall_seconds / b.steps) for b in one.blocks}
-            rounds = {b.round for b in one.blocks}
-            means.append(statistics.fmean(logs[r, arm] - logs[r, baseline] for r in rounds))
-        return tuple(means)
-    if metric == "peak_memory":
-        peaks = [{run.arm: run.peak_memory_bytes for run in one.arms} for one in replicates]
-        return tuple(math.log(p[arm] / p[baseline]) for p in peaks)
-    ends = {
-        (r.seed, r.arm): loss_at_end([e.step for e in r.evaluations],
-                                     [e.loss for e in r.evaluations], r.steps)
-        for r in records
-    }  # fmt: skip
-    seeds = sorted({record.seed for record in records})
-    return tuple((ends[s, arm] or 0.0) - (ends[s, baseline] or 0.0) for s in seeds)
-
-
 def verdicts(
     declared: Declaration, replicates: list[Replicate], records: list[Record], **fields: Any
 ) -> Verdicts:
-    findings: list[Finding] = []
-    controls: list[Finding] = []
-    for metric in declared.metrics:
-        paired = {
-            arm.label: differences(metric, replicates, records, "adamw", arm.label)
-            for arm in declared.arms[1:]
-        }
-        control = control_finding(paired[CONTROL], metric, declared.alpha, "adamw")
-        margin = declared.margins[metric] or 0.0
-        rule = Rule(
-            metric=metric,
-            alpha=declared.alpha,
-            family_error=declared.family_error,
-            margin=margin if metric == "loss" else math.log1p(margin),
-            looks=len(declared.looks),
-            sides=declared.sides,
-            noise_floor=control.noise_floor,
-        )
-        controls.append(control)
-        findings += judge([Comparison(b, a, paired[a]) for b, a in declared.comparisons], rule)
-    values: dict[str, Any] = {
-        "look": len(declared.looks),
-        "state": "valid",
-        "calibration": BANK,
-        "findings": tuple(findings),
-        "controls": tuple(controls),
-        **fields,
-    }
-    return Verdicts(session="", at_utc="2026-11-24T02:24:00Z", replicates=len(replicates), **values)
+    """Judge as the instrument does; `fields` overwrite what it says."""
+    found = analyse(
+        declared,
+        replicates,
+        records,
+        look=len(declared.looks),
+        session="",
+        at_utc="2026-11-24T02:24:00Z",
+    )
+    return found.model_copy(update={"calibration": BANK, **fields})
 
 
 def duel(

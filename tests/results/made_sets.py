@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING, Any
 
-from made_records import CODE, content, evaluation, record, session
+from made_records import content, evaluation, record, session
 
 from bertopt_bench.matrix.identity import cell_id
 from bertopt_bench.results.duels import (
@@ -208,6 +208,3 @@ def write_duel(
         )
         store.append_session_event({"kind": "verdicts", **verdicts.model_dump()})
     return folder
-
-
-__all__ = ["CODE", "CONTROL", "PROVED"]

@@ -70,7 +70,7 @@ def test_cells_pair_by_content_in_any_order_and_by_any_name(tmp_path: Path) -> N
         ("sgd", True),
     ]
     assert [(t.a.seed, t.b.seed) for t in found.pairs[0].trials()] == [(1, 1), (2, 2)]
-    assert found.notes == ("1 of 3 cells are in A only: lion",)
+    assert found.notes == ("1 of 3 cells is in A only: lion",)
 
 
 UNDECLARED = {
@@ -79,7 +79,12 @@ UNDECLARED = {
     "numpy": ({"versions": {"numpy": "2.3.0"}}, "2.4.6", "2.3.0", ("numpy", "packages")),
     "triton": ({"versions": {"triton": "3.0"}}, "none", "3.0", ("triton", "packages")),
     "governor": ({"machine": {"governor": None}}, "performance", "none", ("governor", "machine")),
-    "memory_bytes": ({"machine": {"memory_bytes": 2**34}}, "8 GiB", "16 GiB", ("machine",)),
+    "memory_bytes": (
+        {"machine": {"memory_bytes": 2**34}},
+        "8 GiB",
+        "16 GiB",
+        ("memory_bytes", "machine"),
+    ),
     "cache_bytes.L3": (
         {"machine": {"cache_bytes": {"L1d": 32768, "L3": 1}}},
         "33554432",
@@ -157,6 +162,15 @@ def test_what_has_to_differ_with_a_declared_field_needs_no_declaration(tmp_path:
     assert matched(a, c, "version").refusal == ""
     assert matched(a, d, "torch").refusal
     assert matched(a, d, "packages").refusal == ""
+
+
+def test_another_machine_is_declared_by_one_word(tmp_path: Path) -> None:
+    """Oracle: four facts differ, all of the machine."""
+    other = {"cpu_model": "another", "kernel": "6.2", "governor": None, "affinity": [0]}
+    a, b = run(tmp_path, "a"), run(tmp_path, "b", machine=other)
+
+    assert matched(a, b).refusal.endswith("declare it: --differs machine.")
+    assert matched(a, b, "machine").refusal == ""
 
 
 def test_a_definition_that_differs_can_not_be_declared_away(tmp_path: Path) -> None:
@@ -334,7 +348,7 @@ def test_trials_that_pair_with_nothing_are_said(tmp_path: Path) -> None:
     found = matched(a, b)
 
     assert found.notes == (
-        "1 trials of A are timed out and pair with nothing",
+        "1 trial is timed out in A, which pairs with nothing",
         "seed 2 of adamw in A only",
         "seeds 3, 4 of adamw in B only",
     )
@@ -356,6 +370,12 @@ def test_sets_without_a_common_cell_name_the_nearest(tmp_path: Path) -> None:
 
     with pytest.raises(UserError, match=r"no cell in common.*Did you mean 'adam'"):
         matched(a, b)
+
+
+def test_cells_of_one_name_say_in_what_they_differ(tmp_path: Path) -> None:
+    """Oracle: the one key that was changed."""
+    with pytest.raises(UserError, match=r"called 'x' differ in optimizer.name \(adamw and sgd\)"):
+        two_duels(tmp_path, [arm("x", "adamw")], [arm("x", "sgd")])
 
 
 def test_the_code_of_made_records_is_that_of_their_sessions() -> None:

@@ -1,0 +1,81 @@
+"""Shares and durations as people write them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bertopt_bench.errors import UserError
+from bertopt_bench.matrix.quantities import read_seconds, read_share
+
+
+@pytest.mark.parametrize(
+    ("value", "share"),
+    [
+        ("5%", 0.05),
+        ("±1%", 0.01),
+        ("+-1 %", 0.01),
+        (" 0.02 ", 0.02),
+        (0.02, 0.02),
+        (0, 0.0),
+        ("0", 0.0),
+        (".5%", 0.005),
+        ("99.9%", 0.999),
+    ],
+)
+def test_shares_are_read_in_every_spelling(value: Any, share: float) -> None:
+    """Oracle: by hand; the issue's own ``5%`` and ``±1%``."""
+    assert read_share(value, UserError) == pytest.approx(share, abs=1e-15)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "5",
+        "100%",
+        1,
+        1.0,
+        -0.1,
+        "-5%",
+        "5%%",
+        "five",
+        "",
+        "5 percent",
+        True,
+        None,
+        math.nan,
+        "1e-2",
+    ],
+)
+def test_what_is_no_share_below_one_is_refused_and_named(value: Any) -> None:
+    """Oracle: the house rule: what came stands in the error; 5 for 5 % is a factor of a hundred."""
+    with pytest.raises(UserError) as caught:
+        read_share(value, UserError)
+    assert repr(value) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [("90s", 90), ("5m", 300), ("5 min", 300), ("1.5h", 5400), ("90", 90), (90, 90), (0.5, 0.5)],
+)
+def test_durations_are_read_in_every_unit(value: Any, seconds: float) -> None:
+    """Oracle: by hand; the issue's own ``5m``."""
+    assert read_seconds(value, UserError) == seconds
+
+
+@pytest.mark.parametrize("value", ["", "0", 0, -1, "-5m", "5 minutes", "5d", True, None, "m"])
+def test_what_is_no_duration_is_refused_and_named(value: Any) -> None:
+    """Oracle: the house rule: what came stands in the error."""
+    with pytest.raises(UserError) as caught:
+        read_seconds(value, UserError)
+    assert repr(value) in str(caught.value)
+
+
+@given(st.integers(0, 9999))
+def test_a_per_cent_and_its_number_are_one_share(hundredths: int) -> None:
+    """Oracle: a hundredth of it."""
+    assert read_share(f"{hundredths / 100}%", UserError) == pytest.approx(hundredths / 10_000)
