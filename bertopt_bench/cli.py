@@ -171,6 +171,63 @@ def calibrate(
 
 
 @app.command()
+def compare(
+    a: Annotated[
+        Path,
+        typer.Argument(metavar="A", help="A results folder: the baseline.", show_default=False),
+    ],
+    b: Annotated[
+        Path, typer.Argument(metavar="B", help="What is compared with it.", show_default=False)
+    ],
+    metric: Annotated[
+        list[str],
+        typer.Option(
+            help="step_time, peak_memory, loss or time_to_target.  [default: all that can be had]"
+        ),
+    ] = [],  # noqa: B006 - typer copies it
+    differs: Annotated[
+        list[str],
+        typer.Option(
+            metavar="FIELD",
+            help="What may differ: torch, python, packages, version, commit, outside, machine, "
+            "threads, workload, weights, matrix, or one recorded key, as numpy.",
+        ),
+    ] = [],  # noqa: B006 - typer copies it
+    anchor: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LABEL",
+            help="The arm of two duels that times are ratios to.  [default: their baseline]",
+        ),
+    ] = None,
+    margin: Annotated[
+        list[str],
+        typer.Option(
+            metavar="METRIC=VALUE",
+            help="What does not matter.  [default: step_time=2%, peak_memory=1%]",
+        ),
+    ] = [],  # noqa: B006 - typer copies it
+    cell: Annotated[list[str], typer.Option(help="A cell's label or id.  [default: all]")] = [],  # noqa: B006 - typer copies it
+    format_: Annotated[str, typer.Option("--format", help="text, markdown or json.")] = "text",
+) -> None:
+    """Compare two recorded result sets: memory and losses, and times by an anchor."""
+    from bertopt_bench.pipeline import compare_results
+
+    raise typer.Exit(
+        compare_results(
+            a,
+            b,
+            metrics=metric,
+            margins=margin,
+            differs=differs,
+            anchor=anchor,
+            cells=cell,
+            form=format_,
+        )
+    )
+
+
+@app.command()
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="The same as JSON.")] = False,
 ) -> None:

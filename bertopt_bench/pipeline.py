@@ -169,6 +169,44 @@ def calibrate(
     return 0
 
 
+def compare_results(
+    a: Path | str,
+    b: Path | str,
+    *,
+    metrics: Sequence[str] = (),
+    margins: Sequence[str] = (),
+    differs: Sequence[str] = (),
+    anchor: str | None = None,
+    cells: Sequence[str] = (),
+    form: str = "text",
+) -> int:
+    """Compare recorded set B with A; give the exit code, 3 where what was asked for is refused.
+
+    Raises:
+        UserError: no such folder, field, metric, cell or format; sets without a common cell.
+    """
+    from bertopt_bench.report.comparison import check_format, render
+    from bertopt_bench.results.tables import load_results
+    from bertopt_bench.stats.sets import compare_sets, read_margins
+
+    check_format(form)
+    old, new = load_results(a), load_results(b)
+    compared = compare_sets(
+        old,
+        new,
+        metrics=metrics,
+        margins=read_margins(margins),
+        differs=differs,
+        anchor=anchor,
+        cells=cells or None,
+    )
+    for name, one in (("A", old), ("B", new)):
+        for warning in one.warnings:
+            sys.stderr.write(f"warning: {name}: {warning}\n")
+    sys.stdout.write(render(compared, (str(a), str(b)), form))
+    return compared.exit_code
+
+
 def examine_machine(*, as_json: bool = False) -> None:
     """Describe this machine, measure its ceilings and noise floor, and say what to change."""
     from bertopt_bench import doctor

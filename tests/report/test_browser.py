@@ -4,68 +4,20 @@ from __future__ import annotations
 
 import csv
 import math
-import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import pytest
 from simulated_results import simulated
 
 from bertopt_bench.report import page
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-INSTALL = "needs `apt-get install chromium` and `pip install playwright`"
-FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-]  # fmt: skip
-
 pytestmark = pytest.mark.browser
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason=INSTALL)
-    if CHROMIUM is None:
-        pytest.skip(INSTALL)
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory) -> str:
     path = tmp_path_factory.mktemp("page") / "page.html"
     return page.write([simulated()], path).as_uri()
-
-
-@pytest.fixture
-def opened(chromium, address) -> Iterator[Any]:
-    """Open the page at a width; fail on any script error and on any request but the file's own."""
-    contexts, troubles = [], []
-
-    def opening(width=1280, fragment="", *, scripts=True) -> Any:
-        context = chromium.new_context(
-            viewport={"width": width, "height": 900}, java_script_enabled=scripts
-        )
-        contexts.append(context)
-        view = context.new_page()
-        view.on("pageerror", lambda error: troubles.append(str(error)))
-        view.on("console", lambda m: troubles.append(m.text) if m.type == "error" else None)
-        view.on("request", lambda r: None if r.url.startswith(address) else troubles.append(r.url))
-        view.goto(address + fragment)
-        if scripts:
-            view.wait_for_selector("html[data-ready=yes]", timeout=30_000)
-        return view
-
-    yield opening
-    for context in contexts:
-        context.close()
-    assert [t for t in troubles if not t.startswith(("blob:", "data:"))] == []
 
 
 def rows_shown(view) -> int:
