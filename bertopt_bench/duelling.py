@@ -5,32 +5,43 @@ It hands the statistics to the runner, which knows none, and the machine's bank 
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
-from bertopt_bench.dispatch.duelling import prepare_duel, run_duel
+from bertopt_bench.dispatch.duelling import duel_digest, prepare_duel, run_duel
 from bertopt_bench.dispatch.preparing import ask_capabilities
+from bertopt_bench.dispatch.progress import open_display
 from bertopt_bench.errors import UserError
+from bertopt_bench.gate.duels import DuelOutcome
 from bertopt_bench.matrix.arms import Arm, read_arms
-from bertopt_bench.matrix.duels import Settings
+from bertopt_bench.matrix.duels import Settings, read_settings
+from bertopt_bench.matrix.quantities import read_share
 from bertopt_bench.measure.machine import describe_machine, fingerprint, versions
 from bertopt_bench.results.bank import bank_file, deposit, withdraw
+from bertopt_bench.results.reading import read_folder
+from bertopt_bench.results.store import ResultsFolder
 from bertopt_bench.stats import calibration
 from bertopt_bench.stats.duels import analyse
 from bertopt_bench.stats.planning import prospects, refuse_unreachable
 from bertopt_bench.workload.cache import cache_root
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from bertopt_bench.dispatch.duelling import DuelPlan
     from bertopt_bench.dispatch.progress import Display
+    from bertopt_bench.gate.duels import ArmSpec, DuelSpec
     from bertopt_bench.matrix.spec import Matrix
     from bertopt_bench.results.duels import Declaration, Replicate, Verdicts
     from bertopt_bench.results.record import Record, Session
-    from bertopt_bench.results.store import ResultsFolder
     from bertopt_bench.stats.planning import Prospect
+
+
+CALIBRATION = Path(__file__).parent / "matrix" / "calibration.toml"
+CALIBRATION_SETTINGS = Settings(purpose="calibration", budget_seconds=240.0, most_warm_seconds=3.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +51,19 @@ class Asked:
     matrix: Matrix
     arms: tuple[Arm, ...]
 
+    def require_arms(self) -> Self:
+        """Refuse a baseline alone.
+
+        Raises:
+            UserError: there is nothing to compare it with.
+        """
+        if len(self.arms) < 2:
+            raise UserError(
+                f"{self.matrix.file} has no arm besides the baseline. Name one: --arm "
+                "optimizer=lion, a table [arms], or --inject 5%."
+            )
+        return self
+
 
 def read_duel(
     matrix_file: Path | str,
@@ -47,9 +71,14 @@ def read_duel(
     base: Sequence[str] = (),
     arms: Sequence[str] = (),
     overrides: Sequence[str] = (),
-    inject: float = 0.0,
+    inject: str | float = 0.0,
 ) -> Asked:
-    """Read the arms of a duel; ``inject`` adds a copy of the baseline slowed by that share."""
+    """Read the arms of a duel; ``inject`` adds a copy of the baseline slowed by that share.
+
+    Raises:
+        UserError: a mistake in an arm or in the share.
+    """
+    share = read_share(inject, lambda text: UserError(f"--inject {text}"))
     matrix, found = read_arms(
         matrix_file,
         base=base,
@@ -57,11 +86,11 @@ def read_duel(
         overrides=overrides,
         capabilities=ask_capabilities(),
     )
-    if inject:
-        label = f"slowed by {inject * 100:g} %"
+    if share:
+        label = f"slowed by {share * 100:g} %"
         if any(arm.label == label for arm in found):
             raise UserError(f"an arm is called '{label}', which is --inject's. Name it otherwise.")
-        found = [*found, replace(found[0], label=label, injected_share=inject)]
+        found = [*found, replace(found[0], label=label, injected_share=share)]
     return Asked(matrix, tuple(found))
 
 
@@ -109,6 +138,73 @@ def fight(plan: DuelPlan, store: ResultsFolder, display: Display) -> Verdicts:
     return verdicts
 
 
+def fight_within_budget(plan: DuelPlan, store: ResultsFolder, display: Display) -> Verdicts:
+    """Run a duel; a session that was too noisy buys one more where the budget has room for it."""
+    began = time.monotonic()
+    verdicts = fight(plan, store, display)
+    taken = time.monotonic() - began
+    budget = plan.settings.budget_seconds
+    if verdicts.state != "too_noisy" or budget is None or budget - taken < taken:
+        return verdicts
+    display.say(f"too noisy: {verdicts.reasons[0]}. One more session, within the budget")
+    left = replace(plan.settings, budget_seconds=budget - taken)
+    return fight(replace(plan, settings=left), store, display)
+
+
+def gate_duel(spec: DuelSpec) -> DuelOutcome:
+    """Run one session for the gate: arms of one cell, each with its own code.
+
+    Raises:
+        OutOfBudget: the session's budget pays for too few replicates.
+        UserError: the cell or the code cannot be had.
+    """
+    began = time.monotonic()
+    matrix, found = read_arms(spec.matrix, base=spec.base, capabilities=ask_capabilities())
+    arms = [
+        replace(
+            _cell_of(spec, arm, found[0]),
+            label=arm.label,
+            overrides=arm.overrides,
+            revision=arm.revision,
+            checkout=arm.checkout,
+            python=arm.python,
+            build=arm.build,
+        )
+        for arm in spec.arms
+    ]
+    settings = Settings(
+        metrics=spec.metrics,
+        margins=tuple(spec.margins.items()),
+        alpha=spec.alpha,
+        family_error=spec.family_error,
+        replicates=spec.looks[-1],
+        budget_seconds=spec.budget_seconds,
+        sides=spec.sides,
+        comparisons=spec.comparisons,
+        purpose=spec.purpose,
+    )
+    with open_display() as display:
+        plan, _ = plan_duel(Asked(matrix, tuple(arms)), settings, display)
+        with ResultsFolder.open(spec.results, plan.digest) as store:
+            verdicts = fight(plan, store, display)
+    return DuelOutcome(verdicts.session, verdicts, time.monotonic() - began)
+
+
+def _cell_of(spec: DuelSpec, arm: ArmSpec, base: Arm) -> Arm:
+    """Give the baseline's cell, or the one that an arm's own overrides make of it."""
+    if not arm.overrides:
+        return base
+    return read_arms(spec.matrix, base=[*spec.base, *arm.overrides])[1][0]
+
+
+def exit_code(verdicts: Verdicts, *, strict: bool = False) -> int:
+    """Give a duel's exit code: 3 refused; under ``strict`` 4 inconclusive or too noisy; else 0."""
+    if verdicts.state == "invalid" or any(f.verdict == "refused" for f in verdicts.findings):
+        return 3
+    open_ones = any(f.verdict == "inconclusive" for f in verdicts.findings)
+    return 4 if strict and (open_ones or verdicts.state == "too_noisy") else 0
+
+
 def banked() -> dict[str, Any]:
     """Give the calibration of this machine so far."""
     return calibration.summarise(withdraw(_bank()))
@@ -129,8 +225,43 @@ def _achieved(verdicts: Verdicts) -> dict[str, Any]:
     }
 
 
-CALIBRATION = Path(__file__).parent / "matrix" / "calibration.toml"
-CALIBRATION_SETTINGS = Settings(purpose="calibration", budget_seconds=240.0, most_warm_seconds=3.0)
+@dataclass(frozen=True, slots=True)
+class Series:
+    """Duels to repeat: identical arms (False), and one arm slowed on purpose (True)."""
+
+    asked: Mapping[bool, Asked]
+    settings: Settings
+    digest: str
+
+    @classmethod
+    def read(
+        cls, matrix_file: Path | str | None, declared: Mapping[str, Any], inject: str | float
+    ) -> Self:
+        """Read the cell, a built-in one where none is named.
+
+        Raises:
+            UserError: a mistake in the matrix, the share or what is declared.
+        """
+        file = matrix_file or CALIBRATION
+        settings = read_settings(file, declared, CALIBRATION_SETTINGS)
+        asked = {False: read_duel(file), True: read_duel(file, inject=inject).require_arms()}
+        return cls(asked, settings, duel_digest(asked[True].matrix, asked[True].arms))
+
+    @property
+    def name(self) -> str:
+        """Name the series as its matrix is named."""
+        return self.asked[False].matrix.name
+
+    def fights(
+        self, store: ResultsFolder, display: Display, duels: int, injected: int
+    ) -> Iterator[Callable[[], Verdicts]]:
+        """Give what is still missing in the folder, one duel after the other, ready to run."""
+        done = finished_kinds(read_folder(store.path).sessions) if store.has_sessions else []
+        turns = calibration_turns(done, duels, injected)
+        for number, slowed in enumerate(turns, start=1):
+            display.say(f"duel {number} of {len(turns)}: {'one arm slowed' if slowed else 'A/A'}")
+            plan, _ = plan_duel(self.asked[slowed], self.settings, display, self.digest)
+            yield partial(fight, plan, store, display)
 
 
 def calibration_turns(done: Sequence[bool], duels: int, injected: int) -> list[bool]:

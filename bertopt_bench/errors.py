@@ -14,6 +14,10 @@ class UserError(ValueError):
     """A mistake that the user can mend: shown as text, exit code 2, never as a traceback."""
 
 
+class OutOfBudget(UserError):  # noqa: N818 - what happened, not what is wrong
+    """The time allowed does not pay for enough replicates for any verdict."""
+
+
 class MatrixError(UserError):
     """A mistake in a matrix file, with the file and the path of the key."""
 

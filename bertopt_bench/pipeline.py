@@ -21,7 +21,6 @@ from bertopt_bench.errors import UserError, nearest
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from bertopt_bench.dispatch.progress import Display
     from bertopt_bench.results.duels import Verdicts
 
 
@@ -98,38 +97,30 @@ def duel(
     Raises:
         UserError: a mistake in the arms, or a declared verdict that no outcome could give.
     """
+    from bertopt_bench import duelling
     from bertopt_bench.dispatch.progress import open_display
-    from bertopt_bench.duelling import fight, plan_duel, read_duel
     from bertopt_bench.matrix.duels import read_settings
-    from bertopt_bench.matrix.quantities import read_share
     from bertopt_bench.results.store import ResultsFolder, next_free
     from bertopt_bench.stats.planning import describe
 
     settings = read_settings(matrix_file, declared or {})
-    asked = read_duel(
-        matrix_file,
-        base=base,
-        arms=arms,
-        overrides=overrides,
-        inject=read_share(inject, lambda text: UserError(f"--inject {text}")),
-    )
-    if len(asked.arms) < 2:
-        raise UserError(
-            f"{matrix_file} has no arm besides the baseline. Name one: --arm optimizer=lion, a "
-            "table [arms], or --inject 5%."
-        )
+    asked = duelling.read_duel(
+        matrix_file, base=base, arms=arms, overrides=overrides, inject=inject
+    ).require_arms()
     folder = Path(results or Path("results") / f"{asked.matrix.name}-duel")
     folder = next_free(folder) if new else folder
-    target = Path(page or Path("reports") / f"{folder.name}.html")
     with open_display() as display:
-        plan, found = plan_duel(asked, settings, display)
-        sys.stdout.write(describe(found) + "\n")
+        plan, prospects = duelling.plan_duel(asked, settings, display)
+        sys.stdout.write(describe(prospects) + "\n")
         if plan_only:
             return 0
         with ResultsFolder.open(folder, plan.digest) as store:
-            verdicts = _until_interrupted(partial(fight, plan, store, display), folder, display)
-    _close_duel(verdicts, folder, target)
-    return exit_code(verdicts, strict=strict)
+            run = partial(duelling.fight_within_budget, plan, store, display)
+            verdicts = _or_interrupted(run, folder)
+    _tell(verdicts)
+    sys.stdout.write(f"results: {folder}\n")
+    _write_page(folder, Path(page or Path("reports") / f"{folder.name}.html"))
+    return duelling.exit_code(verdicts, strict=strict)
 
 
 def calibrate(
@@ -144,29 +135,51 @@ def calibrate(
 ) -> int:
     """Repeat A/A duels and duels of a slowed arm; continue a folder that has some already."""
     from bertopt_bench import duelling
-    from bertopt_bench.dispatch.duelling import duel_digest
     from bertopt_bench.dispatch.progress import open_display
-    from bertopt_bench.matrix.duels import read_settings
-    from bertopt_bench.matrix.quantities import read_share
-    from bertopt_bench.results.reading import read_folder
+    from bertopt_bench.report.duel_wording import calibration_lines
     from bertopt_bench.results.store import ResultsFolder
 
-    file = matrix_file or duelling.CALIBRATION
-    share = read_share(inject, lambda text: UserError(f"--inject {text}"))
-    settings = read_settings(file, declared or {}, duelling.CALIBRATION_SETTINGS)
-    asked = {False: duelling.read_duel(file), True: duelling.read_duel(file, inject=share)}
-    digest = duel_digest(asked[True].matrix, asked[True].arms)
-    folder = Path(results or Path("results") / asked[False].matrix.name)
-    with open_display() as display, ResultsFolder.open(folder, digest) as store:
-        done = duelling.finished_kinds(read_folder(folder).sessions if store.has_sessions else ())
-        turns = duelling.calibration_turns(done, duels, injected)
-        for number, slowed in enumerate(turns, start=1):
-            display.say(f"duel {number} of {len(turns)}: {'one arm slowed' if slowed else 'A/A'}")
-            plan, _ = duelling.plan_duel(asked[slowed], settings, display, digest)
-            _until_interrupted(partial(duelling.fight, plan, store, display), folder, display)
-    sys.stdout.write("".join(f"{line}\n" for line in _calibration_lines(duelling.banked())))
+    series = duelling.Series.read(matrix_file, declared or {}, inject)
+    folder = Path(results or Path("results") / series.name)
+    with open_display() as display, ResultsFolder.open(folder, series.digest) as store:
+        for fight in series.fights(store, display, duels, injected):
+            _tell(_or_interrupted(fight, folder))
+    sys.stdout.write("".join(f"{line}\n" for line in calibration_lines(duelling.banked())))
     _write_page(folder, Path(page or Path("reports") / f"{folder.name}.html"))
     return 0
+
+
+def _or_interrupted(run: Callable[[], Verdicts], folder: Path) -> Verdicts:
+    """Run; on Ctrl-C say what is kept and end with 130."""
+    try:
+        return run()
+    except KeyboardInterrupt:
+        sys.stderr.write(
+            f"\nstopped; whole replicates are kept in {folder}. The same command starts a session "
+            "of its own: times are never pooled over sessions.\n"
+        )
+        sys.exit(130)
+
+
+def _tell(verdicts: Verdicts) -> None:
+    """Print the verdicts, a line each, and why they are in doubt."""
+    from bertopt_bench.report.duel_wording import verdict_lines
+
+    lines = [f"{verdicts.state.replace('_', ' ')}: {reason}" for reason in verdicts.reasons]
+    lines += verdict_lines(verdicts.findings, verdicts.controls)
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+
+
+def _write_page(folder: Path, page: Path) -> Path | None:
+    """Write the page of what is safe already; None where a package for it is missing."""
+    try:
+        return write_report([folder], page)
+    except ModuleNotFoundError as error:
+        sys.stdout.write(
+            f"no page: {error.name} is not installed. Install it, then write the page with:\n"
+            f"  bertopt-bench report {folder} --output {page}\n"
+        )
+        return None
 
 
 def compare_results(
@@ -217,63 +230,17 @@ def examine_machine(*, as_json: bool = False) -> None:
     doctor.show(diagnosis, as_json=as_json)
 
 
-def exit_code(verdicts: Verdicts, *, strict: bool = False) -> int:
-    """Give a duel's exit code: 3 refused; under ``strict`` 4 inconclusive or too noisy; else 0."""
-    if verdicts.state == "invalid" or any(f.verdict == "refused" for f in verdicts.findings):
-        return 3
-    open_ones = any(f.verdict == "inconclusive" for f in verdicts.findings)
-    return 4 if strict and (open_ones or verdicts.state == "too_noisy") else 0
-
-
-def _until_interrupted(run: Callable[[], Any], folder: Path, display: Display) -> Any:
-    """Run; on Ctrl-C say what is kept and end with 130."""
-    try:
-        return run()
-    except KeyboardInterrupt:
-        display.say(
-            f"stopped; whole replicates are kept in {folder}. The same command starts a session "
-            "of its own: times are never pooled over sessions."
-        )
-        sys.exit(130)
-
-
-def _close_duel(verdicts: Verdicts, folder: Path, page: Path) -> None:
-    """Print the verdicts and write the page; the replicates are safe already."""
-    from bertopt_bench.report.duels import verdict_lines
-
-    for reason in verdicts.reasons:
-        sys.stdout.write(f"{verdicts.state.replace('_', ' ')}: {reason}\n")
-    sys.stdout.write("".join(f"{x}\n" for x in verdict_lines(verdicts.findings, verdicts.controls)))
-    sys.stdout.write(f"results: {folder}\n")
-    _write_page(folder, page)
-
-
-def _write_page(folder: Path, page: Path) -> Path | None:
-    """Write the page of what is safe already; None where a package for it is missing."""
-    try:
-        return write_report([folder], page)
-    except ModuleNotFoundError as error:
-        sys.stdout.write(
-            f"no page: {error.name} is not installed. Install it, then write the page with:\n"
-            f"  bertopt-bench report {folder} --output {page}\n"
-        )
-        return None
-
-
-def _calibration_lines(found: Mapping[str, Any]) -> list[str]:
-    from bertopt_bench.report.duels import calibration_lines
-
-    return calibration_lines(found)
-
-
 def plan_matrix(matrix_file: Path | str, *, overrides: Sequence[str] = ()) -> None:
-    """Print what a matrix would run on this machine: cells, skips, time and memory."""
+    """Print what a matrix would run here: cells, skips, time and memory; of arms, their duel."""
     from bertopt_bench.dispatch.preparing import ask_capabilities
     from bertopt_bench.matrix.cells import expand
     from bertopt_bench.matrix.forecast import describe_plan
-    from bertopt_bench.matrix.spec import load
+    from bertopt_bench.matrix.spec import load, read_document
 
     matrix = load(matrix_file, overrides)
+    if "arms" in read_document(matrix.file):
+        duel(matrix_file, overrides=overrides, plan_only=True)
+        return
     cells = expand(matrix, ask_capabilities())
     sys.stdout.write(describe_plan(matrix, cells) + "\n")
 

@@ -15,7 +15,7 @@ from bertopt_bench.dispatch.environments import prepare_subject
 from bertopt_bench.dispatch.local import Zygote, trial_threads
 from bertopt_bench.dispatch.preparing import prepare_text
 from bertopt_bench.dispatch.sessions import SessionRun, packages_of, utc_now
-from bertopt_bench.errors import UserError
+from bertopt_bench.errors import OutOfBudget
 from bertopt_bench.matrix.cells import TrialPlan
 from bertopt_bench.matrix.duels import LEAST_REPLICATES, PRESET_REPLICATES
 from bertopt_bench.matrix.identity import canonical_json
@@ -116,7 +116,7 @@ def run_duel(plan: DuelPlan, store: ResultsFolder, display: Display, judge: Judg
         judge: gives the verdicts on (declaration, replicates, records, look, session, at_utc).
 
     Raises:
-        UserError: the budget is too small for any verdict; nothing is lost.
+        OutOfBudget: the budget is too small for any verdict; nothing is lost.
     """
     order_seed = secrets.randbelow(2**32)
     for warning in store.warnings:
@@ -213,7 +213,7 @@ class _Running:
         fitting = [preset for preset in presets if preset <= most]
         if not fitting:
             needed = min([*presets, count])
-            raise UserError(
+            raise OutOfBudget(
                 f"a replicate takes {each:.0f} s here, so the budget of {budget:.0f} s pays for "
                 f"{most}; {needed} are needed for the declared verdict. Give --budget "
                 f"{each * needed * 1.2:.0f}s or more."

@@ -5,59 +5,17 @@ from __future__ import annotations
 import base64
 import gzip
 import itertools
-import json
 import math
 import re
-from html.parser import HTMLParser
-from typing import Any
 
 import pandas as pd
 import pytest
+from parsed_pages import parsed, payload
 from simulated_results import SimulatedResults, session, simulated
 
 from bertopt_bench.errors import UserError
 from bertopt_bench.report import figures, page, rows, sentences
 from bertopt_bench.stats.facts import gather
-
-VOID = {"meta", "link", "br", "img", "input", "path", "circle", "use", "hr"}
-OPTIONAL = {"li", "td", "tr", "p"}
-
-
-class Structure(HTMLParser):
-    """Collect attributes and text, and check that what must be closed is closed."""
-
-    def __init__(self) -> None:
-        super().__init__(convert_charrefs=True)
-        self.open, self.attributes, self.rows, self.text = [], [], 0, []
-
-    def handle_starttag(self, tag, attrs) -> None:
-        self.attributes += [(tag, name, value or "") for name, value in attrs]
-        self.rows += ("data-i" in dict(attrs)) and tag == "tr"
-        if tag not in VOID | OPTIONAL:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs) -> None:
-        self.attributes += [(tag, name, value or "") for name, value in attrs]
-
-    def handle_endtag(self, tag) -> None:
-        if tag not in OPTIONAL:
-            assert self.open.pop() == tag
-
-    def handle_data(self, data) -> None:
-        if not self.open or self.open[-1] not in {"script", "style"}:
-            self.text.append(data)
-
-
-def parsed(html) -> Structure:
-    structure = Structure()
-    structure.feed(html)
-    structure.close()
-    return structure
-
-
-def payload(html) -> Any:
-    packed = re.search(r'id="data-packed">([^<]*)<', html).group(1)
-    return json.loads(gzip.decompress(base64.b64decode(packed)))
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,657 @@
+"""The page of duels: the answer first, every number with its n and spread, nothing left out."""
+
+from __future__ import annotations
+
+import functools
+import math
+import re
+import statistics
+import subprocess
+import sys
+
+import pytest
+import simulated_results
+from parsed_pages import parsed, payload
+from simulated_duels import calibrated, declaration, duel, folder
+
+from bertopt_bench.report import duel_figures, duel_forests, duel_methods, duel_wording, page
+from bertopt_bench.report.duel_facts import Duel, gather
+from bertopt_bench.report.duel_scales import Scale, round_values
+from bertopt_bench.report.duels import calibration_lines, verdict_lines
+from bertopt_bench.results.duels import CONTROL, Block, Finding, Verdicts
+from bertopt_bench.results.store import ResultsFolder
+from bertopt_bench.results.tables import Results, load_results
+
+
+@functools.cache
+def plain() -> Results:
+    return duel()
+
+
+@functools.cache
+def rich() -> Results:
+    """Every metric but time to target, a slowed arm, eight seeds."""
+    return duel(
+        {"lion": 0.05, "math": 0.0, "lamb": 0.02},
+        inject=0.05,
+        losses={"lion": -0.07, "lamb": 0.012},
+        metrics=("step_time", "peak_memory", "loss"),
+        seeds=tuple(range(1, 9)),
+    )
+
+
+@functools.cache
+def rendered(name: str) -> str:
+    return page.render([{"plain": plain, "rich": rich, "calibrated": calibrated}[name]()])
+
+
+def only(results: Results) -> Duel:
+    (one,) = gather([results])
+    return one
+
+
+def text_of(html: str) -> str:
+    return " ".join(" ".join(parsed(html).text).split())
+
+
+def finding(**fields) -> Finding:
+    values = {
+        "metric": "step_time",
+        "baseline": "adamw",
+        "arm": "lion",
+        "n": 12,
+        "estimate": math.log(1.053),
+        "low": math.log(1.041),
+        "high": math.log(1.066),
+        "corrected_p_more": 0.0005,
+        "corrected_p_less": 1.0,
+        "margin": math.log1p(0.02),
+        "margin_in_force": math.log1p(0.02),
+        "noise_floor": math.log1p(0.014),
+        "verdict": "slower",
+        **fields,
+    }
+    return Finding(**values)
+
+
+def test_the_sentences_say_the_answer_in_plain_words() -> None:
+    """Oracle: the issue's own example, and the words of each verdict written by hand."""
+    ratio = {"estimate": math.log(1.012), "low": math.log(0.998), "high": math.log(1.03)}
+    wide = {"margin_in_force": math.log1p(0.034), "noise_floor": math.log1p(0.034)}
+    exact = dict.fromkeys(("estimate", "low", "high"), math.log(0.876))
+    nats = {"metric": "loss", "estimate": -0.0715, "low": -0.0759, "high": -0.0649, "n": 8}
+    cases = [
+        (
+            finding(),
+            "lion is slower than adamw: 1.053 times the step time (95 % interval 1.041 to 1.066, "
+            "n = 12 replicates), beyond the margin of 2 %.",
+        ),
+        (
+            finding(**wide),
+            "lion is slower than adamw: 1.053 times the step time (95 % interval 1.041 to 1.066, "
+            "n = 12 replicates), beyond the margin of 3.4 % (declared 2 %, widened to the noise "
+            "floor).",
+        ),
+        (
+            finding(
+                **ratio,
+                verdict="inconclusive",
+                needed_replicates=40,
+                reason="+1.20 % (95 % interval -0.20 % to +3.00 %, n = 12) does not settle it "
+                "against the margin of 2.00 %",
+            ),
+            "Cannot tell whether lion is slower or faster than adamw: 1.012 times the step time "
+            "(95 % interval 0.998 to 1.030, n = 12 replicates) does not settle it against the "
+            "margin of 2 %. Needs n = 40 replicates for 80 % power.",
+        ),
+        (
+            finding(**ratio, verdict="inconclusive", reason="too noisy: the machine was busy"),
+            "Cannot tell whether lion is slower or faster than adamw: 1.012 times the step time "
+            "(95 % interval 0.998 to 1.030, n = 12 replicates). Too noisy: the machine was busy.",
+        ),
+        (
+            finding(metric="peak_memory", **exact, verdict="smaller"),
+            "lion needs less memory than adamw: 0.876 times the peak memory, the same in each of "
+            "12 replicates, beyond the margin of 2 %.",
+        ),
+        (
+            finding(**nats, margin=0.012, margin_in_force=0.012, verdict="lower"),
+            "lion ends at a lower loss than adamw: −0.0715 nats of held-out loss (95 % interval "  # noqa: RUF001 - the page's minus
+            "−0.0759 to −0.0649, n = 8 seeds), beyond the margin of 0.012 nats.",  # noqa: RUF001
+        ),
+        (
+            finding(verdict="equivalent", **ratio),
+            "lion is as fast as adamw, to within 2 %: 1.012 times the step time (95 % interval "
+            "0.998 to 1.030, n = 12 replicates), inside the margin of 2 %.",
+        ),
+        (
+            finding(verdict="refused", estimate=None, low=None, high=None, reason="it broke"),
+            "No answer on lion against adamw in step time: refused, because it broke.",
+        ),
+    ]
+    for one, expected in cases:
+        assert "".join(duel_wording.sentence(one)).replace("\N{NO-BREAK SPACE}", " ") == expected
+
+
+def test_the_terminal_gets_aligned_lines_in_plain_characters() -> None:
+    """Oracle: the line that the issue's contract writes out."""
+    control = finding(
+        arm=CONTROL,
+        verdict="agrees",
+        estimate=0.0,
+        gate_low=math.log(0.99),
+        gate_high=math.log(1.014),
+        confidence=0.9907,
+        p_any=0.68,
+    )
+    other = finding(arm="a much longer name", verdict="inconclusive", needed_replicates=30)
+
+    first, second, third = verdict_lines([finding(), other], [control])
+
+    assert re.sub(" {3,}", " | ", first) == (
+        "lion by adamw | slower | step time x 1.053 [1.041, 1.066] 95 % | p 0.0005 | n 12 | "
+        "noise floor 1.4 %"
+    )
+    assert second.endswith("needs n = 30 replicates for 80 % power")
+    assert "x 1.000 [0.990, 1.014] 99.1 %" in third
+    assert all(line.isascii() for line in (first, second, third))
+    places = {line.index("n 12") for line in (first, second, third)}
+    assert len(places) == 1
+    assert verdict_lines([]) == []
+
+
+def test_lines_for_a_terminal_need_no_table_template_or_training_library() -> None:
+    """Oracle: the modules that the interpreter has loaded."""
+    code = (
+        "import sys; from bertopt_bench.report.duels import calibration_lines, verdict_lines; "
+        "verdict_lines([]); calibration_lines({}); "
+        "print([m for m in ('torch', 'pandas', 'jinja2', 'plotly') if m in sys.modules])"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
+    )
+
+    assert run.stdout.strip() == "[]"
+
+
+def test_the_calibration_says_its_bound_and_the_false_alarms_to_expect() -> None:
+    """Oracle: by hand; what is not known is not said."""
+    told = " ".join(
+        calibration_lines(
+            {
+                "duels": 31, "refused": 2, "false_alarms": 0, "alpha": 0.01,
+                "false_alarm_bound": 0.1122, "expected_per_1000_gate_runs": 3.15,
+                "edge_trials": 6, "edge_false_alarms": 0, "edge_bound": 0.459,
+                "power_trials": 6, "power_found": 5, "power_low": 0.359, "power_high": 0.996,
+                "injected_share": 0.05,
+            }
+        )
+    )  # fmt: skip
+
+    for stated in (
+        "0 of 31 A/A duels gave a false alarm at alpha 1 % (2 refused, counted beside)",
+        "at most 11.2 % (upper 95 % bound)",
+        "of 1,000 gate runs on unchanged code at most 3.1",
+        "0 of 6 slowed arms were called slower than the delay really put in",
+        "An injected 5 % was found in 5 of 6 duels: power 35.9 % to 99.6 %",
+    ):
+        assert stated in told
+    assert calibration_lines({"duels": 3}) == ["0 of 3 A/A duels gave a false alarm (0 refused, counted beside)."]
+    assert "No A/A duel is banked" in calibration_lines({})[0]
+
+
+@pytest.mark.parametrize("name", ["plain", "rich", "calibrated"])
+def test_pages_are_whole_small_and_ask_nothing_of_a_network(name) -> None:
+    html = rendered(name)
+    structure = parsed(html)
+
+    assert structure.open == []
+    links = {v for _, key, v in structure.attributes if key in {"href", "src", "action", "data"}}
+    assert all(link.startswith(("#", "data:")) for link in links)
+    (policy,) = [v for _, key, v in structure.attributes if key == "content" and "default-src" in v]
+    assert "default-src 'none'" in policy
+    assert "http" not in policy
+    assert not re.search(r"url\(|@import", html.split('id="data-packed"')[0])
+    assert len(html.encode()) < 2_500_000
+    ids = [value for _, key, value in structure.attributes if key == "id"]
+    assert len(ids) == len(set(ids))
+    assert {link[1:] for link in links if link.startswith("#")} <= set(ids)
+
+
+def test_every_verdict_has_its_row_with_all_that_stands_behind_it() -> None:
+    """Oracle: the stored findings; ratios are the exponents of their estimates."""
+    html = rendered("rich")
+    table = html.split('id="verdicts"')[1].split("</section>")[0]
+    lines = [re.sub("<[^>]*>", " ", line) for line in table.split("<tr>")[2:]]
+
+    findings = only(rich()).findings
+    assert len(lines) == len(findings) == 12
+    for line, one in zip(lines, findings, strict=True):
+        words = " ".join(line.split())
+        assert words.startswith(f"{one.arm} against adamw")
+        assert one.verdict in words
+        value = math.exp(one.estimate) if one.metric != "loss" else abs(one.estimate)
+        assert re.search(rf"{value:.3f}", words)
+        assert f" {one.n} " in words
+        if one.metric == "step_time":
+            assert f"{math.exp(one.low):.3f} to {math.exp(one.high):.3f}" in words
+            assert f"{math.expm1(one.noise_floor):.1%}".replace("%", "\N{NO-BREAK SPACE}%") in line
+        if one.needed_replicates:
+            assert f"needs n = {one.needed_replicates}" in words
+
+
+def test_verdicts_are_told_by_word_mark_and_colour() -> None:
+    """Colour alone would leave out whoever cannot see it: each kind has a shape of its own."""
+    assert len(set(duel_forests.SHAPES.values())) == len(duel_forests.SHAPES)
+    assert len(set(duel_wording.ICONS.values())) == len(duel_wording.ICONS)
+    assert set(duel_wording.ICONS) == set(duel_forests.SHAPES)
+    html = rendered("plain")
+    for kind, word in (("worse", "slower"), ("better", "faster"), ("same", "equivalent")):
+        icon = duel_wording.ICONS[kind]
+        assert f'<span class="verdict {kind}"><span aria-hidden="true">{icon}</span> {word}' in html
+
+
+def test_a_forest_places_all_of_a_metric_on_one_scale() -> None:
+    """Oracle: places are linear in the log ratio, by arithmetic on the drawing's own numbers."""
+    one = finding(verdict="slower", margin_in_force=0.02, noise_floor=0.014)
+    scale = duel_forests.forest_scale("step_time", [one, finding(estimate=-0.05, low=-0.06)])
+
+    svg = duel_forests.forest_row(
+        one, scale, margin=0.02, floor=0.014, ends=(one.low, one.high), target=0.05
+    )
+
+    zero = float(re.search(r'class="zero" x1="([\d.]+)%', svg).group(1))
+    spread = re.search(r'class="span worse" x1="([\d.]+)%" x2="([\d.]+)%', svg)
+    estimate = float(re.search(r'<svg x="([\d.]+)%"', svg).group(1))
+    target = float(re.search(r'class="target" x1="([\d.]+)%', svg).group(1))
+    margin = re.search(r'class="margin" x="([\d.]+)%" width="([\d.]+)%', svg)
+    floor = re.search(r'class="floor" x="([\d.]+)%" width="([\d.]+)%', svg)
+    unit = (target - zero) / 0.05
+    assert estimate - zero == pytest.approx(one.estimate * unit, abs=0.02)
+    assert float(spread[1]) - zero == pytest.approx(one.low * unit, abs=0.02)
+    assert float(spread[2]) - zero == pytest.approx(one.high * unit, abs=0.02)
+    assert float(margin[2]) == pytest.approx(0.04 * unit, abs=0.03)
+    assert float(floor[2]) == pytest.approx(0.028 * unit, abs=0.03)
+    assert float(margin[1]) + float(margin[2]) / 2 == pytest.approx(zero, abs=0.02)
+
+
+def test_infinite_ends_stay_inside_the_drawing() -> None:
+    """A run that never reached its target has an infinite difference, and it is drawn at the edge."""
+    endless = finding(metric="time_to_target", estimate=math.inf, high=math.inf, verdict="slower")
+    scale = duel_forests.forest_scale("time_to_target", [endless])
+
+    svg = duel_forests.forest_row(
+        endless, scale, margin=None, floor=None, ends=(endless.low, math.inf)
+    )
+
+    places = [float(x) for x in re.findall(r'x[12]?="([\d.]+)%"', svg)]
+    assert max(places) == 100.0
+    assert "∞ times the time to the target loss" in duel_wording.sentence(endless)[1]
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(-0.02, 0.03), (-1e-4, 5e-4), (-0.6, 0.4), (-3.0, 4.0), (0.041, 0.052)]
+)
+@pytest.mark.parametrize("metric", ["step_time", "loss"])
+def test_ticks_are_round_few_and_apart(low, high, metric) -> None:
+    scale = Scale(low, high, metric)
+
+    ticks = scale.ticks()
+
+    assert 1 <= len(ticks) <= 9
+    places = [place for place, _ in ticks]
+    assert places == sorted(places)
+    assert all(b - a >= 13 for a, b in zip(places, places[1:], strict=False))
+    if low < 0 < high:
+        assert scale.at(0.0) in places
+
+
+def test_round_values_are_multiples_of_one_two_or_five() -> None:
+    """Oracle: by hand."""
+    assert round_values(0.0413, 0.0521, 4) == [0.045, 0.05]
+    assert round_values(0, 420, 5) == [0, 100, 200, 300, 400]
+
+
+def test_each_replicate_is_a_dot_with_its_number() -> None:
+    """Oracle: the stored differences, as per cent of the ratio."""
+    one = only(plain())
+    lion = one.finding("step_time", "lion")
+
+    svg = duel_figures.pair_figure(one, lion, 1000).svg
+
+    titles = re.findall(r"<circle [^>]*><title>([^<]*)</title>", svg)
+    expected = [
+        f"replicate {number}: {math.expm1(value) * 100:+.2f} %".replace("-", "−")  # noqa: RUF001
+        for number, value in enumerate(lion.differences)
+    ]
+    assert titles == expected
+    assert svg.count('class="between"') == 11
+
+
+def test_every_block_of_both_arms_is_drawn_until_there_are_too_many() -> None:
+    """Oracle: 12 replicates of 6 rounds; a cap of 30 keeps the first and the last, and is told."""
+    one = only(plain())
+    lion = one.finding("step_time", "lion")
+
+    whole = duel_figures.pair_figure(one, lion, 1000)
+    for name in ("base", "arm"):
+        marks = "".join(re.findall(rf'class="(?:dots|above) {name}"[^>]* d="([^"]*)"', whole.svg))
+        assert marks.count("M") == 72
+    thin = duel_figures.pair_figure(one, lion, 30)
+
+    assert "60 of 144 blocks are drawn" in thin.note
+    blocks = [b for b in one.blocks if b.arm == "lion"]
+    kept = duel_figures.thinned(blocks, 30)
+    assert (len(kept), kept[0], kept[-1]) == (30, blocks[0], blocks[-1])
+
+
+def test_a_block_far_above_the_others_does_not_flatten_them_and_is_told() -> None:
+    results = duel({"lion": 0.05}, seed=3)
+    replicates = list(results.replicates)
+    first = replicates[0]
+    slow = first.blocks[0].model_copy(update={"arm": "lion", "wall_seconds": 30.0})
+    replicates[0] = first.model_copy(update={"blocks": (slow, *first.blocks[1:])})
+    one = only(Results(results.path, results.sessions, (), (), tuple(replicates)))
+
+    figure = duel_figures.pair_figure(one, one.finding("step_time", "lion"), 1000)
+
+    assert "above the drawing, up to 2.50 s a step" in figure.note
+    assert 'class="above arm"' in figure.svg
+
+
+def test_absolute_times_are_medians_of_replicate_medians_of_this_session_only() -> None:
+    """Oracle: `statistics.median` of the blocks, replicate by replicate."""
+    medians = [
+        statistics.median(b.wall_seconds / b.steps for b in r.blocks if b.arm == "lion")
+        for r in plain().replicates
+    ]
+    found = only(plain()).step_seconds("lion")
+
+    assert (found.n, found.low, found.high) == (12, min(medians), max(medians))
+    assert found.median == pytest.approx(statistics.median(medians))
+    html = rendered("plain")
+    assert "<b>this session only</b>" in html
+    assert f"{min(medians) * 1e3:.1f} to {max(medians) * 1e3:.1f} ms, n 12" in html
+
+
+def test_controls_show_half_width_noise_floor_and_the_delay_that_was_really_put_in() -> None:
+    """Oracle: half of the stored interval, its farther end, and the blocks' injected seconds."""
+    one = only(rich())
+    control = one.control("step_time")
+    section = rendered("rich").split('id="controls-shown"')[1].split("</section>")[0]
+    text = re.sub("<[^>]*>", " ", section)
+
+    half = (control.gate_high - control.gate_low) / 2
+    assert f"{math.expm1(half):.1%}".replace("%", "\N{NO-BREAK SPACE}%") in text
+    farther = max(abs(control.gate_low), abs(control.gate_high))
+    assert control.noise_floor == farther
+    assert f"{math.expm1(farther):.1%}".replace("%", "\N{NO-BREAK SPACE}%") in text
+    assert one.realised("slowed by 5 %") == pytest.approx(0.05)
+    assert "asked for 5\N{NO-BREAK SPACE}% of each measured step" in text
+    assert "realised 5.0\N{NO-BREAK SPACE}%" in text
+    assert "at most 11.2\N{NO-BREAK SPACE}%" in text
+
+
+def test_what_was_declared_and_how_it_was_done_are_told_from_the_declaration() -> None:
+    """Oracle: by hand: a declaration in which every value is unusual."""
+    declared = declaration(
+        {"lion": 0.0},
+        0.05,
+        metrics=("step_time", "loss", "time_to_target"),
+        alpha=0.003,
+        family_error=0.03,
+        margins={"step_time": 0.015, "loss": None, "time_to_target": 0.03},
+        looks=(10, 20, 30),
+        sides=1,
+        rounds=8,
+        block_seconds=0.75,
+        least_block_steps=4,
+        rewarm_steps=1,
+        until=0.01,
+        budget_seconds=300,
+        target_loss=5.5,
+        seeds=(4, 5),
+        burst_seconds=0.125,
+    )
+    one = only(duel({"lion": 0.0}, judged=False))
+    one = Duel(one.session, declared, one.replicates, (), None)
+    rows = duel_methods.declared_rows(declared, 77)
+    told = " ".join([*duel_methods.methods(one), *(f"{name}: {value}" for name, value in rows)])
+    told = " ".join(told.replace("\N{NO-BREAK SPACE}", " ").split())
+
+    for stated in (
+        "alpha of a comparison: 0.3 %", "error rate of a family: 3 % (Holm)",
+        "directions asked for: one", "step time 1.5 %", "a quarter of the baseline's standard",
+        "looks after replicates: 10, 20, 30", "order seed: 77", "0.75 s and 4 steps or more",
+        "in bursts of 0.125 s", "half-width asked for: 1 %", "budget: 300 s", "target loss: 5.500",
+        "seeds of weights and data: 4, 5", "p ≤ 0.1 %", "p ≤ 1 % (both rates are divided by 3",
+        "8 rounds", "1 step that were run and discarded", "p-values are one-sided",
+        "slowed by 5 % is the baseline with a delay of 5 %", "order seed 20261131",
+        "counts as infinite", "No replicate, block or step was dropped", "12 replicates started",
+    ):  # fmt: skip
+        assert stated in told, stated
+    alternating = Duel(
+        one.session, declared.model_copy(update={"design": "alternating"}), one.replicates, (), None
+    )
+    assert "forwards and then backwards (ABBA)" in duel_methods.design(alternating)
+    sentence = duel_methods.declared_sentence(declared)
+    assert "looks after 10, 20 and 30 replicates, each at a third of both" in sentence
+
+
+def test_the_embedded_data_are_the_replicates_blocks_and_steps() -> None:
+    """Oracle: the replicates themselves, to six significant digits."""
+    tables = payload(rendered("plain"))["tables"]
+
+    def column(table, name):
+        return tables[table]["data"][tables[table]["columns"].index(name)]
+
+    blocks = [block for replicate in plain().replicates for block in replicate.blocks]
+    assert column("blocks", "wall_seconds") == pytest.approx(
+        [block.wall_seconds for block in blocks], rel=1e-5
+    )
+    assert column("blocks", "arm") == [block.arm for block in blocks]
+    steps = [seconds for block in blocks for seconds in block.step_seconds]
+    assert column("steps", "step_seconds") == pytest.approx(steps, rel=1e-5)
+    one = only(plain())
+    expected = [d for f in (*one.findings, *one.controls) for d in f.differences]
+    assert column("differences", "difference") == pytest.approx(expected, rel=1e-5, abs=1e-12)
+    assert column("findings", "verdict")[:3] == [f.verdict for f in one.findings[:3]]
+    assert len(column("replicates", "hash_seed")) == 12 * 5
+
+
+def test_large_duels_leave_single_steps_out_before_the_page_grows() -> None:
+    arms = {f"arm{number}": 0.001 * number for number in range(12)}
+    large = duel(arms, replicates=30, metrics=("step_time",), looks=(30,), rounds=8)
+
+    html = page.render([large])
+
+    assert len(html.encode()) < 2_500_000
+    assert "it leaves out the 37,440 rows of single steps" in html or "steps" in payload(html)["tables"]
+    assert "12 comparisons: " in html
+
+
+def test_many_sessions_begin_with_counts_and_a_row_each() -> None:
+    """Oracle: 12 A/A sessions and 6 with a slowed arm, counted from the simulation's verdicts."""
+    results = calibrated()
+    html, text = rendered("calibrated"), text_of(rendered("calibrated"))
+    found = [Verdicts.model_validate(s.verdicts[-1]) for s in results.sessions]
+
+    assert html.count('<details class="session"') == 18
+    assert html.count("<details class=\"session\" id=\"session-1\" open>") == 0
+    alarms = sum(v.controls[0].p_any <= 0.01 for v in found)
+    slower = sum(f.verdict == "slower" for v in found for f in v.findings)
+    assert f"{alarms} of 18 A/A duels gave a false alarm at alpha 1\N{NO-BREAK SPACE}%" in text
+    assert f"An injected 5\N{NO-BREAK SPACE}% was found in {slower} of 6 duels" in text
+    overview = html.split('id="sessions"')[1].split("</section>")[0]
+    assert overview.count("<tr>") == 19
+    across = html.split('id="across"')[1].split("</section>")[0]
+    assert across.count('class="forest"') == 18 + 6
+    assert across.count('class="target"') == 6
+
+
+def test_sessions_are_never_pooled_and_unlike_cells_never_merged() -> None:
+    """Two sessions of one cell agree in a line; the same labels over another cell get their own."""
+    first, second = (
+        duel({"lion": 0.08}, name=f"2026-11-24T0{seed}-10-00Z-7f3a", seed=seed, metrics=("step_time",))
+        for seed in (1, 2)
+    )
+    declared = dict(second.sessions[0].declared["duel"])
+    other = [dict(arm) for arm in declared["arms"]]
+    for arm in other:
+        arm["cell_id"] += "-large"
+        arm["cell"] = {**arm["cell"], "workload": {**arm["cell"]["workload"], "model": "mini"}}
+    moved = second.sessions[0].model_copy(update={"declared": {"duel": {**declared, "arms": other}}})
+    unlike = Results(second.path, (moved,), (), (), second.replicates)
+
+    alike, apart = (text_of(page.render([first, r])) for r in (second, unlike))
+
+    assert "2 sessions were run; times are never pooled over them." in alike
+    assert "lion against adamw, step time : 2 of 2 slower" in alike
+    assert "2 of 2" not in apart
+    assert "lion against adamw (tiny), step time : 1 of 1 slower" in apart
+    assert "lion against adamw (mini), step time : 1 of 1 slower" in apart
+
+
+def test_text_from_results_never_becomes_markup() -> None:
+    """Labels, reasons, machine, versions and warnings carry HTML; all of it stays text."""
+    attack = '</script><img src=x onerror=alert(1)><b a="'
+    hostile = duel(
+        {attack: 0.05},
+        verdict_fields={"state": "too_noisy", "reasons": (attack,), "calibration": {}},
+        losses={},
+        metrics=("step_time", "loss"),
+    )
+    session = hostile.sessions[0].model_copy(
+        update={"machine": {"cpu_model": attack}, "matrix": {"name": attack, "source": attack}}
+    )
+    results = Results(
+        hostile.path, (session,), hostile.records, (attack,), hostile.replicates
+    )
+
+    structure = parsed(page.render([results]))
+
+    assert not any(tag == "img" or name == "onerror" for tag, name, _ in structure.attributes)
+    assert structure.open == []
+    assert "".join(structure.text).count(attack) > 12
+
+
+def refused() -> Results:
+    results = duel({"lion": 0.05})
+    broken = results.replicates[3].model_copy(update={"status": "out_of_memory", "reason": "'lion' died"})
+    replicates = (*results.replicates[:3], broken)
+    verdicts = Verdicts.model_validate(results.sessions[0].verdicts[-1])
+    found = [
+        f.model_copy(update={"verdict": "refused", "reason": "replicate 3: 'lion' died", "n": 3,
+                             **dict.fromkeys(("estimate", "low", "high", "p_more", "p_less"))})
+        for f in verdicts.findings
+    ]  # fmt: skip
+    said = verdicts.model_copy(
+        update={"state": "invalid", "reasons": ("replicate 3: 'lion' died",), "findings": tuple(found)}
+    )
+    session = results.sessions[0].model_copy(update={"verdicts": (said.model_dump(mode="json"),)})
+    return Results(results.path, (session,), (), (), replicates)
+
+
+def without_replicates() -> Results:
+    """Losses alone: nothing was timed, so there is no replicate."""
+    full = duel(
+        {"lion": 0.0}, losses={"lion": -0.05}, metrics=("loss",), seeds=tuple(range(8)), replicates=0
+    )
+    assert full.replicates == ()
+    return full
+
+
+POOR = {
+    "interrupted": (lambda: duel(judged=False), "ended before its first look"),
+    "nothing": (lambda: duel(judged=False, replicates=0), "ended before its first look"),
+    "refused": (refused, "refused, because replicate 3: 'lion' died"),
+    "losses alone": (without_replicates, "lion ends at a lower loss than adamw"),
+    "four replicates": (lambda: duel(replicates=4, looks=(4,)), "4 of at least 6 replicates"),
+    "A/A alone": (lambda: duel({}), "No comparison was declared"),
+}
+
+
+@pytest.mark.parametrize("name", POOR)
+def test_poor_sessions_still_make_a_page_that_says_why(name) -> None:
+    make, expected = POOR[name]
+    html = page.render([make()])
+
+    assert parsed(html).open == []
+    assert expected in text_of(html).replace(" : ", ": ")
+
+
+def test_noise_and_refusal_stand_before_the_answer() -> None:
+    reason = "the hypervisor gave 3.1% of the CPU time to other machines (at most 2%)"
+    html = page.render([duel(verdict_fields={"state": "too_noisy", "reasons": (reason,)})])
+
+    assert html.index("Too noisy for a direction.") < html.index('class="answers"')
+    assert reason in html
+
+
+def test_a_folder_of_both_shows_the_duel_and_the_trials() -> None:
+    both = page.render([simulated_results.simulated(points=2), plain()])
+
+    text = text_of(both)
+    assert "lion is slower than adamw" in text
+    assert "trials of run besides the duels" in text
+    assert "70 trials over 3 seeds" in text
+    assert 'class="answers"' not in page.render([simulated_results.simulated(points=2)])
+
+
+def test_the_page_of_what_lies_on_disk_is_the_page_of_what_was_measured(tmp_path) -> None:
+    """Oracle: the same page from memory."""
+    made = rich()
+    with ResultsFolder.open(tmp_path / "duel", "9b1c77aa02") as store:
+        session = made.sessions[0]
+        fields = session.model_dump(exclude={"ceilings", "verdicts", "end", "schema_version"})
+        store.start_session(fields)
+        for one in made.replicates:
+            store.append_replicate(one)
+        for record in made.records:
+            store.append(record.model_dump())
+        store.append_session_event({"kind": "verdicts", **session.verdicts[-1]})
+
+    loaded = load_results(tmp_path / "duel")
+
+    assert page.render([loaded]) == page.render([made])
+
+
+def test_arms_are_told_apart_by_what_they_imported_and_addresses_are_no_difference() -> None:
+    """Oracle: by hand: one arm imported another torch and ran another revision."""
+    results = duel({"lion": 0.05})
+    replicates = []
+    for one in results.replicates:
+        arms = []
+        for run in one.arms:
+            modules = {**run.imported["modules"]}
+            if run.arm == "lion":
+                modules["torch"] = {**modules["torch"], "version": "2.14.0+cpu"}
+            arms.append(run.model_copy(update={"imported": {**run.imported, "modules": modules}}))
+        replicates.append(one.model_copy(update={"arms": tuple(arms)}))
+    html = page.render([Results(results.path, results.sessions, (), (), tuple(replicates))])
+
+    differing = html.split("What differs between the arms, ")[1].split("</details>")[0]
+    assert "torch.version</th><td>2.13.0+cpu</td><td>2.14.0+cpu</td>" in differing
+    assert "7f00" not in html
+    assert "optimizer.lr" in differing
+    assert "schedule.name" not in differing
+
+
+def test_blocks_without_disturbance_or_steps_are_no_reason_to_fail() -> None:
+    """A system that tells nothing of itself still gets its page."""
+    results = duel({"lion": 0.05})
+    bare = [
+        one.model_copy(
+            update={
+                "blocks": tuple(
+                    Block(**{**b.model_dump(), "disturbance": {}, "step_seconds": ()})
+                    for b in one.blocks
+                )
+            }
+        )
+        for one in results.replicates
+    ]
+    html = page.render([Results(results.path, results.sessions, (), (), tuple(bare))])
+
+    assert "What else the machine did" not in html
+    assert "steps" not in payload(html)["tables"]
