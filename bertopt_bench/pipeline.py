@@ -223,7 +223,7 @@ def compare_results(
 def examine_machine(*, as_json: bool = False) -> None:
     """Describe this machine, measure its ceilings and noise floor, and say what to change."""
     from bertopt_bench import doctor
-    from bertopt_bench.doctor_measures import measures
+    from bertopt_bench.doctor.measures import measures
 
     with measures() as means:
         diagnosis = doctor.examine(means, say=lambda text: sys.stderr.write(text + "\n"))

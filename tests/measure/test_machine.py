@@ -220,7 +220,7 @@ def test_the_meters_of_the_parent_import_no_torch() -> None:
         "import sys; from bertopt_bench.measure import disturbance, gpus, machine, provenance; "
         "from bertopt_bench.measure import capabilities, clock, memory, tracing, ceilings; "
         "from bertopt_bench.measure import advice, gpu_advice, suitability, torch_build; "
-        "from bertopt_bench import diagnosis, doctor; "
+        "from bertopt_bench import doctor; "
         "machine.describe_machine(); machine.versions(); provenance.package_code(); "
         "meter = disturbance.Disturbance(); meter.start(); meter.stop(); "
         "sys.exit('torch' in sys.modules)"

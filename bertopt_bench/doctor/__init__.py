@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bertopt_bench.diagnosis import write
+from bertopt_bench.doctor.text import write
 from bertopt_bench.errors import UserError
 from bertopt_bench.measure.advice import Advice, Facts, machine_advice
 from bertopt_bench.measure.disturbance import Disturbance

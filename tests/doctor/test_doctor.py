@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from bertopt_bench import doctor
-from bertopt_bench.diagnosis import shown, write
+from bertopt_bench.doctor.text import shown, write
 from bertopt_bench.errors import UserError
 from bertopt_bench.measure.suitability import STEAL_SHARE
 
