@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 
 CALIBRATION = Path(__file__).parent / "matrix" / "calibration.toml"
-CALIBRATION_SETTINGS = Settings(purpose="calibration", budget_seconds=240.0, most_warm_seconds=3.0)
+CALIBRATION_SETTINGS = Settings(purpose="calibration", budget_seconds=240.0, most_warm_seconds=1.5)
 
 
 @dataclass(frozen=True, slots=True)

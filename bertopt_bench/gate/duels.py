@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from bertopt_bench.errors import UserError
-
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
@@ -68,10 +66,6 @@ class DuelOutcome:
     session: str
     verdicts: Verdicts
     elapsed_seconds: float
-
-
-class OutOfBudget(UserError):  # noqa: N818 - what happened, not what is wrong
-    """The session's budget does not pay for enough replicates for any verdict."""
 
 
 class RunDuel(Protocol):

@@ -6,9 +6,9 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from bertopt_bench.errors import UserError
+from bertopt_bench.errors import OutOfBudget, UserError
 from bertopt_bench.gate.decide import Seen, refusal
-from bertopt_bench.gate.duels import ArmSpec, DuelSpec, OutOfBudget
+from bertopt_bench.gate.duels import ArmSpec, DuelSpec
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,15 +30,13 @@ FIRST_SHARE = 0.5
 class LiveSessions:
     """Duels run on demand; each is a session of its own, in a folder of its own.
 
-    ``base`` and ``anchor`` are commits, so that a branch that moves meanwhile changes nothing.
+    Arms are the subject's commits, so that a branch that moves meanwhile changes nothing.
     """
 
     policy: Policy
     levels: Levels
     subject: GateSubject
     checkout: Path
-    base: str
-    anchor: str | None
     results: Path
     budget_seconds: float | None
     today: date
@@ -51,7 +49,7 @@ class LiveSessions:
 
     def rows(self, cell: GatedCell) -> tuple[Row, ...]:  # noqa: ARG002 - all cells alike
         """Name what is decided of a cell."""
-        baselines = (BASE,) if self.anchor is None else (BASE, ANCHOR)
+        baselines = (BASE,) if self.subject.anchor is None else (BASE, ANCHOR)
         return tuple((metric, one, HEAD) for metric in self.policy.metrics for one in baselines)
 
     def ask(self, cell: GatedCell, need: Need, seen: Sequence[Seen], waiting: int) -> Seen | str:
@@ -75,6 +73,7 @@ class LiveSessions:
                 raise
             return self._crashed(spec, need, error, time.monotonic() - began)
         self._note(spec, outcome.elapsed_seconds)
+        self._warn_of_fewer(cell, spec, outcome)
         return self._heard(need, outcome)
 
     def folders(self) -> list[Path]:
@@ -98,7 +97,8 @@ class LiveSessions:
     def _spec(self, cell: GatedCell, need: Need, number: int, seconds: float | None) -> DuelSpec:
         pairs = tuple(dict.fromkeys((baseline, arm) for _, baseline, arm in need.rows))
         metrics = tuple(dict.fromkeys(metric for metric, _, _ in need.rows))
-        revisions = {BASE: self.base, ANCHOR: self.anchor, HEAD: None}
+        told = self.subject
+        revisions = {BASE: told.base_commit, ANCHOR: told.anchor_commit, HEAD: None}
         used = [name for name in revisions if any(name in pair for pair in pairs)]
         margins = self.policy.margins_of(cell.text, self.today)
         index = self.policy.cells.index(cell) + 1
@@ -121,6 +121,16 @@ class LiveSessions:
     def _note(self, spec: DuelSpec, seconds: float) -> None:
         self.spent_seconds += seconds
         self.ran.append(spec.results)
+
+    def _warn_of_fewer(self, cell: GatedCell, spec: DuelSpec, outcome: DuelOutcome) -> None:
+        """Say that a budget cut the replicates; of losses alone there are none to cut."""
+        count, asked = outcome.verdicts.replicates, spec.looks[-1]
+        cut = spec.budget_seconds is not None and set(spec.metrics) != {"loss"}
+        if cut and outcome.verdicts.state != "invalid" and count < asked:
+            self.warnings.append(
+                f"'{cell.text}': the budget paid for {count} of {asked} replicates in session "
+                f"{outcome.session}"
+            )
 
     def _heard(self, need: Need, outcome: DuelOutcome) -> Seen:
         """Take a session as it is, unless it is no new one or lacks an answer."""

@@ -203,9 +203,12 @@ def _numbers(rows: Sequence[GateRow]) -> str:
 
 def rates_text(rates: GateRates) -> str:
     """Say how alpha follows from the policy, and how many false alarms to expect."""
+    alarms = (
+        f"{rates.false_alarms_per_year:g} false alarm{'s' * (rates.false_alarms_per_year != 1)}"
+    )
     return (
         f"alpha: with {rates.gate_runs_per_month:,} gate runs a month and at most "
-        f"{rates.false_alarms_per_year:g} false alarms a year, a session may reject by chance with "
+        f"{alarms} a year, a session may reject by chance with "
         f"a rate of {rates.session_error:.3g}: {rates.family_error:.3g} for each metric of a cell, "
         f"{rates.per_comparison:.3g} for a comparison before Holm's correction has begun (exact "
         f"one-sided signed-rank test against the margin in force; {rates.replicates} replicates "

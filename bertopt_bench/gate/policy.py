@@ -115,16 +115,7 @@ def read_policy(path: Path | str) -> Policy:
     path = Path(path)
     text, document = _document(path)
     root = Place(path)
-    root.known(document, TOP)
-    for key in REQUIRED:
-        if key not in document:
-            raise root.at(key).error(f"is missing. A policy must have: {', '.join(REQUIRED)}.")
-    refuse_not_finite(document, root)
-    plain = {
-        key: rule.read(document[key], root.at(key)) if key in document else rule.default
-        for key, rule in TOP.items()
-        if rule is not None
-    }
+    plain = _plain(document, root)
     metrics = _metrics(document.get("metric", "step_time"), root.at("metric"))
     margins = _margins(document.get("margin"), metrics, root.at("margin"))
     matrix = path.parent / plain["matrix"]
@@ -148,6 +139,20 @@ def read_policy(path: Path | str) -> Policy:
         differs=_texts(plain["differs"] or [], root.at("differs")),
         accepted=_acceptances(plain["accepted"] or [], cells, margins, root.at("accepted")),
     )
+
+
+def _plain(document: dict[str, Any], root: Place) -> dict[str, Any]:
+    """Check the names of all keys, and the values of those that are one plain value."""
+    root.known(document, TOP)
+    for key in REQUIRED:
+        if key not in document:
+            raise root.at(key).error(f"is missing. A policy must have: {', '.join(REQUIRED)}.")
+    refuse_not_finite(document, root)
+    return {
+        key: rule.read(document[key], root.at(key)) if key in document else rule.default
+        for key, rule in TOP.items()
+        if rule is not None
+    }
 
 
 def _document(path: Path) -> tuple[str, dict[str, Any]]:

@@ -218,36 +218,36 @@ def _live(
             "nothing says what to compare with. Give --base REV, or base = 'origin/main' in "
             f"{policy.file}."
         )
-    commit = checkout.resolve(code.folder, base, "--base")
-    anchor = request.anchor and checkout.resolve(code.folder, request.anchor, "--anchor")
+    subject = _subject(code, base, request.anchor)
     budget = policy.budget_seconds
     if request.budget is not None:
         budget = read_seconds(request.budget, Place("--budget").error)
-    subject = GateSubject(
-        base=base,
-        base_commit=commit,
-        anchor=request.anchor,
-        anchor_commit=anchor,
-        head="the working tree",
-        head_commit=code.commit,
-        head_changed=bool(code.dirty_hash),
-    )
     warnings = []
-    if commit == code.commit and not code.dirty_hash:
+    if subject.base_commit == subject.head_commit and not subject.head_changed:
         warnings.append(f"{base} and the working tree are the same commit: nothing is gated")
-    results = next_free(request.results or Path("results") / f"gate-{policy.name}")
     return LiveSessions(
         policy=policy,
         levels=rates,
         subject=subject,
         checkout=code.folder,
-        base=commit,
-        anchor=anchor,
-        results=results,
+        results=next_free(request.results or Path("results") / f"gate-{policy.name}"),
         budget_seconds=budget,
         today=means.today(),
         run_duel=means.run_duel,
         warnings=warnings,
+    )
+
+
+def _subject(code: Tree, base: str, anchor: str | None) -> GateSubject:
+    """Give what is compared, the revisions as the commits that they are now."""
+    return GateSubject(
+        base=base,
+        base_commit=checkout.resolve(code.folder, base, "--base"),
+        anchor=anchor,
+        anchor_commit=anchor and checkout.resolve(code.folder, anchor, "--anchor"),
+        head="the working tree",
+        head_commit=code.commit,
+        head_changed=bool(code.dirty_hash),
     )
 
 
@@ -300,7 +300,7 @@ def _warnings(
         for one in policy.expired(today)
     ]
     count = sum(not one.settled for one in every)
-    left_open = [f"{count} of {len(every)} comparisons are left open (exit 4 under --strict)"]
+    left_open = [f"left open: {count} of {len(every)} comparisons (exit 4 under --strict)"]
     return [*sessions.warnings, *expired, *stopped.values(), *(left_open if count else [])]
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 METRICS = ("step_time", "peak_memory", "loss", "time_to_target")
 PRESET_LOOKS = (10, 20, 30)
-PRESET_REPLICATES = (6, 8, 10, 12, 16, 20, 30)
+PRESET_REPLICATES = (6, 8, 10, 11, 12, 16, 20, 30)
 """What a budget may choose from, by the cost of the first replicate alone."""
 
 LEAST_REPLICATES = 6  # below that no interval exists at 95 %

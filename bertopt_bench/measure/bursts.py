@@ -24,10 +24,12 @@ def _merge(key: str, noted: Sequence[Mapping[str, Any]]) -> Any:
     last = noted[-1].get(key)
     if isinstance(last, list | tuple):  # throttle reasons: whatever was seen at all
         return sorted({item for one in noted for item in one.get(key) or ()})
-    values = [value for one in noted if isinstance(value := one.get(key), int | float)]
     counted = key.endswith(("_share", "_seconds"))
-    if len(values) < len(noted) or (key.startswith(STATES) and not counted):
+    if key.startswith(STATES) and not counted:
         return last
+    values = [value for one in noted if isinstance(value := one.get(key), int | float)]
+    if len(values) < len(noted):  # of a part nothing is known, and so of the whole
+        return None
     if not key.endswith("_share"):
         return sum(values)
     seconds = [float(one.get(SECONDS) or 0.0) for one in noted]

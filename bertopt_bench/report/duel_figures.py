@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from bertopt_bench.report import wording
 from bertopt_bench.report.duel_facts import labels_of, seconds_a_step
-from bertopt_bench.report.duel_scales import MOST_TICKS, Scale, apart, round_values
+from bertopt_bench.report.duel_scales import Scale, apart, round_values
 from bertopt_bench.report.duel_wording import amount, kind, measure
 from bertopt_bench.report.wording import MINUS
 from bertopt_bench.stats.comparisons import RATIOS
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 UNITS = 1000  # of the stretched drawings' width
 BLOCKS_HEIGHT, NUMBERS_HEIGHT, DIFFERENCES_HEIGHT, CLOCK_HEIGHT = 190, 26, 112, 22
+CLOCK_TICKS = 5
 SETTLED = 0.15  # of the training: earlier losses may lie above the drawing
 CUT_ABOVE = 1.25  # of the blocks' 95th percentile: what lies higher is told at the upper edge
 
@@ -51,7 +52,7 @@ def pair_figure(duel: Duel, finding: Finding, most_blocks: int) -> Figure:
     limit = CUT_ABOVE * values[int(0.95 * (len(values) - 1))]
     seconds = Scale.of([value for value in values if value <= limit], air=0.08)
     shown = {arm: thinned(found, most_blocks) for arm, found in blocks.items()}
-    body = [_separators(duel, clock), _seconds_axis(seconds)]
+    body = [_seconds_axis(seconds)]
     body.append(
         f'<svg width="100%" height="{BLOCKS_HEIGHT}" viewBox="0 0 {UNITS} {BLOCKS_HEIGHT}" '
         'preserveAspectRatio="none">'
@@ -61,17 +62,19 @@ def pair_figure(duel: Duel, finding: Finding, most_blocks: int) -> Figure:
         )
         + "</svg>"
     )
-    top = BLOCKS_HEIGHT + NUMBERS_HEIGHT
-    body += [_numbers(duel, clock), _clock_axis(clock, top + DIFFERENCES_HEIGHT)]
+    bottom = BLOCKS_HEIGHT + NUMBERS_HEIGHT
     middles = [clock.at(_middle(r.blocks)) for r in duel.whole][: finding.n]
-    if len(middles) == len(finding.differences):
+    if middles and len(middles) == len(finding.differences):
         body.append(
-            f'<svg y="{top}" height="{DIFFERENCES_HEIGHT}" overflow="visible">'
+            f'<svg y="{bottom}" height="{DIFFERENCES_HEIGHT}" overflow="visible">'
             f"{_differences(finding, middles, labels_of(finding, duel))}</svg>"
         )
-    height = top + DIFFERENCES_HEIGHT + CLOCK_HEIGHT
+        bottom += DIFFERENCES_HEIGHT
+    body = [_separators(duel, clock, bottom), *body, _numbers(duel, clock)]
+    body.append(_clock_axis(clock, bottom))
     told = f"Seconds a step of {arms[0]} and {arms[1]}, block by block, and their differences"
-    return Figure(_area(height, told, "".join(body)), _left_out(blocks, shown, limit))
+    svg = _area(bottom + CLOCK_HEIGHT, told, "".join(body))
+    return Figure(svg, _left_out(blocks, shown, seconds.high))
 
 
 def thinned(blocks: Sequence[Block], most: int) -> Sequence[Block]:
@@ -126,14 +129,13 @@ def _height(scale: Scale, value: float, height: int) -> float:
     return round(height * (1 - scale.at(value) / 100), 1)
 
 
-def _separators(duel: Duel, clock: Scale) -> str:
+def _separators(duel: Duel, clock: Scale, height: int) -> str:
     """Draw a faint line before every replicate but the first."""
     firsts = [min(b.clock_seconds for b in r.blocks) for r in duel.replicates if r.blocks]
     lasts = [
         max(b.clock_seconds + b.wall_seconds for b in r.blocks) for r in duel.replicates if r.blocks
     ]
     edges = [(end + begin) / 2 for end, begin in zip(lasts, firsts[1:], strict=False)]
-    height = BLOCKS_HEIGHT + NUMBERS_HEIGHT + DIFFERENCES_HEIGHT
     return "".join(
         f'<line class="between" x1="{x}%" x2="{x}%" y2="{height}"/>' for x in map(clock.at, edges)
     )
@@ -188,7 +190,7 @@ def _levels(ticks: Sequence[tuple[float, str]], scale: Scale, height: int) -> st
 def _clock_axis(clock: Scale, y: int) -> str:
     """Write minutes, or seconds of a short session, since the session began."""
     factor, unit = (60, "min") if clock.high > 180 else (1, "s")
-    ticks = round_values(clock.low / factor, clock.high / factor, MOST_TICKS)
+    ticks = round_values(clock.low / factor, clock.high / factor, CLOCK_TICKS)
     inside = [(clock.at(t * factor), f"{t:g} {unit}") for t in ticks if t >= 0]
     return "".join(
         f'<line class="tick" x1="{x}%" x2="{x}%" y1="{y}" y2="{y + 5}"/>'
@@ -282,37 +284,33 @@ def curves_figure(duel: Duel, baseline: str, arm: str) -> Figure | None:
     points = [point for _, curve in curves for point in curve]
     if not points:
         return None
-    height = BLOCKS_HEIGHT
-    steps = Scale.of([step for step, _ in points], air=0.01)
+    height, steps = BLOCKS_HEIGHT, Scale.of([step for step, _ in points], air=0.01)
     # The fall from random weights would flatten what the arms differ in: it leaves at the top.
     late = max(step for step, _ in points) * SETTLED
     losses = Scale.of([loss for step, loss in points if step >= late], air=0.05)
-
-    def path(curve: Sequence[tuple[int, float]]) -> str:
-        return "".join(
-            f"{'L' if i else 'M'}{_short(steps.at(step) * UNITS / 100)} "
-            f"{_short(losses.beyond(loss, height))}"
-            for i, (step, loss) in enumerate(curve)
-        )
-
     lines = "".join(
         f'<path class="curve {"base" if name == baseline else "arm"}" '
-        f'vector-effect="non-scaling-stroke" d="{path(curve)}"/>'
+        f'vector-effect="non-scaling-stroke" d="{_path(curve, steps, losses)}"/>'
         for name, curve in curves
     )
-    axis = _levels(
-        [(v, f"{v:g}") for v in round_values(losses.low, losses.high, 4)], losses, height
-    )
+    levels = [(v, f"{v:g}") for v in round_values(losses.low, losses.high, 4)]
+    ticks = [(steps.at(v), f"{v:g}") for v in round_values(steps.low, steps.high, CLOCK_TICKS)]
     numbers = "".join(
         f'<text class="middle" x="{x}%" y="{height + 16}">{text}</text>'
-        for x, text in apart(
-            [(steps.at(v), f"{v:g}") for v in round_values(steps.low, steps.high, MOST_TICKS)]
-        )
+        for x, text in apart(ticks)
         if 2 < x < 98
     )
     body = (
-        f'{axis}<svg width="100%" height="{height}" viewBox="0 0 {UNITS} {height}" '
-        f'preserveAspectRatio="none">{lines}</svg>{numbers}'
+        f'{_levels(levels, losses, height)}<svg width="100%" height="{height}" '
+        f'viewBox="0 0 {UNITS} {height}" preserveAspectRatio="none">{lines}</svg>{numbers}'
     )
     told = f"Held-out loss by step of {baseline} and {arm}, a curve a seed"
     return Figure(_area(height + CLOCK_HEIGHT, told, body))
+
+
+def _path(curve: Sequence[tuple[int, float]], steps: Scale, losses: Scale) -> str:
+    return "".join(
+        f"{'L' if i else 'M'}{_short(steps.at(step) * UNITS / 100)} "
+        f"{_short(losses.beyond(loss, BLOCKS_HEIGHT))}"
+        for i, (step, loss) in enumerate(curve)
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from bertopt_bench.report import wording
@@ -45,14 +46,13 @@ def _part(count: int) -> str:
 def declared_rows(declared: Declaration, order_seed: Any) -> list[tuple[str, str]]:
     """List what was declared: a name and its value each."""
     margins = [f"{measure(metric).noun} {margin(declared, metric)}" for metric in declared.metrics]
-    families = f"{len(declared.comparisons)} in each of {len(declared.metrics)}"
     rows = [
         ("arms", "; ".join(map(arm_words, declared.arms))),
         (
             "comparisons",
             "; ".join(f"{arm} against {base}" for base, arm in declared.comparisons) or "none",
         ),
-        ("metrics, each a family of its own", f"{', '.join(declared.metrics)} ({families})"),
+        ("metrics, each a family of its own", ", ".join(declared.metrics)),
         ("alpha of a comparison", wording.percent(declared.alpha)),
         ("error rate of a family", f"{wording.percent(declared.family_error)} (Holm)"),
         ("directions asked for", "both" if declared.sides == 2 else "one: is the arm worse?"),
@@ -62,7 +62,7 @@ def declared_rows(declared: Declaration, order_seed: Any) -> list[tuple[str, str
         (
             "a block",
             f"{declared.block_seconds:g} s and {declared.least_block_steps} steps or more, after "
-            f"{declared.rewarm_steps} discarded steps"
+            f"{wording.plural(declared.rewarm_steps, 'discarded step')}"
             + (f", in bursts of {burst(declared.burst_seconds)}" if declared.burst_seconds else ""),
         ),
         ("design", DESIGNS[declared.design]),
@@ -89,11 +89,16 @@ def arm_words(arm: DeclaredArm) -> str:
     told = {"baseline": "the baseline", "control": "the baseline once more"}.get(arm.role, "")
     parts = [told, " ".join(arm.overrides)]
     parts.append(f"Python {arm.python}" if arm.python else "")
-    parts.append(f"revision {arm.revision}" if arm.revision else "")
+    parts.append(f"revision {short(arm.revision)}" if arm.revision else "")
     slowed = wording.percent(arm.injected_share) if arm.injected_share else ""
     parts.append(f"slowed by {slowed} on purpose" if slowed else "")
     inside = ", ".join(filter(None, parts))
     return f"{arm.label} ({inside})" if inside else arm.label
+
+
+def short(revision: str) -> str:
+    """Shorten a full commit as git does; names of branches and tags stay."""
+    return revision[:12] if re.fullmatch("[0-9a-f]{40}", revision) else revision
 
 
 def margin(declared: Declaration, metric: str) -> str:
@@ -261,7 +266,7 @@ def controls(duel: Duel) -> str:
     )
     return (
         f"The A/A arm is identical to {duel.baseline} but for its label, and is measured like any "
-        "other. The farther end of its interval is the noise floor: differences of that size were "
-        "just seen between identical arms, so it widens the margin where it is the larger. If that "
+        "other. Half of its interval's width is the noise floor: no smaller difference could be told "
+        "from none between identical arms, so it widens the margin where it is the larger. If that "
         f"interval excludes 0 the session is too noisy for any direction.{slowed}"
     )

@@ -221,7 +221,8 @@ def state_words(duel: Duel) -> tuple[str, str, list[str]]:
 
 def when(duel: Duel) -> str:
     """Write when a session started."""
-    return str(duel.session.get("started_utc", "")).replace("T", " ").replace("Z", " UTC")
+    started = str(duel.session.get("started_utc", "")).replace("T", " ")
+    return started.replace("Z", " UTC").replace("+00:00", " UTC")
 
 
 SHARES = (

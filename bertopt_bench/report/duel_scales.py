@@ -13,7 +13,7 @@ from bertopt_bench.stats.comparisons import RATIOS
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-MOST_TICKS = 5
+MOST_TICKS = 7
 LEAST_GAP = 13.0  # per cent of the width between two ticks: their texts must fit on a phone
 FACTORS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
 

@@ -28,6 +28,7 @@ from bertopt_bench.report.duel_wording import (
 )
 from bertopt_bench.report.figures import Packed
 from bertopt_bench.report.wording import listed
+from bertopt_bench.results.duels import Finding
 from bertopt_bench.stats.comparisons import RATIOS
 from bertopt_bench.stats.facts import gather as gather_trials
 
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 
     from bertopt_bench.report.duel_facts import Duel
     from bertopt_bench.report.frame import ResultSet
-    from bertopt_bench.results.duels import Finding
 
 __all__ = ["calibration_lines", "present", "render", "verdict_lines"]
 
@@ -223,18 +223,21 @@ def forests(duel: Duel, key: str) -> list[dict[str, Any]]:
 
 
 def comparisons(duel: Duel, key: str, most_blocks: int) -> list[dict[str, Any]]:
-    """Draw each comparison: its blocks against the clock, its differences, its curves."""
+    """Draw each comparison: its blocks against the clock, its differences, its curves.
+
+    What was never looked at shows its blocks alone.
+    """
     told = []
     for baseline, arm in duel.declaration.comparisons:
         found = [f for f in duel.findings if (f.baseline, f.arm) == (baseline, arm)]
-        if not found:
-            continue
-        figures = [figure for f in found if (figure := comparison_figure(duel, f, most_blocks))]
+        drawn_ones = found or [unjudged(baseline, arm)]
+        made = [comparison_figure(duel, finding, most_blocks) for finding in drawn_ones]
+        figures = [figure for figure in made if figure is not None]
         if (curves := drawn.curves_figure(duel, baseline, arm)) is not None:
             figures.append({"kind": "curves", "title": "Held-out loss", "figure": curves, "n": ""})
         told.append(
             {
-                "anchor": duel_rows.anchor(key, found[0]),
+                "anchor": duel_rows.anchor(key, drawn_ones[0]),
                 "arm": arm,
                 "baseline": baseline,
                 "findings": [
@@ -245,7 +248,12 @@ def comparisons(duel: Duel, key: str, most_blocks: int) -> list[dict[str, Any]]:
                 "open": len(duel.declaration.comparisons) <= MOST_OPEN,
             }
         )
-    return told
+    return [one for one in told if one["figures"] or one["findings"]]
+
+
+def unjudged(baseline: str, arm: str) -> Finding:
+    """Stand in for a finding that there is not: no look, no difference, no verdict."""
+    return Finding(metric="step_time", baseline=baseline, arm=arm, n=0, verdict="inconclusive")
 
 
 def numbers(finding: Finding) -> str:
@@ -260,7 +268,8 @@ def numbers(finding: Finding) -> str:
 def comparison_figure(duel: Duel, finding: Finding, most_blocks: int) -> dict[str, Any] | None:
     """Draw what a finding's numbers are; nothing where they are all alike or none."""
     title, n = measure(finding.metric).title, duel_wording.count(finding)
-    if finding.metric == "step_time" and any(replicate.blocks for replicate in duel.replicates):
+    pair = {finding.baseline, finding.arm}
+    if finding.metric == "step_time" and any(block.arm in pair for block in duel.blocks):
         figure = drawn.pair_figure(duel, finding, most_blocks)
         return {"kind": "blocks", "title": title, "figure": figure, "n": n}
     varied = len(set(finding.differences)) > 1
@@ -272,7 +281,8 @@ def comparison_figure(duel: Duel, finding: Finding, most_blocks: int) -> dict[st
 
 def control_figures(duel: Duel, most_blocks: int) -> list[dict[str, Any]]:
     """Draw the A/A arm like any other."""
-    figures = [comparison_figure(duel, f, most_blocks) for f in duel.controls]
+    controls = duel.controls or (unjudged(duel.baseline, CONTROL),)
+    figures = [comparison_figure(duel, finding, most_blocks) for finding in controls]
     return [figure for figure in figures if figure is not None]
 
 
@@ -303,7 +313,5 @@ def trials(results: Sequence[ResultSet]) -> dict[str, Any] | None:
         "facts": facts,
         "columns": columns,
         "rows": rows.table_rows(facts, columns),
-        "own": any(
-            getattr(r, "arm", None) is None for s in results for r in getattr(s, "records", ())
-        ),
+        "own": "arm" not in frames["trials"] or bool(frames["trials"]["arm"].isna().any()),
     }

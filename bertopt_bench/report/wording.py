@@ -114,10 +114,10 @@ def nats(value: float) -> str:
 
 
 def p_value(p: float) -> str:
-    """Write a p-value with two digits, and none that claims to be below 0.0001."""
+    """Write a p-value with two digits at most, and none that claims to be below 0.0001."""
     if p < 1e-4:
         return "< 0.0001"
-    return "1" if p >= 0.995 else significant(p, 2)
+    return significant(p, 2).rstrip("0").rstrip(".")
 
 
 def percent(value: float) -> str:

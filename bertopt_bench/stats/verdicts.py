@@ -144,9 +144,8 @@ def control_finding(
 
     ``gate_low`` and ``gate_high`` are the interval at 1 - ``alpha``; where n is too small for one,
     the widest exact interval there is (all Walsh averages). ``confidence`` is what it achieves.
-    The noise floor is that interval's farther end, not half its width: identical code has just
-    been seen to differ by as much, and an interval that is narrow but off centre is no sign of a
-    quiet machine. The verdict is ``agrees`` or ``disagrees`` (the interval excludes 0; also a
+    The noise floor is half that interval's width; where the interval is so far off centre that it
+    excludes 0, the verdict says so and the session is too noisy anyway. The verdict is ``agrees`` or ``disagrees`` (the interval excludes 0; also a
     flag), ``inconclusive`` below 6 replicates, or ``refused``.
     """
     check_metric(metric)
@@ -282,7 +281,7 @@ def _control(finding: Finding, confidence: float) -> Finding:
     if shown.gate_low is None or shown.gate_high is None or shown.confidence is None:
         raise ArithmeticError("no exact interval")
     low, high, reached = shown.gate_low, shown.gate_high, shown.confidence
-    floor = max(abs(low), abs(high))
+    floor = (high - low) / 2
     if math.isinf(floor):
         reason = "identical arms differ without bound: there is no noise floor"
         return changed(shown, verdict="refused", reason=reason)

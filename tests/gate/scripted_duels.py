@@ -84,6 +84,7 @@ class ScriptedDuels:
     fields: dict[str, Any] = field(default_factory=dict)
     asked: list[DuelSpec] = field(default_factory=list)
     make_folders: bool = False
+    replicates: int = 12
 
     def __call__(self, spec: DuelSpec) -> DuelOutcome:
         self.asked.append(spec)
@@ -104,7 +105,7 @@ class ScriptedDuels:
             session=session,
             at_utc="2026-11-25T00:00:00+00:00",
             look=1,
-            replicates=12,
+            replicates=self.replicates,
             state=state,
             reasons=() if state == "valid" else (f"scripted {state}",),
             findings=tuple(

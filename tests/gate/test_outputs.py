@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from datetime import date
 from pathlib import Path
+from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -19,6 +20,9 @@ from bertopt_bench.gate.levels import derive
 from bertopt_bench.gate.policy import Accepted, GatedCell, Policy
 from bertopt_bench.gate.result import GateResult, GateSubject, json_schema, schema_text
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 ROOT = Path(__file__).parent.parent.parent
 TODAY = date(2026, 11, 25)
 COURSES: dict[str, list[Seen]] = {
@@ -32,23 +36,18 @@ COURSES: dict[str, list[Seen]] = {
 }
 
 
-def account_of(
-    courses: dict[str, list[Seen]] = COURSES,
-    *,
-    strict: bool = False,
-    page: str | None = "gate.html",
-) -> GateResult:
-    """Make the result of a gate whose cells are named by what happens to them."""
+def policy_of(cells: Iterable[str]) -> Policy:
+    """Make the policy of these cells; what is accepted is named so."""
     accepted = [
-        Accepted(name, ROW[0], 0.08, "on purpose", TODAY) for name in courses if "acc" in name
+        Accepted(name, ROW[0], 0.08, "on purpose", TODAY) for name in cells if "acc" in name
     ]
-    policy = Policy(
+    return Policy(
         file=Path("policy.toml"),
         source="",
         matrix=Path("gated.toml"),
         metrics=("step_time",),
         margins={"step_time": 0.02},
-        cells=tuple(GatedCell(name, "0" * 12) for name in courses),
+        cells=tuple(GatedCell(name, "0" * 12) for name in cells),
         gate_runs_per_month=60,
         false_alarms_per_year=1.0,
         replicates=12,
@@ -58,7 +57,17 @@ def account_of(
         differs=(),
         accepted=tuple(accepted),
     )
-    reason = {one.cell: one.reason for one in accepted}
+
+
+def account_of(
+    courses: dict[str, list[Seen]] = COURSES,
+    *,
+    strict: bool = False,
+    page: str | None = "gate.html",
+) -> GateResult:
+    """Make the result of a gate whose cells are named by what happens to them."""
+    policy = policy_of(courses)
+    reason = {one.cell: one.reason for one in policy.accepted}
     decisions = {
         name: [decide(ROW, course, accepted=reason.get(name), margin=0.0198)]
         for name, course in courses.items()

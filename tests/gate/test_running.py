@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from scripted_duels import CELLS, POLICY, ScriptedDuels, checkout, git
 
-from bertopt_bench.errors import UserError
-from bertopt_bench.gate.duels import OutOfBudget
+from bertopt_bench.errors import OutOfBudget, UserError
 from bertopt_bench.gate.running import Means, Request, run_gate
 
 if TYPE_CHECKING:
@@ -208,6 +207,16 @@ def test_the_budget_is_shared_by_the_cells(tmp_path: Path) -> None:
 
     assert [spec.budget_seconds for spec in run.duels.asked] == [100, 100, 220]
     assert run.code == 1
+
+
+def test_replicates_that_a_budget_cut_are_said(tmp_path: Path) -> None:
+    """Oracle: 8 of the 12 that the policy asks for by default."""
+    (tmp_path / "free").mkdir()
+    run = gate(tmp_path, {CELLS[0]: ["equivalent"]}, duels={"replicates": 8}, budget="20m")
+    free = gate(tmp_path / "free", {CELLS[0]: ["equivalent"]}, duels={"replicates": 8})
+
+    assert "paid for 8 of 12 replicates in session session-1" in str(run.result["warnings"])
+    assert "replicates" not in str(free.result["warnings"])
 
 
 ACCEPTED = f"""

@@ -9,7 +9,7 @@ import re
 from html.parser import HTMLParser
 from typing import Any
 
-VOID = {"meta", "link", "br", "img", "input", "path", "circle", "use", "hr"}
+VOID = {"meta", "link", "br", "img", "input", "hr"}
 OPTIONAL = {"li", "td", "tr", "p"}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import random
 from pathlib import Path
@@ -9,12 +10,14 @@ from typing import Any
 
 from simulated_results import MATRIX, digest
 
+from bertopt_bench.report.duel_facts import Duel, gather
 from bertopt_bench.results.duels import (
     CONTROL,
     ArmRun,
     Block,
     Declaration,
     DeclaredArm,
+    Finding,
     Replicate,
     Verdicts,
 )
@@ -50,35 +53,22 @@ def cell(optimizer: str) -> dict[str, Any]:
 
 def declaration(arms: dict[str, float], inject: float, **fields: Any) -> Declaration:
     """Declare `adamw`, the arms, a slowed copy where asked for, and the A/A arm."""
-    python = "3.11.7"
+    same = {"cell_id": "c-adamw", "cell": cell("adamw"), "python": "3.11.7"}
+    slowed = {"label": f"slowed by {inject * 100:g} %", "injected_share": inject}
     named = [
-        DeclaredArm(
-            label="adamw", role="baseline", cell_id="c-adamw", cell=cell("adamw"), python=python
-        )
+        DeclaredArm(label="adamw", role="baseline", **same),
+        *(
+            DeclaredArm(
+                label=arm,
+                role="arm",
+                overrides=(f"optimizer={arm}",),
+                **{**same, "cell_id": f"c-{arm}", "cell": cell(arm)},
+            )
+            for arm in arms
+        ),
+        *([DeclaredArm(role="arm", **same, **slowed)] if inject else []),
+        DeclaredArm(label=CONTROL, role="control", **same),
     ]
-    named += [
-        DeclaredArm(
-            label=arm,
-            role="arm",
-            cell_id=f"c-{arm}",
-            cell=cell(arm),
-            overrides=(f"optimizer={arm}",),
-            python=python,
-        )
-        for arm in arms
-    ]
-    if inject:
-        slowed = {
-            "label": f"slowed by {inject * 100:g} %",
-            "injected_share": inject,
-            "python": python,
-        }
-        named.append(DeclaredArm(role="arm", cell_id="c-adamw", cell=cell("adamw"), **slowed))
-    named.append(
-        DeclaredArm(
-            label=CONTROL, role="control", cell_id="c-adamw", cell=cell("adamw"), python=python
-        )
-    )
     metrics = fields.pop("metrics", ("step_time", "peak_memory"))
     values = {
         "name": "simulated",
@@ -245,6 +235,26 @@ def verdicts(
     return found.model_copy(update={"calibration": BANK, **fields})
 
 
+def described(name: str, declared: Declaration, order_seed: int) -> Session:
+    """Give a session's first line."""
+    return Session(
+        session=name,
+        started_utc=name[:10] + "T" + name[11:19].replace("-", ":") + "Z",
+        matrix={"name": "simulated", "digest": "9b1c77aa02", "source": MATRIX},
+        machine={
+            "cpu_model": "AMD EPYC 7B13",
+            "logical_cores": 2,
+            "memory_bytes": 25769803776,
+            "fingerprint": "ab12cd34ef567890",
+        },
+        versions={"python": "3.11.7", "torch": "2.13.0+cpu"},
+        code=Code(**CODE),
+        order_seed=order_seed,
+        command="bertopt-bench duel simulated.toml --arm optimizer=lion",
+        declared={"duel": declared.model_dump(mode="json"), "threads": 2},
+    )
+
+
 def duel(
     arms: dict[str, float] | None = None,
     *,
@@ -267,22 +277,8 @@ def duel(
     records = trained(declared, losses, draw) if losses is not None else []
     found = verdicts(declared, made, records, **(verdict_fields or {})) if judged else None
     stored = found.model_copy(update={"session": name}) if found else None
-    session = Session(
-        session=name,
-        started_utc=name[:10] + "T" + name[11:19].replace("-", ":") + "Z",
-        matrix={"name": "simulated", "digest": "9b1c77aa02", "source": MATRIX},
-        machine={
-            "cpu_model": "AMD EPYC 7B13",
-            "logical_cores": 2,
-            "memory_bytes": 25769803776,
-            "fingerprint": "ab12cd34ef567890",
-        },
-        versions={"python": "3.11.7", "torch": "2.13.0+cpu"},
-        code=Code(**CODE),
-        order_seed=20261124 + seed,
-        command="bertopt-bench duel simulated.toml --arm optimizer=lion",
-        declared={"duel": declared.model_dump(mode="json"), "threads": 2},
-        verdicts=(stored.model_dump(mode="json"),) if stored else (),
+    session = described(name, declared, 20261124 + seed).model_copy(
+        update={"verdicts": (stored.model_dump(mode="json"),) if stored else ()}
     )
     return Results(
         Path("simulated"),
@@ -321,3 +317,45 @@ def calibrated(same: int = 12, slowed: int = 6) -> Results:
             )
         )
     return folder(sets)
+
+
+@functools.cache
+def plain() -> Results:
+    return duel()
+
+
+@functools.cache
+def rich() -> Results:
+    """Every metric but time to target, a slowed arm, eight seeds."""
+    return duel(
+        {"lion": 0.05, "math": 0.0, "lamb": 0.02},
+        inject=0.05,
+        losses={"lion": -0.07, "lamb": 0.012},
+        metrics=("step_time", "peak_memory", "loss"),
+        seeds=tuple(range(1, 9)),
+    )
+
+
+def only(results: Results) -> Duel:
+    (one,) = gather([results])
+    return one
+
+
+def finding(**fields: Any) -> Finding:
+    values = {
+        "metric": "step_time",
+        "baseline": "adamw",
+        "arm": "lion",
+        "n": 12,
+        "estimate": math.log(1.053),
+        "low": math.log(1.041),
+        "high": math.log(1.066),
+        "corrected_p_more": 0.0005,
+        "corrected_p_less": 1.0,
+        "margin": math.log1p(0.02),
+        "margin_in_force": math.log1p(0.02),
+        "noise_floor": math.log1p(0.014),
+        "verdict": "slower",
+        **fields,
+    }
+    return Finding(**values)

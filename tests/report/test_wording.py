@@ -76,3 +76,20 @@ def test_dots_tell_better_from_worse_by_the_metrics_direction() -> None:
     assert 'class="dot worse"' in strips.dots(effect(LOSS, 0.5), scale)[0]
     assert 'class="dot better"' in strips.dots(effect(THROUGHPUT, 0.5), scale)[0]
     assert 'class="dot same"' in strips.dots(effect(LOSS, 0.0), scale)[0]
+
+
+@pytest.mark.parametrize(
+    ("written", "text"),
+    [(wording.ratio(math.log(1.0534)), "1.053"), (wording.ratio(math.log(12.345)), "12.3"),
+     (wording.ratio(math.inf), "∞"), (wording.ratio(-math.inf), "0.000"),
+     (wording.nats(0.2941), "+0.294"), (wording.nats(-0.0042), f"{MINUS}0.0042"),
+     (wording.nats(-math.inf), f"{MINUS}∞"), (wording.nats(0.0), "0.0000"),
+     (wording.p_value(0.00048828), "0.00049"), (wording.p_value(1e-9), "< 0.0001"),
+     (wording.p_value(1.0), "1"), (wording.p_value(0.05), "0.05"), (wording.p_value(0.999), "1"),
+     (wording.percent(0.02), f"2{wording.NBSP}%"), (wording.percent(1.0), f"100{wording.NBSP}%"),
+     (wording.percent(0.0), f"0{wording.NBSP}%"), (wording.percent(0.0125), f"1.25{wording.NBSP}%"),
+     (wording.confidence(0.99072), f"99.1{wording.NBSP}%"),
+     (wording.confidence(0.95), f"95{wording.NBSP}%")],
+)  # fmt: skip
+def test_numbers_of_verdicts(written, text) -> None:
+    assert written == text

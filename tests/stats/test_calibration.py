@@ -173,7 +173,7 @@ def test_an_empty_bank_says_nothing() -> None:
 
 
 def test_clean_trials_bound_the_rate_and_the_gates() -> None:
-    """Oracle: Clopper and Pearson with no success: 1 - 0.025^(1/n), and a square for two sessions."""
+    """Oracle: Clopper and Pearson without a success: 1 - 0.025^(1/n); squared for two sessions."""
     found = summarise([trial() for _ in range(12)] + [trial(refused=True, false_alarm=True)])
 
     bound = 1 - 0.025 ** (1 / 12)

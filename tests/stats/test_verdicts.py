@@ -380,12 +380,12 @@ def test_an_unknown_metric_names_the_nearest() -> None:
         rule("step_times")
 
 
-def test_the_noise_floor_is_the_far_end_of_the_controls_interval() -> None:
+def test_the_noise_floor_is_half_the_width_of_the_controls_interval() -> None:
     """Oracle: walsh_interval at 99 %."""
     interval = walsh_interval(NOISY, 0.99)
     finding = control_finding(NOISY, "step_time")
 
-    assert finding.noise_floor == max(abs(interval.low), abs(interval.high))
+    assert finding.noise_floor == (interval.high - interval.low) / 2
     assert (finding.gate_low, finding.gate_high) == (interval.low, interval.high)
     assert (finding.verdict, finding.arm) == ("agrees", "A/A")
 
