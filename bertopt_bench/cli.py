@@ -140,6 +140,62 @@ def duel(
 
 
 @app.command()
+def gate(
+    policy: Annotated[Path, typer.Argument(help="The policy, a TOML file.", show_default=False)],
+    sets: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="A B", help="Two recorded sets, the old one first; none to run duels."
+        ),
+    ] = None,
+    checkout: Annotated[
+        Path | None, typer.Option(help="The gated repository.  [default: the one you are in]")
+    ] = None,
+    base: Annotated[
+        str | None, typer.Option(help="The revision to compare with.  [default: the policy's]")
+    ] = None,
+    anchor: Annotated[
+        str | None,
+        typer.Option(help="The last release, compared with too; of recorded sets the pinned arm."),
+    ] = None,
+    budget: Annotated[str | None, typer.Option(help="Time for all sessions, as 20m.")] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with 4 where the answer is not clear.")
+    ] = False,
+    results: Annotated[
+        Path | None, typer.Option(help="Where results go.  [default: results/gate-<policy name>]")
+    ] = None,
+    page: Annotated[
+        Path | None, typer.Option(help="The page.  [default: reports/gate-<policy name>.html]")
+    ] = None,
+    summary: Annotated[
+        Path | None, typer.Option(help="Add the summary to it.  [default: GITHUB_STEP_SUMMARY's]")
+    ] = None,
+    junit: Annotated[Path | None, typer.Option(help="Write JUnit XML.")] = None,
+    json: Annotated[Path | None, typer.Option(help="Write JSON.")] = None,
+) -> None:
+    """Gate a checkout by a policy: exit 1 only where two independent sessions find a regression."""
+    from bertopt_bench.pipeline import gate_policy
+
+    raise typer.Exit(
+        gate_policy(
+            policy,
+            tuple(sets or ()),
+            checkout=checkout,
+            base=base,
+            anchor=anchor,
+            budget=budget,
+            strict=strict,
+            results=results,
+            page=page,
+            summary=summary,
+            junit=junit,
+            json=json,
+        )
+    )
+
+
+@app.command()
 def calibrate(
     matrix: Annotated[
         Path | None, typer.Argument(help="A matrix of one cell.  [default: a tiny one, built in]")

@@ -6,6 +6,7 @@ It hands the statistics to the runner, which knows none, and the machine's bank 
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ from bertopt_bench.dispatch.duelling import duel_digest, prepare_duel, run_duel
 from bertopt_bench.dispatch.preparing import ask_capabilities
 from bertopt_bench.dispatch.progress import open_display
 from bertopt_bench.errors import UserError
+from bertopt_bench.gate.checkout import importable
 from bertopt_bench.gate.duels import DuelOutcome
 from bertopt_bench.matrix.arms import Arm, read_arms
 from bertopt_bench.matrix.duels import Settings, read_settings
@@ -30,6 +32,7 @@ from bertopt_bench.workload.cache import cache_root
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from bertopt_bench.dispatch.duelling import DuelPlan
     from bertopt_bench.dispatch.progress import Display
@@ -159,10 +162,13 @@ def gate_duel(spec: DuelSpec) -> DuelOutcome:
         UserError: the cell or the code cannot be had.
     """
     began = time.monotonic()
-    matrix, found = read_arms(spec.matrix, base=spec.base, capabilities=ask_capabilities())
+    capabilities = ask_capabilities()
+    with _importable(spec):  # while reading only: the arms' code is their own revision's
+        matrix, found = read_arms(spec.matrix, base=spec.base, capabilities=capabilities)
+        cells = [_cell_of(spec, arm, found[0]) for arm in spec.arms]
     arms = [
         replace(
-            _cell_of(spec, arm, found[0]),
+            cell,
             label=arm.label,
             overrides=arm.overrides,
             revision=arm.revision,
@@ -170,7 +176,7 @@ def gate_duel(spec: DuelSpec) -> DuelOutcome:
             python=arm.python,
             build=arm.build,
         )
-        for arm in spec.arms
+        for arm, cell in zip(spec.arms, cells, strict=True)
     ]
     settings = Settings(
         metrics=spec.metrics,
@@ -188,6 +194,12 @@ def gate_duel(spec: DuelSpec) -> DuelOutcome:
         with ResultsFolder.open(spec.results, plan.digest) as store:
             verdicts = fight(plan, store, display)
     return DuelOutcome(verdicts.session, verdicts, time.monotonic() - began)
+
+
+def _importable(spec: DuelSpec) -> AbstractContextManager[None]:
+    """Let a user's own entries be found in the gated checkout, wherever the gate was started."""
+    checkout = spec.arms[0].checkout
+    return nullcontext() if checkout is None else importable(checkout)
 
 
 def _cell_of(spec: DuelSpec, arm: ArmSpec, base: Arm) -> Arm:

@@ -220,6 +220,20 @@ def compare_results(
     return compared.exit_code
 
 
+def gate_policy(policy: Path, sets: Sequence[Path] = (), **options: Any) -> int:
+    """Gate a checkout by a policy, or two recorded sets; give the exit code.
+
+    Raises:
+        UserError: a mistake in the policy or in what was asked, found before a session ends.
+    """
+    from bertopt_bench.duelling import gate_duel
+    from bertopt_bench.gate.running import Means, Request, run_gate
+    from bertopt_bench.stats.sets import compare_sets
+
+    means = Means(run_duel=gate_duel, compare=compare_sets, write_page=write_report)
+    return run_gate(Request(policy, tuple(sets), **options), means)
+
+
 def examine_machine(*, as_json: bool = False) -> None:
     """Describe this machine, measure its ceilings and noise floor, and say what to change."""
     from bertopt_bench import doctor

@@ -19,6 +19,7 @@ import os
 import signal
 import socket
 import sys
+import traceback
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -98,7 +99,10 @@ def run_child(worker: ModuleType, message: dict[str, Any], descriptors: list[int
             LineReader(channel).next,
         )
         code = 0
+    except BaseException:  # noqa: BLE001 - leaving at once would swallow it
+        traceback.print_exc()
     finally:
+        sys.stderr.flush()
         os._exit(code)
 
 

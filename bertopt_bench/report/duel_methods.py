@@ -266,7 +266,7 @@ def controls(duel: Duel) -> str:
     )
     return (
         f"The A/A arm is identical to {duel.baseline} but for its label, and is measured like any "
-        "other. Half of its interval's width is the noise floor: no smaller difference could be told "
-        "from none between identical arms, so it widens the margin where it is the larger. If that "
-        f"interval excludes 0 the session is too noisy for any direction.{slowed}"
+        "other. Half of its interval's width is the noise floor: no smaller difference could be "
+        "told from none between identical arms, so it widens the margin where it is the larger. If "
+        f"that interval excludes 0 the session is too noisy for any direction.{slowed}"
     )

@@ -140,7 +140,6 @@ def control_rows(duel: Duel) -> list[dict[str, Any]]:
                 "level": f"95{NBSP}%",
                 "n": finding.n,
                 "floor": "",
-                "half": "",
                 "chip": chip(finding),
                 "notes": [
                     f"asked for {wording.percent(arm.injected_share)} of each measured step",
@@ -156,7 +155,6 @@ def _control_row(finding: Finding) -> dict[str, Any]:
     metric, low, high = finding.metric, finding.gate_low, finding.gate_high
     known = low is not None and high is not None
     ends = [amount(metric, end, unit=False) for end in (low, high) if end is not None]
-    half = (high - low) / 2 if low is not None and high is not None else None
     return {
         "name": CONTROL,
         "what": f"{finding.baseline} once more",
@@ -166,7 +164,6 @@ def _control_row(finding: Finding) -> dict[str, Any]:
         "level": wording.confidence(finding.confidence) if finding.confidence else "",
         "n": finding.n,
         "floor": width(metric, finding.noise_floor),
-        "half": width(metric, half),
         "chip": chip(finding),
         "notes": duel_wording.notes(finding),
     }

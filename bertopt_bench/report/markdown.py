@@ -138,13 +138,12 @@ def controls_table(controls: Sequence[Mapping[str, Any]]) -> str:
             if row["interval"]
             else row["value"],
             row["n"],
-            row["half"] or rows.DASH,
             row["floor"] or rows.DASH,
             "; ".join(row["notes"]) or rows.DASH,
         )
         for row in controls
     ]
-    heads = ("control", "metric", "says", "estimate", "n", "half-width", "noise floor", "remarks")
+    heads = ("control", "metric", "says", "estimate", "n", "noise floor (half-width)", "remarks")
     return table(heads, lines)
 
 

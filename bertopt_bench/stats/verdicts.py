@@ -145,8 +145,9 @@ def control_finding(
     ``gate_low`` and ``gate_high`` are the interval at 1 - ``alpha``; where n is too small for one,
     the widest exact interval there is (all Walsh averages). ``confidence`` is what it achieves.
     The noise floor is half that interval's width; where the interval is so far off centre that it
-    excludes 0, the verdict says so and the session is too noisy anyway. The verdict is ``agrees`` or ``disagrees`` (the interval excludes 0; also a
-    flag), ``inconclusive`` below 6 replicates, or ``refused``.
+    excludes 0, the verdict says so and the session is too noisy anyway. The verdict is ``agrees``
+    or ``disagrees`` (the interval excludes 0; also a flag), ``inconclusive`` below 6 replicates, or
+    ``refused``.
     """
     check_metric(metric)
     comparison = Comparison(baseline, CONTROL, tuple(differences))
@@ -282,7 +283,7 @@ def _control(finding: Finding, confidence: float) -> Finding:
         raise ArithmeticError("no exact interval")
     low, high, reached = shown.gate_low, shown.gate_high, shown.confidence
     floor = (high - low) / 2
-    if math.isinf(floor):
+    if not math.isfinite(floor):
         reason = "identical arms differ without bound: there is no noise floor"
         return changed(shown, verdict="refused", reason=reason)
     excludes = low > 0 or high < 0

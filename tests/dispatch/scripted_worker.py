@@ -7,7 +7,6 @@ import signal
 import sys
 from typing import Any
 
-
 PRELOAD = ("torch",)
 
 

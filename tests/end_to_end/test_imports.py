@@ -42,6 +42,8 @@ def run(code: str, folder: Path, environment: dict[str, str]) -> CompletedProces
     [
         ("--help",),
         ("run", "--help"),
+        ("duel", "--help"),
+        ("gate", "--help"),
         ("--version",),
         ("list",),
         ("list", "optimizer"),

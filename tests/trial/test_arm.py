@@ -120,9 +120,7 @@ def test_windows_that_never_agree_end_at_their_number_or_their_time(
 ) -> None:
     """Oracle: the protocol's 50 windows; a limit of no time leaves one window."""
     growing = count(1)
-    monkeypatch.setattr(
-        arm_module._Arm, "_steps", lambda self, steps: [1.5 ** next(growing)] * steps
-    )
+    monkeypatch.setattr(arm_module._Arm, "_steps", lambda _, steps: [1.5 ** next(growing)] * steps)
     request = arm_request(make_request)
     told = [obey(request, {**WARM, "most_seconds": limit})[1] for limit in (3600.0, 0.0)]
 
@@ -216,6 +214,7 @@ def test_an_arm_whose_losses_are_no_numbers_says_so_for_good(
     """Oracle: an optimizer that writes NaN after twenty steps: numerics fail in the timed run."""
     (tmp_path / "own_nan.py").write_text(NAN)
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)  # entries from outside are looked at in a child that starts here
     request = arm_request(make_request, optimizer="own_nan:Nan")
     monkeypatch.setattr(arm_module.steadiness, "windows_agree", lambda *_: True)
     said = obey(request, {**WARM, "window_seconds": 1e-9}, *[{**BLOCK, "steps": 8}] * 4)
