@@ -117,9 +117,7 @@ def duel(
         with ResultsFolder.open(folder, plan.digest) as store:
             run = partial(duelling.fight_within_budget, plan, store, display)
             verdicts = _or_interrupted(run, folder)
-    _tell(verdicts)
-    sys.stdout.write(f"results: {folder}\n")
-    _write_page(folder, Path(page or Path("reports") / f"{folder.name}.html"))
+    _finish_duels([verdicts], folder, page)
     return duelling.exit_code(verdicts, strict=strict)
 
 
@@ -145,7 +143,7 @@ def calibrate(
         for fight in series.fights(store, display, duels, injected):
             _tell(_or_interrupted(fight, folder))
     sys.stdout.write("".join(f"{line}\n" for line in calibration_lines(duelling.banked())))
-    _write_page(folder, Path(page or Path("reports") / f"{folder.name}.html"))
+    _finish_duels([], folder, page)
     return 0
 
 
@@ -159,6 +157,14 @@ def _or_interrupted(run: Callable[[], Verdicts], folder: Path) -> Verdicts:
             "of its own: times are never pooled over sessions.\n"
         )
         sys.exit(130)
+
+
+def _finish_duels(found: Sequence[Verdicts], folder: Path, page: Path | str | None) -> None:
+    """Print what duels found and write their page; the replicates are safe already."""
+    for verdicts in found:
+        _tell(verdicts)
+    sys.stdout.write(f"results: {folder}\n")
+    _write_page(folder, Path(page or Path("reports") / f"{folder.name}.html"))
 
 
 def _tell(verdicts: Verdicts) -> None:

@@ -37,7 +37,22 @@ if TYPE_CHECKING:
 
 PROTOCOL = 1  # trial.arm.ARM_PROTOCOL: this room starts workers and imports none
 MOST_WARM_SECONDS = 60.0
-PROCESS_FIELDS = ("hash_seed", "environment_bytes", "threads", "thread_variables", "affinity")
+PROCESS_FIELDS = (
+    "hash_seed",
+    "environment_bytes",
+    "threads",
+    "thread_variables",
+    "affinity",
+    "library_bases",
+)
+WARM_FIELDS = (
+    "imported",
+    "steady",
+    "peak_memory_bytes",
+    "kernels_ran",
+    "initial_loss",
+    "initial_weights_sha256",
+)
 SIGNIFICANT = 7  # digits kept of a sample: far below what a clock resolves
 
 
@@ -189,22 +204,9 @@ class _Attempt:
         """Fork an arm, let it assemble and warm up while the others sleep."""
         session, label = self.session, contender.label
         zygote = self._zygote(contender)
-        request = {
-            **trial_request(
-                contender.cell,
-                contender.text,
-                seed=self.seed,
-                steps=contender.cell["workload"]["steps"],
-                timing=session.timing,
-                threads=session.threads,
-            ),
-            "injected_share": contender.injected_share,
-            "modules": [*contender.modules(), *contender.subject.modules],
-            "overlay": list(contender.subject.overlay),
-        }
         self.started.append(label)
         self.runs.setdefault(label, {}).update({"arm": label, "status": "ok"})
-        child = self.children[label] = zygote.fork("arm", request)
+        child = self.children[label] = zygote.fork("arm", self._request(contender))
         limit = session.timing["timeout_seconds"]
         ready = self._heard(label, child.hear(limit, session.display.tick))
         warm = self._ask(
@@ -218,26 +220,35 @@ class _Attempt:
         )
         self._check_import(contender, ready, warm["imported"])
         self.runs[label] |= {
-            "process": {key: zygote.description.get(key) for key in PROCESS_FIELDS}
-            | {"library_bases": zygote.description.get("library_bases", {})},
+            "process": self._process(zygote),
             "assemble_seconds": ready["assemble_seconds"],
             "time_to_first_step_seconds": ready["assemble_seconds"] + warm["first_step_seconds"],
             "warm_windows": tuple(tuple(map(_short, window)) for window in warm["windows"]),
             "batches_sha256": contender.text["batches"][str(self.seed)]["sha256"],
             "evaluation_sha256": contender.text["evaluation"]["sha256"],
             "finite": self.runs[label].get("finite", True),  # of an alternating arm's first half
-            **{
-                key: warm[key]
-                for key in (
-                    "imported",
-                    "steady",
-                    "peak_memory_bytes",
-                    "kernels_ran",
-                    "initial_loss",
-                    "initial_weights_sha256",
-                )
-                if key in warm
-            },
+            **{key: warm[key] for key in WARM_FIELDS if key in warm},
+        }
+
+    def _process(self, zygote: Zygote) -> dict[str, Any]:
+        """Give what makes this replicate's processes their own; torch's build once a duel."""
+        fields = PROCESS_FIELDS if self.number else (*PROCESS_FIELDS, "torch_build")
+        return {key: zygote.description.get(key) for key in fields}
+
+    def _request(self, contender: Contender) -> dict[str, Any]:
+        """Give what a worker builds the arm from."""
+        return {
+            **trial_request(
+                contender.cell,
+                contender.text,
+                seed=self.seed,
+                steps=contender.cell["workload"]["steps"],
+                timing=self.session.timing,
+                threads=self.session.threads,
+            ),
+            "injected_share": contender.injected_share,
+            "modules": [*contender.modules(), *contender.subject.modules],
+            "overlay": list(contender.subject.overlay),
         }
 
     def _check_import(

@@ -81,29 +81,31 @@ def prepare_duel(
         key = canonical_json(workload)
         if key not in texts:
             texts[key] = prepare_text(workload, matrix.seeds, display.working)
-        subject = prepare_subject(
-            python=arm.python,
-            revision=arm.revision,
-            checkout=arm.checkout,
-            build=arm.build,
-            packages=packages_of([TrialPlan(arm.cell, 0, 0, 0)]),
-            say=display.say,
-        )
-        copied = arm.label == CONTROL or (arm.injected_share and arm.cell.id == baseline.cell.id)
-        contenders.append(
-            Contender(
-                label=arm.label,
-                cell=arm.cell.content,
-                subject=subject,
-                text=texts[key],
-                injected_share=arm.injected_share,
-                same_as=baseline.label if copied else None,
-            )
-        )
+        contenders.append(_contender(arm, baseline, texts[key], display))
     settings = replace(settings, alternate=settings.alternate or not _fit_together(every))
     declaration = _declare(matrix, every, contenders, settings)
     digest = digest or duel_digest(matrix, arms)
     return DuelPlan(matrix, settings, tuple(contenders), tuple(every), declaration, digest)
+
+
+def _contender(arm: Arm, baseline: Arm, text: Mapping[str, Any], display: Display) -> Contender:
+    subject = prepare_subject(
+        python=arm.python,
+        revision=arm.revision,
+        checkout=arm.checkout,
+        build=arm.build,
+        packages=packages_of([TrialPlan(arm.cell, 0, 0, 0)]),
+        say=display.say,
+    )
+    copied = arm.label == CONTROL or (arm.injected_share and arm.cell.id == baseline.cell.id)
+    return Contender(
+        label=arm.label,
+        cell=arm.cell.content,
+        subject=subject,
+        text=text,
+        injected_share=arm.injected_share,
+        same_as=baseline.label if copied else None,
+    )
 
 
 def run_duel(plan: DuelPlan, store: ResultsFolder, display: Display, judge: Judge) -> Verdicts:
@@ -140,15 +142,7 @@ def run_duel(plan: DuelPlan, store: ResultsFolder, display: Display, judge: Judg
         if running.decided(verdicts):
             break
     assert verdicts is not None
-    store.append_session_event(
-        {
-            "kind": "end",
-            "session": session,
-            "at_utc": utc_now(),
-            "counts": {"replicates": len(running.replicates), "trials": len(running.records)},
-            "elapsed_seconds": time.monotonic() - running.began,
-        }
-    )
+    store.append_session_event(running.ending())
     return verdicts
 
 
@@ -180,6 +174,17 @@ class _Running:
             threads=self.threads,
             most_warm_seconds=plan.settings.most_warm_seconds,
         )
+
+    def ending(self) -> dict[str, Any]:
+        """Give the session's last line."""
+        return {
+            "kind": "end",
+            "session": self.session,
+            "at_utc": utc_now(),
+            "counts": {"replicates": len(self.replicates), "trials": len(self.records)},
+            "elapsed_seconds": time.monotonic() - self.began,
+            "load": describe_machine()["load"],
+        }
 
     def looks(self) -> Iterator[tuple[int, int]]:
         """Give number and replicates of each look; a budget cuts them by cost alone."""
@@ -299,20 +304,7 @@ def _declare(
     burst_seconds = settings.burst_seconds if on_host and not settings.alternate else None
     return Declaration(
         name=matrix.name,
-        arms=tuple(
-            DeclaredArm(
-                label=arm.label,
-                role="control" if arm.label == CONTROL else "arm" if number else "baseline",
-                cell_id=arm.cell.id,
-                cell=dict(arm.cell.content),
-                overrides=arm.overrides,
-                python=contender.subject.description.get("python"),
-                revision=arm.revision,
-                commit=contender.subject.description.get("commit"),
-                injected_share=arm.injected_share,
-            )
-            for number, (arm, contender) in enumerate(zip(arms, contenders, strict=True))
-        ),
+        arms=tuple(map(_declare_arm, range(len(arms)), arms, contenders)),
         comparisons=settings.comparisons
         if settings.comparisons is not None
         else tuple((baseline, arm.label) for arm in arms[1:-1]),
@@ -332,6 +324,20 @@ def _declare(
         target_loss=settings.target_loss,
         seeds=matrix.seeds,
         purpose=settings.purpose,  # type: ignore[arg-type]  # one of the declaration's words
+    )
+
+
+def _declare_arm(number: int, arm: Arm, contender: Contender) -> DeclaredArm:
+    return DeclaredArm(
+        label=arm.label,
+        role="control" if arm.label == CONTROL else "arm" if number else "baseline",
+        cell_id=arm.cell.id,
+        cell=dict(arm.cell.content),
+        overrides=arm.overrides,
+        python=contender.subject.description.get("python"),
+        revision=arm.revision,
+        commit=contender.subject.description.get("commit"),
+        injected_share=arm.injected_share,
     )
 
 

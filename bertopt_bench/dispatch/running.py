@@ -62,7 +62,13 @@ def run_session(matrix: Matrix, store: ResultsFolder, display: Display) -> dict[
     run = SessionRun(session, store, display, matrix.timing, texts, code, trial_threads())
     run.run(pending.plans)
     store.append_session_event(
-        {"kind": "end", "session": session, "at_utc": utc_now(), "counts": run.counts}
+        {
+            "kind": "end",
+            "session": session,
+            "at_utc": utc_now(),
+            "counts": run.counts,
+            "load": describe_machine()["load"],
+        }
     )
     return run.counts
 

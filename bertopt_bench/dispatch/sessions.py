@@ -91,6 +91,7 @@ class SessionRun:
                     "at_utc": utc_now(),
                     "device": dict(device),
                     "values": outcome.final["values"],
+                    "torch": zygote.description["torch_build"],
                 }
             )
 

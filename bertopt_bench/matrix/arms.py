@@ -79,12 +79,11 @@ def read_arms(
         MatrixError: an arm stands for several cells, cannot run here, or repeats a label.
     """
     path = Path(matrix_file)
-    listed, written_ones = _in_file(path), [_written(text) for text in arms]
-    if listed and not base:
-        baseline, *others = [*listed, *written_ones]
+    others = [*_in_file(path), *(_written(text) for text in arms)]
+    if others and not base and others[0] in _in_file(path):
+        baseline = others.pop(0)
     else:
         baseline = _asked("", "", _pairs(base, "--base"), Place("--base"))
-        others = [*listed, *written_ones]
     first = [*overrides, *baseline.keys]
     matrix = load(path, first)
     cells = [_one_cell(matrix, "the baseline", capabilities)]

@@ -71,7 +71,6 @@ def verdict_row(finding: Finding, key: str) -> dict[str, Any]:
         "margin": width(finding.metric, finding.margin),
         "in_force": width(finding.metric, finding.margin_in_force) if widened else "",
         "floor": width(finding.metric, finding.noise_floor),
-        "detectable": width(finding.metric, finding.detectable) if finding.detectable else "",
         "notes": duel_wording.notes(finding),
     }
 

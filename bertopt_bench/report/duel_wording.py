@@ -73,11 +73,12 @@ MEASURES = {
 }
 KINDS = {"equivalent": "same", "refused": "refused", "agrees": "control", "disagrees": "refused"}
 ICONS = {"worse": "▲", "better": "▼", "same": "=", "open": "?", "refused": "✕", "control": "◆"}
+TOLD = ("margin_below_noise_floor", "detectable_above_twice_margin")
+"""Flags that are told in another way: by a column, or with a number."""
 FLAGS = {
     "fewer_replicates": "fewer replicates than other comparisons",
     "infinite_differences": "some differences are infinite: a run diverged or never got there",
     "level_out_of_reach": "no outcome of so few replicates could reach the level",
-    "detectable_above_twice_margin": "so noisy that only twice the margin could be found",
     "sign_flip_disagrees": "the sign-flip test on the mean does not agree",
     "not_steady": "most processes had not warmed up in time",
     "disturbed": "more than 20 % of the blocks were disturbed",
@@ -218,10 +219,7 @@ def needs(finding: Finding) -> str:
 
 
 def notes(finding: Finding) -> list[str]:
-    """List what a row of the table has to add: reasons, needs, flags.
-
-    That the margin was widened stands in a column of its own.
-    """
+    """List what a row of the table has to add: reasons, needs, flags."""
     told = []
     if finding.verdict == "refused":
         told.append(finding.reason)
@@ -231,8 +229,11 @@ def notes(finding: Finding) -> list[str]:
         told.append(needs(finding))
     elif repeats_exactly(finding):
         told.append("no test is needed")
-    shown = [flag for flag in finding.flags if flag != "margin_below_noise_floor"]
-    told += [FLAGS.get(flag, flag.replace("_", " ")) for flag in shown]
+    decided = kind(finding) in {"worse", "better"}
+    if "detectable_above_twice_margin" in finding.flags and not decided:
+        found = width(finding.metric, finding.detectable)
+        told.append(f"only {found} or more is found with 80{NBSP}% power here")
+    told += [FLAGS.get(flag, flag.replace("_", " ")) for flag in finding.flags if flag not in TOLD]
     return [text for text in told if text]
 
 

@@ -166,3 +166,16 @@ def test_the_calibration_says_its_bound_and_the_false_alarms_to_expect() -> None
         "0 of 3 A/A duels gave a false alarm (0 refused, counted beside)."
     ]
     assert "No A/A duel is banked" in calibration_lines({})[0]
+
+
+def test_remarks_name_what_could_be_found_only_where_nothing_was() -> None:
+    """Oracle: by hand; a flag without words of its own is written out."""
+    flags = ("margin_below_noise_floor", "detectable_above_twice_margin", "not_steady", "a_new_one")
+    open_one = finding(verdict="inconclusive", detectable=math.log1p(0.048), flags=flags)
+
+    assert [n.replace("\N{NO-BREAK SPACE}", " ") for n in duel_wording.notes(open_one)] == [
+        "only 4.8 % or more is found with 80 % power here",
+        "most processes had not warmed up in time",
+        "a new one",
+    ]
+    assert duel_wording.notes(finding(flags=flags[:2])) == []

@@ -127,15 +127,14 @@ def test_an_arm_is_judged_against_the_margin(effect: float, verdict: str) -> Non
 
 
 def test_what_the_control_differs_by_widens_the_margin_in_force() -> None:
-    """Oracle: the design: the A/A arm's interval is the noise floor, and the floor is printed."""
+    """Oracle: the design: the half-width of the A/A arm's interval is the noise floor."""
     made = replicates({"arm": 0.06}, spread=0.05, seed=3)
     verdicts = judged(declare("arm"), made)
     (control,) = verdicts.controls
 
     assert control.arm == CONTROL
-    assert control.noise_floor == pytest.approx(
-        max(abs(control.gate_low or 0), abs(control.gate_high or 0))
-    )
+    half_width = ((control.gate_high or 0) - (control.gate_low or 0)) / 2
+    assert control.noise_floor == pytest.approx(half_width)
     assert verdicts.findings[0].margin_in_force == control.noise_floor
     assert verdicts.findings[0].verdict == "inconclusive"
 

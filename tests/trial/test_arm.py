@@ -192,7 +192,7 @@ import torch
 
 
 class Nan(torch.optim.SGD):
-    """Makes every weight NaN from its twentieth step on."""
+    """Makes every weight NaN from its 26th step on."""
 
     def __init__(self, groups, lr: float = 0.1):
         super().__init__(groups, lr=lr)
@@ -201,7 +201,7 @@ class Nan(torch.optim.SGD):
     def step(self, closure=None):
         super().step(closure)
         self.count += 1
-        if self.count > 20:
+        if self.count > 25:
             for group in self.param_groups:
                 for p in group["params"]:
                     p.data.fill_(float("nan"))
@@ -211,7 +211,7 @@ class Nan(torch.optim.SGD):
 def test_an_arm_whose_losses_are_no_numbers_says_so_for_good(
     make_request: MakeRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Oracle: an optimizer that writes NaN after twenty steps: numerics fail in the timed run."""
+    """Oracle: an optimizer that writes NaN after 25 steps: numerics fail in the timed run."""
     (tmp_path / "own_nan.py").write_text(NAN)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.chdir(tmp_path)  # entries from outside are looked at in a child that starts here
