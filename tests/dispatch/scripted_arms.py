@@ -24,8 +24,8 @@ def run_task(task: str, request: Any, send: Any, counter: Any, receive: Any) -> 
             send({"kind": "failure", "status": "out_of_memory", "reason": "no room"})
             return
         answer = {"warm": warm, "block": block}[command["do"]](script, command, request)
+        log(script, {"do": f"end {command['do']}"})  # before the parent may wake another arm
         send({"kind": command["do"], **answer})
-        log(script, {"do": f"end {command['do']}"})
 
 
 def warm(script: Any, command: Any, request: Any) -> dict[str, Any]:
