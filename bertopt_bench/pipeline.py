@@ -147,6 +147,11 @@ def calibrate(
     return 0
 
 
+def _say(line: str) -> None:
+    """Tell a person what goes on, beside what is printed."""
+    sys.stderr.write(line + "\n")
+
+
 def _or_interrupted(run: Callable[[], Verdicts], folder: Path) -> Verdicts:
     """Run; on Ctrl-C say what is kept and end with 130."""
     try:
@@ -246,7 +251,7 @@ def examine_machine(*, as_json: bool = False) -> None:
     from bertopt_bench.doctor.measures import measures
 
     with measures() as means:
-        diagnosis = doctor.examine(means, say=lambda text: sys.stderr.write(text + "\n"))
+        diagnosis = doctor.examine(means, say=_say)
     doctor.show(diagnosis, as_json=as_json)
 
 
