@@ -151,7 +151,11 @@ def fight_within_budget(plan: DuelPlan, store: ResultsFolder, display: Display) 
         return verdicts
     display.say(f"too noisy: {verdicts.reasons[0]}. One more session, within the budget")
     left = replace(plan.settings, budget_seconds=budget - taken)
-    return fight(replace(plan, settings=left), store, display)
+    try:
+        return fight(replace(plan, settings=left), store, display)
+    except OutOfBudget as error:  # what the first session said stands
+        display.say(f"no second session: {error}")
+        return verdicts
 
 
 def gate_duel(spec: DuelSpec) -> DuelOutcome:
@@ -206,7 +210,7 @@ def _cell_of(spec: DuelSpec, arm: ArmSpec, base: Arm) -> Arm:
     """Give the baseline's cell, or the one that an arm's own overrides make of it."""
     if not arm.overrides:
         return base
-    return read_arms(spec.matrix, base=[*spec.base, *arm.overrides])[1][0]
+    return read_arms(spec.matrix, base=spec.base, arms=[" ".join(arm.overrides)])[1][-1]
 
 
 def exit_code(verdicts: Verdicts, *, strict: bool = False) -> int:

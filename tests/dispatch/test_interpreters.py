@@ -117,6 +117,7 @@ def test_another_interpreter_is_asked_once_and_tells_the_same(
     """Oracle: this interpreter's own description; a link to it is another path."""
     other = script(tmp_path / "other-python", f'exec "{sys.executable}" "$@"')
     monkeypatch.chdir(tmp_path)
+    interpreters._this.cache_clear()  # an earlier test's import path is not this one's
 
     found = find_interpreter("./other-python")
     monkeypatch.setattr(interpreters.subprocess, "run", None)
