@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 from bertopt_bench.dispatch.duelling import duel_digest, prepare_duel, run_duel
 from bertopt_bench.dispatch.preparing import ask_capabilities
 from bertopt_bench.dispatch.progress import open_display
-from bertopt_bench.errors import UserError
+from bertopt_bench.errors import OutOfBudget, UserError
 from bertopt_bench.gate.checkout import importable
 from bertopt_bench.gate.duels import DuelOutcome
 from bertopt_bench.matrix.arms import Arm, read_arms

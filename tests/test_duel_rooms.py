@@ -11,7 +11,7 @@ import pytest
 
 from bertopt_bench import duelling
 from bertopt_bench.dispatch.progress import PlainDisplay
-from bertopt_bench.errors import UserError
+from bertopt_bench.errors import OutOfBudget, UserError
 from bertopt_bench.matrix.duels import Settings
 from bertopt_bench.results.bank import withdraw
 from bertopt_bench.results.duels import CONTROL, Declaration, DeclaredArm, Finding, Verdicts
@@ -294,4 +294,48 @@ def test_the_built_in_calibration_is_one_small_cell() -> None:
 
     assert len(arms) == 1
     assert matrix.cell_count() == 1
-    assert isinstance(Settings(), Settings)
+
+
+# --- a second session ---
+
+
+@pytest.mark.parametrize(
+    ("state", "budget", "second", "sessions"),
+    [
+        ("valid", 1000.0, "valid", 1),
+        ("too_noisy", None, "valid", 1),
+        ("too_noisy", 1000.0, "valid", 2),
+        ("too_noisy", 150.0, "valid", 1),
+        ("too_noisy", 1000.0, "too_noisy", 2),
+        ("too_noisy", 1000.0, "out of budget", 2),
+        ("invalid", 1000.0, "valid", 1),
+    ],
+)
+def test_noise_buys_one_more_session_where_the_budget_has_room(
+    monkeypatch: pytest.MonkeyPatch,
+    state: str,
+    budget: float | None,
+    second: str,
+    sessions: int,
+) -> None:
+    """Oracle: the design: one more and no third; a session that cannot be paid for costs nothing."""
+    from bertopt_bench.dispatch.duelling import DuelPlan
+
+    now = iter([0.0, 100.0])
+    monkeypatch.setattr(duelling.time, "monotonic", lambda: next(now))
+    budgets: list[float | None] = []
+
+    def fight(plan: Any, store: Any, display: Any) -> Verdicts:
+        budgets.append(plan.settings.budget_seconds)
+        if len(budgets) == 2 and second == "out of budget":
+            raise OutOfBudget("too small")
+        return verdicts([state, second][len(budgets) - 1], "inconclusive", reasons=("steal",))
+
+    monkeypatch.setattr(duelling, "fight", fight)
+    nothing: Any = None
+    plan = DuelPlan(nothing, Settings(budget_seconds=budget), (), (), nothing, "d")
+    found = duelling.fight_within_budget(plan, nothing, PlainDisplay(io.StringIO()))
+
+    assert budgets == [budget, None if budget is None else budget - 100.0][:sessions]
+    wanted = state if sessions == 1 or second == "out of budget" else second
+    assert found.state == wanted

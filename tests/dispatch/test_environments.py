@@ -327,6 +327,7 @@ def test_changed_dependencies_get_an_environment_of_their_own(
     assert mismatch(prove(replace(old, python=sys.executable), user), old) is None
 
 
+@pytest.mark.slow
 def test_a_built_project_is_proved_by_what_was_installed(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, user: Path
 ) -> None:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     Command = Callable[..., CompletedProcess[str]]
 
+pytestmark = pytest.mark.slow
+
 NORMS = '''
 """Layer norms of a user's own; only the first is right."""
 import torch

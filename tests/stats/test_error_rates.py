@@ -136,6 +136,7 @@ def test_at_the_margins_edge_false_alarms_keep_to_alpha() -> None:
     assert found.count("slower") <= band(0.01, RUNS)[1]
 
 
+@pytest.mark.slow
 def test_three_pre_set_looks_keep_to_alpha_together() -> None:
     """Oracle: the binomial 99.9 % band above .05 for looks at 10, 20, 30 (measurement.md 3.2)."""
     rule = Rule("step_time", alpha=0.05, family_error=0.05, margin=0.0, looks=3)
