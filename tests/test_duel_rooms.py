@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import random
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -318,11 +319,11 @@ def test_noise_buys_one_more_session_where_the_budget_has_room(
     second: str,
     sessions: int,
 ) -> None:
-    """Oracle: the design: one more and no third; a session that cannot be paid for costs nothing."""
+    """Oracle: the design: one more and no third; a session that is too dear costs none."""
     from bertopt_bench.dispatch.duelling import DuelPlan
 
     now = iter([0.0, 100.0])
-    monkeypatch.setattr(duelling.time, "monotonic", lambda: next(now))
+    monkeypatch.setattr(duelling, "time", SimpleNamespace(monotonic=lambda: next(now)))
     budgets: list[float | None] = []
 
     def fight(plan: Any, store: Any, display: Any) -> Verdicts:

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from bertopt_bench.results.duels import Replicate
 
-INSTALL = "pip install asv pyperf -c constraints.txt"
+INSTALL = "pip install -c constraints.txt '.[peers]'"
 ALPHA = 0.01
 FAIL = "mean:5%"  # the threshold of pytest-benchmark's documentation; it has no default
 

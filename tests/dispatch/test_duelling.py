@@ -79,6 +79,7 @@ class ScriptedSession:
 
     def replicate(self, number: int) -> Replicate:
         self.asked.append(number)
+        self.given["display"].begin(number + 1, 12, f"replicate {number + 1}", 1)
         seconds = self.seconds.get(number, self.seconds[0])
         self.clock.now += seconds
         draw = random.Random(number)
