@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from bertopt_bench.dispatch.duelling import duel_digest, prepare_duel, run_duel
+from bertopt_bench.dispatch.duelling import duel_digest, intended, prepare_duel, run_duel
 from bertopt_bench.dispatch.preparing import ask_capabilities
 from bertopt_bench.dispatch.progress import open_display
 from bertopt_bench.errors import OutOfBudget, UserError
@@ -82,13 +82,9 @@ def read_duel(
         UserError: a mistake in an arm or in the share.
     """
     share = read_share(inject, lambda text: UserError(f"--inject {text}"))
-    matrix, found = read_arms(
-        matrix_file,
-        base=base,
-        arms=arms,
-        overrides=overrides,
-        capabilities=ask_capabilities(),
-    )
+    read = partial(read_arms, matrix_file, base=base, arms=arms, overrides=overrides)
+    read()  # mistakes are told at once, before torch is loaded to ask what this machine can do
+    matrix, found = read(capabilities=ask_capabilities())
     if share:
         label = f"slowed by {share * 100:g} %"
         if any(arm.label == label for arm in found):
@@ -97,17 +93,28 @@ def read_duel(
     return Asked(matrix, tuple(found))
 
 
+def foresee(asked: Asked, settings: Settings) -> list[Prospect]:
+    """Say what the declared comparisons can hope for.
+
+    Raises:
+        UserError: a declared verdict that no outcome could give.
+    """
+    declaration = intended(asked.matrix, asked.arms, settings)
+    found = prospects(declaration, banked().get("spread"))
+    refuse_unreachable(found)
+    return found
+
+
 def plan_duel(
     asked: Asked, settings: Settings, display: Display, digest: str | None = None
 ) -> tuple[DuelPlan, list[Prospect]]:
-    """Make the arms startable and say what their comparison can hope for.
+    """Say what a comparison can hope for, and make its arms startable.
 
     Raises:
-        UserError: a declared verdict that no outcome could give; nothing has run.
+        UserError: a declared verdict that no outcome could give; nothing was prepared for it.
     """
+    found = foresee(asked, settings)
     plan = prepare_duel(asked.matrix, asked.arms, settings, display, digest)
-    found = prospects(plan.declaration, banked().get("spread"))
-    refuse_unreachable(found)
     return replace(plan, least_replicates=max(one.needed_units for one in found)), found
 
 

@@ -30,6 +30,7 @@ from scipy import stats as textbook
 
 from bertopt_bench import load_results
 from bertopt_bench.errors import UserError
+from bertopt_bench.matrix.duels import LEAST_REPLICATES
 from bertopt_bench.results.duels import CONTROL, Declaration
 from bertopt_bench.stats.duels import step_time_differences, whole
 from bertopt_bench.stats.families import clopper_pearson
@@ -228,7 +229,7 @@ def read_pairs(folder: str) -> list[Pair]:
         baseline = next(arm.label for arm in declaration.arms if arm.role == "baseline")
         found = whole(r for r in results.replicates if r.session == session.session)
         found = [r for r in found if {baseline, CONTROL} <= {block.arm for block in r.blocks}]
-        if len(found) > 1:
+        if len(found) >= max(2, min(LEAST_REPLICATES, declaration.looks[-1])):  # not cut off
             sides = Sides(arm_steps(found, baseline), arm_steps(found, CONTROL))
             differences = step_time_differences(found, baseline, CONTROL)
             pairs.append(Pair(session.session, sides, differences))

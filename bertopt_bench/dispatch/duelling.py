@@ -72,8 +72,7 @@ def prepare_duel(
     Raises:
         UserError: an arm's code or text cannot be had.
     """
-    baseline = arms[0]
-    every = [*arms, replace(baseline, label=CONTROL)]
+    baseline, every = arms[0], _with_control(arms)
     texts: dict[str, Mapping[str, Any]] = {}
     contenders = []
     for arm in every:
@@ -83,9 +82,20 @@ def prepare_duel(
             texts[key] = prepare_text(workload, matrix.seeds, display.working)
         contenders.append(_contender(arm, baseline, texts[key], display))
     settings = replace(settings, alternate=settings.alternate or not _fit_together(every))
-    declaration = _declare(matrix, every, contenders, settings)
+    descriptions = [contender.subject.description for contender in contenders]
+    declaration = _declare(matrix, every, descriptions, settings)
     digest = digest or duel_digest(matrix, arms)
     return DuelPlan(matrix, settings, tuple(contenders), tuple(every), declaration, digest)
+
+
+def intended(matrix: Matrix, arms: Sequence[Arm], settings: Settings) -> Declaration:
+    """Declare a duel before anything of it is made ready: what its arms import is not known yet."""
+    every = _with_control(arms)
+    return _declare(matrix, every, [{}] * len(every), settings)
+
+
+def _with_control(arms: Sequence[Arm]) -> list[Arm]:
+    return [*arms, replace(arms[0], label=CONTROL)]
 
 
 def _contender(arm: Arm, baseline: Arm, text: Mapping[str, Any], display: Display) -> Contender:
@@ -297,14 +307,17 @@ def _fit_together(arms: Sequence[Arm]) -> bool:
 
 
 def _declare(
-    matrix: Matrix, arms: Sequence[Arm], contenders: Sequence[Contender], settings: Settings
+    matrix: Matrix,
+    arms: Sequence[Arm],
+    descriptions: Sequence[Mapping[str, Any]],
+    settings: Settings,
 ) -> Declaration:
     baseline = arms[0].label
     on_host = all(arm.cell.content["device"]["name"] == "cpu" for arm in arms)
     burst_seconds = settings.burst_seconds if on_host and not settings.alternate else None
     return Declaration(
         name=matrix.name,
-        arms=tuple(map(_declare_arm, range(len(arms)), arms, contenders)),
+        arms=tuple(map(_declare_arm, range(len(arms)), arms, descriptions)),
         comparisons=settings.comparisons
         if settings.comparisons is not None
         else tuple((baseline, arm.label) for arm in arms[1:-1]),
@@ -327,16 +340,16 @@ def _declare(
     )
 
 
-def _declare_arm(number: int, arm: Arm, contender: Contender) -> DeclaredArm:
+def _declare_arm(number: int, arm: Arm, description: Mapping[str, Any]) -> DeclaredArm:
     return DeclaredArm(
         label=arm.label,
         role="control" if arm.label == CONTROL else "arm" if number else "baseline",
         cell_id=arm.cell.id,
         cell=dict(arm.cell.content),
         overrides=arm.overrides,
-        python=contender.subject.description.get("python"),
+        python=description.get("python"),
         revision=arm.revision,
-        commit=contender.subject.description.get("commit"),
+        commit=description.get("commit"),
         injected_share=arm.injected_share,
     )
 
