@@ -117,6 +117,8 @@ def test_another_interpreter_is_asked_once_and_tells_the_same(
     """Oracle: this interpreter's own description; a link to it is another path."""
     other = script(tmp_path / "other-python", f'exec "{sys.executable}" "$@"')
     monkeypatch.chdir(tmp_path)
+    homes = (sys.prefix, sys.base_prefix)
+    monkeypatch.setattr(sys, "path", [p for p in sys.path if p.startswith(homes)])
     interpreters._this.cache_clear()  # an earlier test's import path is not this one's
 
     found = find_interpreter("./other-python")

@@ -91,14 +91,8 @@ def test_optimizer_step(make_request: MakeRequest, name: str) -> None:
     check_burn_in_leaves_no_mark(make_request(optimizer_step=name, schedule="constant"))
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(n, marks=[pytest.mark.slow] if n != "default" else [])
-        for n in catalogue.entries("kernel.compile")
-        if n != "off"
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [n for n in catalogue.entries("kernel.compile") if n != "off"])
 def test_compile(make_request: MakeRequest, name: str) -> None:
     check_burn_in_leaves_no_mark(
         make_request(compile=name, regularizer=["dropout"], schedule="constant")
