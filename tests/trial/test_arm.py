@@ -310,3 +310,32 @@ def test_an_idle_arm_waits_in_its_pipe_and_uses_no_processor(make_request: MakeR
     for child in (idle, busy):
         with pytest.raises(ProcessLookupError):
             os.kill(child.pid or 0, 0)
+
+
+def test_losses_that_were_no_numbers_once_are_remembered(
+    make_request: MakeRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Oracle: a script of drained losses: one NaN before the timed blocks, none in them."""
+    monkeypatch.setattr(arm_module.steadiness, "windows_agree", lambda *_: True)
+    script = iter([[math.inf]])
+    monkeypatch.setattr(Trial, "drain", lambda _: next(script, [1.0]))
+    monkeypatch.setattr(passes, "burn_in", lambda *_: [0.1])
+    said = obey(arm_request(make_request), {**WARM, "trace": False}, BLOCK, BLOCK)
+
+    assert [one["finite"] for one in said[2:]] == [False, False]
+
+
+def test_the_trajectory_begins_at_the_initial_weights(
+    make_request: MakeRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Oracle: a fresh trial's first loss: burn-in and trace leave no mark."""
+    request = arm_request(make_request, regularizer=["dropout"])
+    fresh = assemble(request)
+    fresh.step(0)
+    drained: list[list[float]] = []
+    plain = Trial.drain
+    monkeypatch.setattr(Trial, "drain", lambda self: drained.append(plain(self)) or drained[-1])
+    monkeypatch.setattr(arm_module._Arm, "_windows", lambda *_: ([], True))
+    obey(request, WARM)
+
+    assert drained[-1] == plain(fresh)
