@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from bertopt_bench.dispatch.duelling import duel_digest, intended, prepare_duel, run_duel
+from bertopt_bench.dispatch.duelling import TRAINED, duel_digest, intended, prepare_duel, run_duel
 from bertopt_bench.dispatch.preparing import ask_capabilities
 from bertopt_bench.dispatch.progress import open_display
 from bertopt_bench.errors import OutOfBudget, UserError
@@ -99,10 +99,34 @@ def foresee(asked: Asked, settings: Settings) -> list[Prospect]:
     Raises:
         UserError: a declared verdict that no outcome could give.
     """
+    _refuse_unproved(asked.arms, settings)
     declaration = intended(asked.matrix, asked.arms, settings)
     found = prospects(declaration, banked().get("spread"))
     refuse_unreachable(found)
     return found
+
+
+def _refuse_unproved(arms: Sequence[Arm], settings: Settings) -> None:
+    """Refuse what training trials cannot do yet, rather than give a number that may be wrong.
+
+    Raises:
+        UserError: they do not prove what they imported, and know neither looks nor a budget.
+    """
+    trained = [metric for metric in settings.metrics if metric in TRAINED]
+    if not trained:
+        return
+    foreign = next((a for a in arms if a.python or a.revision or a.checkout or a.build), None)
+    if foreign is not None:
+        raise UserError(
+            f"{trained[0]} cannot compare '{foreign.label}': training runs do not prove yet which "
+            "code they imported. Of revisions, checkouts and interpreters compare step_time and "
+            "peak_memory."
+        )
+    if settings.until is not None or settings.budget_seconds is not None:
+        raise UserError(
+            f"{trained[0]} takes neither until nor budget: they choose replicates of timed blocks. "
+            "Leave them out; the matrix' seeds say how often is trained."
+        )
 
 
 def plan_duel(

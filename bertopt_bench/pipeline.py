@@ -109,11 +109,11 @@ def duel(
     ).require_arms()
     folder = Path(results or Path("results") / f"{asked.matrix.name}-duel")
     folder = next_free(folder) if new else folder
+    sys.stdout.write(describe(duelling.foresee(asked, settings)) + "\n")
+    if plan_only:
+        return 0
     with open_display() as display:
-        plan, prospects = duelling.plan_duel(asked, settings, display)
-        sys.stdout.write(describe(prospects) + "\n")
-        if plan_only:
-            return 0
+        plan, _ = duelling.plan_duel(asked, settings, display)
         with ResultsFolder.open(folder, plan.digest) as store:
             run = partial(duelling.fight_within_budget, plan, store, display)
             verdicts = _or_interrupted(run, folder)

@@ -272,8 +272,8 @@ def refused(declaration: Declaration, findings: Sequence[Finding], reason: str) 
 
 
 def _quietened(finding: Finding, reason: str | None) -> Finding:
-    """Take back a difference that was found in too much noise."""
-    if reason and finding.verdict in WORDS[finding.metric]:
+    """Take back what was found in too much noise, a difference or none."""
+    if reason and finding.verdict in {*WORDS[finding.metric], "equivalent"}:
         return finding.model_copy(
             update={"verdict": "inconclusive", "reason": f"too noisy: {reason}"}
         )
