@@ -1,6 +1,7 @@
 """Run a duel: for each replicate a fresh process per arm, all alive, one running at a time.
 
-    replicate = start order drawn -> arms assemble and warm up, one by one
+    replicate = start order drawn, every second time the last one's reversed
+              -> arms assemble and warm up, one by one
               -> rounds: one block of every arm, in an order drawn anew; on a CPU the blocks of a
                  round take turns in bursts of a few steps
               -> one line, on disk before the next replicate starts
@@ -150,8 +151,8 @@ class _Attempt:
         session.display.begin(number + 1, max(declared.looks), f"replicate {number + 1}", count)
 
     def together(self) -> None:
-        """Start all arms in a drawn order, then run rounds of one block each."""
-        for contender in self._drawn():
+        """Start all arms one by one, then run rounds of one block each."""
+        for contender in self._start_order():
             self._start(contender)
         self._set_block_steps(self.session.contenders)
         for turn in range(self.session.declaration.rounds):
@@ -176,6 +177,15 @@ class _Attempt:
         for child in self.children.values():
             child.close()
         self.stack.close()
+
+    def _start_order(self) -> list[Contender]:
+        """Draw an order for two replicates, forwards and backwards.
+
+        Whoever starts first stays a little slower: over two replicates that favours no arm.
+        """
+        order = list(self.session.contenders)
+        random.Random(f"{self.session.order_seed}/start/{self.number // 2}").shuffle(order)
+        return order[::-1] if self.number % 2 else order
 
     def _drawn(self) -> list[Contender]:
         order = list(self.session.contenders)

@@ -134,6 +134,16 @@ def test_orders_are_drawn_anew_and_follow_from_the_seed(run: Callable[..., Repli
     assert (first.seed, other.seed) == (1, 2)
 
 
+def test_the_start_order_is_balanced_over_two_replicates(run: Callable[..., Replicate]) -> None:
+    """Oracle: an arm's places in the two orders always sum to the same; a third is drawn anew."""
+    arms = [contender(label) for label in ("base", "lion", "muon", CONTROL)]
+    first, second = (run(*arms, number=number).start_order for number in (0, 1))
+    drawn = {run(*arms, number=number).start_order for number in (0, 2, 4, 6)}
+
+    assert {first.index(arm) + second.index(arm) for arm in first} == {len(arms) - 1}
+    assert len(drawn) > 1
+
+
 def test_a_block_lasts_half_a_second_and_three_steps(run: Callable[..., Replicate]) -> None:
     """Oracle: 0.5 s by the script's step seconds, rounded up; copies of an arm take its length."""
     replicate = run(
