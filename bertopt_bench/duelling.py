@@ -97,32 +97,23 @@ def foresee(asked: Asked, settings: Settings) -> list[Prospect]:
     """Say what the declared comparisons can hope for.
 
     Raises:
-        UserError: a declared verdict that no outcome could give.
+        UserError: a declared verdict that no outcome could give, or training that is to be cut.
     """
-    _refuse_unproved(asked.arms, settings)
+    _refuse_cut_training(settings)
     declaration = intended(asked.matrix, asked.arms, settings)
     found = prospects(declaration, banked().get("spread"))
     refuse_unreachable(found)
     return found
 
 
-def _refuse_unproved(arms: Sequence[Arm], settings: Settings) -> None:
-    """Refuse what training trials cannot do yet, rather than give a number that may be wrong.
+def _refuse_cut_training(settings: Settings) -> None:
+    """Refuse what would cut training, rather than ignore it.
 
     Raises:
-        UserError: they do not prove what they imported, and know neither looks nor a budget.
+        UserError: it knows neither looks nor a budget.
     """
     trained = [metric for metric in settings.metrics if metric in TRAINED]
-    if not trained:
-        return
-    foreign = next((a for a in arms if a.python or a.revision or a.checkout or a.build), None)
-    if foreign is not None:
-        raise UserError(
-            f"{trained[0]} cannot compare '{foreign.label}': training runs do not prove yet which "
-            "code they imported. Of revisions, checkouts and interpreters compare step_time and "
-            "peak_memory."
-        )
-    if settings.until is not None or settings.budget_seconds is not None:
+    if trained and (settings.until is not None or settings.budget_seconds is not None):
         raise UserError(
             f"{trained[0]} takes neither until nor budget: they choose replicates of timed blocks. "
             "Leave them out; the matrix' seeds say how often is trained."
@@ -145,6 +136,7 @@ def plan_duel(
 def fight(plan: DuelPlan, store: ResultsFolder, display: Display) -> Verdicts:
     """Run a duel's session; bank its A/A arm, and let the verdicts carry the calibration."""
     file = _bank()
+    before = withdraw(file)  # a bank that cannot be read is told before anything is measured
     seen: dict[str, Any] = {}
 
     def judge(
@@ -155,7 +147,7 @@ def fight(plan: DuelPlan, store: ResultsFolder, display: Display) -> Verdicts:
     ) -> Verdicts:
         verdicts = analyse(declaration, replicates, records, **session)
         entry = seen["entry"] = calibration.entry(declaration, replicates, verdicts)
-        entries = [*withdraw(file), *([entry] if entry else [])]
+        entries = [*before, *([entry] if entry else [])]
         return verdicts.model_copy(
             update={
                 "calibration": calibration.summarise(entries),
@@ -262,7 +254,7 @@ def _bank() -> Path:
 
 
 def _achieved(verdicts: Verdicts) -> dict[str, Any]:
-    """Give the widest half of a 95 % interval that was reached."""
+    """Give the widest half of an interval that is shown."""
     widths = [
         (f.high - f.low) / 2 for f in verdicts.findings if f.high is not None and f.low is not None
     ]
@@ -287,8 +279,13 @@ class Series:
         """Read the cell, a built-in one where none is named.
 
         Raises:
-            UserError: a mistake in the matrix, the share or what is declared.
+            UserError: a mistake in the matrix, the share or what is declared; no share at all.
         """
+        if not read_share(inject, lambda text: UserError(f"--inject {text}")):
+            raise UserError(
+                f"--inject {inject}: an arm is slowed by more than 0 and below 100 %, such as 5%. "
+                "For identical arms alone give --injected 0."
+            )
         file = matrix_file or CALIBRATION
         settings = read_settings(file, declared, CALIBRATION_SETTINGS)
         asked = {False: read_duel(file), True: read_duel(file, inject=inject).require_arms()}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from bertopt_bench import duelling
+from bertopt_bench import duelling, pipeline
 from bertopt_bench.dispatch.progress import PlainDisplay
 from bertopt_bench.errors import OutOfBudget, UserError
 from bertopt_bench.matrix.duels import Settings
@@ -257,6 +257,21 @@ def test_a_bank_that_cannot_be_written_does_not_cost_the_duel(
     assert "warning: not counted towards the calibration" in shown
 
 
+def test_a_bank_that_cannot_be_read_is_told_before_anything_is_measured(
+    bank: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Oracle: an entry of a later version: the error, and no duel was begun."""
+    bank.parent.mkdir(parents=True)
+    bank.write_text('{"session": "a", "schema_version": 99}\n')
+    begun: list[Any] = []
+    monkeypatch.setattr(duelling, "run_duel", lambda *given: begun.append(given))
+    given: Any = None
+
+    with pytest.raises(UserError, match="schema version 99"):
+        duelling.fight(given, given, PlainDisplay(io.StringIO()))
+    assert begun == []
+
+
 # --- reading ---
 
 
@@ -295,6 +310,29 @@ def test_the_built_in_calibration_is_one_small_cell() -> None:
 
     assert len(arms) == 1
     assert matrix.cell_count() == 1
+
+
+# --- a series ---
+
+
+@pytest.mark.parametrize("inject", ["0", "0%", 0.0])
+def test_a_series_whose_arm_is_not_slowed_is_refused(file: Path, inject: str | float) -> None:
+    """Oracle: the house rule: what came, what is allowed, what to do instead."""
+    words = rf"--inject {inject}: .* more than 0 and below 100 %.* --injected 0"
+    with pytest.raises(UserError, match=words):
+        duelling.Series.read(file, {}, inject)
+
+
+@pytest.mark.parametrize(("duels", "injected"), [(-1, 6), (12, -2), (0, 0)])
+def test_a_series_of_no_duels_is_refused_before_a_folder_is_made(
+    tmp_path: Path, duels: int, injected: int
+) -> None:
+    """Oracle: nothing but the numbers is wrong, and nothing is left behind."""
+    folder = tmp_path / "results"
+
+    with pytest.raises(UserError, match="must be"):
+        pipeline.calibrate(duels=duels, injected=injected, results=folder)
+    assert not folder.exists()
 
 
 # --- a second session ---

@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 import re
 import shutil
 import subprocess
-import tempfile
 import tomllib
-from contextlib import contextmanager
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bertopt_bench.dispatch.shelves import discard, evict, folders, hold, locked
 from bertopt_bench.errors import UserError, nearest
 from bertopt_bench.measure.provenance import PACKAGE, git_environment, run_git
-from bertopt_bench.workload.cache import ENVIRONMENT, cache_root, hash_file
+from bertopt_bench.workload.cache import cache_root, hash_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     Say = Callable[[str], None]
 
 WORKER_FILE = "trial/arm.py"
+KEPT_WORKTREES = 8  # of all repositories; more only while they are in use
 _STATED = ("dependencies", "optional-dependencies", "requires-python", "dynamic")
 _POETRY = ("dependencies", "extras", "group")
 _FILES = ("setup.py", "setup.cfg", "requirements*.txt", "constraints*.txt", "requirements/*.txt")
@@ -83,7 +83,8 @@ def revision_tree(project: Path, revision: str, say: Say) -> Tree:
     """Give a project's files at a revision, in a worktree that the cache keeps.
 
     Two processes at once make it once; one that was left half made, was edited, or belongs to a
-    repository that is no longer there is made anew. Nothing is fetched and no hook runs.
+    repository that is no longer there is made anew. Nothing is fetched and no hook runs. It stays
+    while this process lives; of others, those that were not used for longest make way.
 
     Raises:
         UserError: there is no such revision, or the project's folder did not exist in it.
@@ -91,18 +92,18 @@ def revision_tree(project: Path, revision: str, say: Say) -> Tree:
     top = Path(_git(project, "rev-parse", "--show-toplevel"))
     commit = _resolve(top, revision)
     repository = _git_folder(top)
-    shelf = cache_root().absolute() / "worktrees"
-    shelf /= hashlib.sha256(os.fsencode(repository)).hexdigest()[:16]
+    shelf = _shelf() / hashlib.sha256(os.fsencode(repository)).hexdigest()[:16]
     folder = shelf / commit
+    hold(folder)
     with locked(shelf.with_suffix(".lock"), say):
-        if not _is_whole(folder, commit, repository):
-            discard(folder)
-            _git(top, "worktree", "prune")
-            # Forced twice: one whose making was interrupted is registered, and locked.
-            add = ("worktree", "add", "--force", "--force", "--detach", "--quiet")
-            _git(top, *add, str(folder), commit)
-            if (folder / ".gitmodules").is_file():
-                say(f"note: the submodules of {revision} are not filled")
+        whole = _is_whole(folder, commit, repository)
+        if not whole:
+            _make_worktree(top, folder, commit)
+    if not whole:
+        if (folder / ".gitmodules").is_file():
+            say(f"note: the submodules of {revision} are not filled")
+        for gone in evict(folders(_shelf(), "*/*"), KEPT_WORKTREES, _remove_worktree):
+            say(f"removed from the cache: the worktree of commit {gone.name[:12]}, long not used")
     inner = folder / project.resolve().relative_to(top.resolve())
     if not inner.is_dir():
         raise UserError(f"revision '{revision}' has no folder {inner.relative_to(folder)}.")
@@ -189,6 +190,11 @@ def dirty_hash(folder: Path) -> str:
     return digest.hexdigest()[:16] if names else ""
 
 
+def place_in_repository(project: Path) -> str:
+    """Give the folder of a project below its repository's top, as "one/two/"; empty for the top."""
+    return _git(project, "rev-parse", "--show-prefix")
+
+
 def copy_sources(project: Path, target: Path) -> None:
     """Copy a project's files, ignored ones not, to build it there: building leaves traces.
 
@@ -203,34 +209,6 @@ def copy_sources(project: Path, target: Path) -> None:
     if (project / ".git").exists():
         repository = _git(project, "rev-parse", "--absolute-git-dir")
         (target / ".git").write_text(f"gitdir: {repository}\n", encoding="utf-8")
-
-
-@contextmanager
-def locked(file: Path, say: Say) -> Iterator[None]:
-    """Let one process at a time do what follows; the kernel frees the lock of a dead one."""
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        stream = file.open("a")
-    except OSError as error:
-        raise UserError(
-            f"The cache {file.parent} cannot be written ({error.strerror}). "
-            f"{ENVIRONMENT} names another folder."
-        ) from None
-    with stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say("waiting for another process that prepares the same code")
-            fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
-
-
-def discard(folder: Path) -> None:
-    """Remove a folder, out of sight first: it is there whole or not at all."""
-    if folder.exists():
-        with tempfile.TemporaryDirectory(prefix=".discarded-", dir=folder.parent) as bin_:
-            folder.rename(Path(bin_) / "folder")
-            shutil.rmtree(Path(bin_) / "folder", ignore_errors=True)
 
 
 def _resolve(top: Path, revision: str) -> str:
@@ -272,6 +250,29 @@ def _is_whole(folder: Path, commit: str, repository: Path) -> bool:
         )
     except UserError:
         return False
+
+
+def _shelf() -> Path:
+    return cache_root().absolute() / "worktrees"
+
+
+def _make_worktree(top: Path, folder: Path, commit: str) -> None:
+    discard(folder)
+    _git(top, "worktree", "prune")
+    # Forced twice: one whose making was interrupted is registered, and locked.
+    add = ("worktree", "add", "--force", "--force", "--detach", "--quiet")
+    _git(top, *add, str(folder), commit)
+
+
+def _remove_worktree(folder: Path) -> None:
+    """Remove a worktree, and what its repository knows of it, if that is still there."""
+    repository = None
+    with suppress(UserError):
+        repository = _git_folder(folder)
+    discard(folder)
+    if repository is not None:
+        with suppress(UserError):
+            _git(repository, "worktree", "remove", "--force", "--force", str(folder))
 
 
 def _has_packages(folder: Path) -> bool:

@@ -145,6 +145,7 @@ class _Attempt:
         self.runs: dict[str, dict[str, Any]] = {}
         self.started: list[str] = []
         self.blocks: list[Block] = []
+        self.block_steps: dict[str, int] = {}
         self.done = 0
         declared = session.declaration
         count = len(session.contenders) * declared.rounds
@@ -159,17 +160,20 @@ class _Attempt:
             self._round(turn)
 
     def alternating(self) -> None:
-        """Run one process at a time, the arms forwards and backwards, half of the rounds each."""
-        order = self._drawn()
-        half = max(1, self.session.declaration.rounds // 2)
-        for turn, arms in enumerate((order, order[::-1])):
-            for position, contender in enumerate(arms):
+        """Run one process at a time, the arms forwards and backwards, half of the rounds each.
+
+        Of an odd number the first half has one more; the order is drawn, so it favours no arm.
+        """
+        order, rounds = self._drawn(), range(self.session.declaration.rounds)
+        middle = len(rounds) - len(rounds) // 2
+        for arms, turns in ((order, rounds[:middle]), (order[::-1], rounds[middle:])):
+            for position, contender in enumerate(arms if turns else ()):
                 self._start(contender)
                 self._set_block_steps([contender])
                 steps = self.runs[contender.label]["block_steps"]
-                for repeat in range(half):
+                for turn in turns:
                     whole = [self._burst(contender, steps)]
-                    self._keep(contender.label, turn * half + repeat, position, whole)
+                    self._keep(contender.label, turn, position, whole)
                 self.children.pop(contender.label).close()
 
     def close(self) -> None:
@@ -219,6 +223,7 @@ class _Attempt:
         child = self.children[label] = zygote.fork("arm", self._request(contender))
         limit = session.timing["timeout_seconds"]
         ready = self._heard(label, child.hear(limit, session.display.tick))
+        self._check_protocol(label, ready)
         warm = self._ask(
             label,
             {
@@ -228,7 +233,7 @@ class _Attempt:
                 "most_seconds": session.most_warm_seconds,
             },
         )
-        self._check_import(contender, ready, warm["imported"])
+        self._check_import(contender, warm["imported"])
         self.runs[label] |= {
             "process": self._process(zygote),
             "assemble_seconds": ready["assemble_seconds"],
@@ -261,13 +266,18 @@ class _Attempt:
             "overlay": list(contender.subject.overlay),
         }
 
-    def _check_import(
-        self, contender: Contender, ready: Mapping[str, Any], proof: Mapping[str, Any]
-    ) -> None:
-        """End the duel where a worker imported something else than it was asked to."""
+    def _check_protocol(self, label: str, ready: Mapping[str, Any]) -> None:
+        """End the replicate before a worker is told what it would not understand."""
+        theirs = ready.get("protocol")
+        if theirs != PROTOCOL:
+            spoken = "no protocol" if theirs is None else f"protocol {theirs}"
+            why = f"speaks {spoken} of duels, this version {PROTOCOL}: name a revision nearer to it"
+            self.runs[label] |= {"status": "failed", "reason": why}
+            raise ArmEnded(label, "failed", why)
+
+    def _check_import(self, contender: Contender, proof: Mapping[str, Any]) -> None:
+        """End the replicate where a worker imported something else than it was asked to."""
         why = self.session.mismatch(proof, contender.subject)
-        if ready["protocol"] != PROTOCOL:
-            why = f"speaks protocol {ready['protocol']}, this version {PROTOCOL}"
         if why is not None:
             self.runs[contender.label] |= {
                 "status": "failed",
@@ -277,7 +287,10 @@ class _Attempt:
             raise ArmEnded(contender.label, "failed", f"imported the wrong code: {why}")
 
     def _set_block_steps(self, contenders: Sequence[Contender]) -> None:
-        """Choose the steps of a block by the fastest window; copies of an arm do the same work."""
+        """Choose the steps of a block by the fastest window; copies of an arm do the same work.
+
+        Where arms alternate, the first process of an arm or a copy of it chooses for all of them.
+        """
         declared = self.session.declaration
         fastest: dict[str, float] = {}
         for contender in contenders:
@@ -285,12 +298,12 @@ class _Attempt:
             seconds = min(map(statistics.median, windows)) / (1 + contender.injected_share)
             key = contender.same_as or contender.label
             fastest[key] = min(seconds, fastest.get(key, seconds))
-        for contender in contenders:
-            seconds = fastest[contender.same_as or contender.label]
+        for key, seconds in fastest.items():
             steps = steps_for(declared.block_seconds, seconds, declared.least_block_steps)
-            if declared.design == "alternating":  # a label starts twice: its blocks stay alike
-                steps = self.runs[contender.label].get("block_steps", steps)
-            self.runs[contender.label]["block_steps"] = steps
+            self.block_steps.setdefault(key, steps)
+        for contender in contenders:
+            key = contender.same_as or contender.label
+            self.runs[contender.label]["block_steps"] = self.block_steps[key]
 
     def _round(self, turn: int) -> None:
         """Run one block of every arm, in bursts that take turns where the duel declares them.

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from bertopt_bench.dispatch.duel import Contender, DuelSession
-from bertopt_bench.dispatch.environments import prepare_subject
+from bertopt_bench.dispatch.environments import arm_identity, prepare_subject
 from bertopt_bench.dispatch.local import Zygote, trial_threads
 from bertopt_bench.dispatch.preparing import prepare_text
 from bertopt_bench.dispatch.sessions import SessionRun, packages_of, utc_now
@@ -84,7 +84,7 @@ def prepare_duel(
     settings = replace(settings, alternate=settings.alternate or not _fit_together(every))
     descriptions = [contender.subject.description for contender in contenders]
     declaration = _declare(matrix, every, descriptions, settings)
-    digest = digest or duel_digest(matrix, arms)
+    digest = digest or duel_digest(matrix, arms, descriptions)
     return DuelPlan(matrix, settings, tuple(contenders), tuple(every), declaration, digest)
 
 
@@ -284,9 +284,11 @@ class _Running:
                 plan = TrialPlan(arm.cell, seed, 0, arm.cell.content["workload"]["steps"])
                 self.display.begin(number, total, f"{arm.label} seed {seed}", plan.steps)
                 with self._zygote(contender, plan) as zygote:
-                    record = run.run_one(zygote, plan, arm.label)
+                    record = run.run_one(zygote, plan, contender)
                 self.records.append(record)
                 self.display.end(record.status, f": {record.reason}" if record.reason else "")
+                if record.status not in {"ok", "diverged"}:
+                    return  # the duel is refused by now: hours of training would change nothing
 
     def _zygote(self, contender: Contender, plan: TrialPlan) -> Zygote:
         subject = contender.subject
@@ -354,14 +356,16 @@ def _declare_arm(number: int, arm: Arm, description: Mapping[str, Any]) -> Decla
     )
 
 
-def duel_digest(matrix: Matrix, arms: Sequence[Arm]) -> str:
-    """Name what is compared: the matrix and what its arms are, not how often or how exactly."""
+def duel_digest(
+    matrix: Matrix, arms: Sequence[Arm], descriptions: Sequence[Mapping[str, Any]] = ()
+) -> str:
+    """Name what is compared: the matrix, its arms and their code, not how often or how exactly.
+
+    ``descriptions`` are those of the arms' subjects, where they have been made ready.
+    """
     import hashlib
 
-    said = [
-        [arm.label, arm.cell.id, arm.revision, arm.python is not None, arm.injected_share]
-        for arm in arms
-    ]
+    said = list(map(arm_identity, arms, descriptions or [{}] * len(arms)))
     text = canonical_json([matrix.digest, said])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

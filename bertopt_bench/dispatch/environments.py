@@ -28,8 +28,12 @@ if TYPE_CHECKING:
 
     from bertopt_bench.dispatch.checkouts import Tree
     from bertopt_bench.dispatch.interpreters import Interpreter
+    from bertopt_bench.matrix.arms import Arm
 
     Say = Callable[[str], None]
+
+_CODE = ("commit", "project", "dirty_hash", "environment_hash")
+_INTERPRETER = ("implementation", "python", "versions", "installed_hash")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +45,9 @@ class Subject:
         root: the folder whose ``bertopt_bench`` the workers run.
         overlay: folders put before everything but the root on the import path.
         expected: what ``mismatch`` compares a worker's proof with.
-        description: for the record; it holds no path. ``environment`` is ``shared`` (this
-            interpreter), ``given`` (a named one) or ``own`` (made for the arm).
+        description: for the record; it holds no path of this machine. ``environment`` is ``shared``
+            (this interpreter), ``given`` (a named one) or ``own`` (made for the arm), ``project``
+            the folder below its repository's top.
     """
 
     python: str
@@ -88,20 +93,39 @@ def prepare_subject(
     working = checkouts.working_tree(checkout or checkouts.find_checkout())
     tree = working if revision is None else checkouts.revision_tree(working.folder, revision, say)
     root = _own_root(tree, revision)
+    interpreter, facts = _equipped(
+        interpreter, environment, (tree, working), build=build, packages=packages, say=say
+    )
+    return _of_checkout(interpreter, (tree, working), root, {**facts, "revision": revision}, say)
+
+
+def _equipped(
+    interpreter: Interpreter,
+    environment: str,
+    trees: tuple[Tree, Tree],
+    *,
+    build: bool,
+    packages: Sequence[str],
+    say: Say,
+) -> tuple[Interpreter, dict[str, Any]]:
+    """Give the interpreter for a tree, one of its own where it needs other packages; describe both.
+
+    ``trees`` are the arm's and the working tree, whose packages the given interpreter is to have.
+    """
+    tree, working = trees
     name = checkouts.requirements_hash(tree.folder)
     if build or name != checkouts.requirements_hash(working.folder):
         environment = "own"
         interpreter, name = interpreters.own_environment(
             interpreter, tree, build=build, packages=packages, say=say
         )
-    description = _described(interpreter.require(), environment) | {
-        "revision": revision,
+    return interpreter, _described(interpreter.require(), environment) | {
         "commit": tree.commit,
+        "project": checkouts.place_in_repository(tree.folder),
         "dirty_hash": tree.dirty_hash,
         "environment_hash": name,
         "built": build,
     }
-    return _of_checkout(interpreter, (tree, working), root, description, say)
 
 
 def _without_checkout(interpreter: Interpreter, environment: str) -> Subject:
@@ -126,6 +150,7 @@ def _described(interpreter: Interpreter, environment: str) -> dict[str, Any]:
         "environment": environment,
         "revision": None,
         "commit": None,
+        "project": "",
         "dirty_hash": "",
         "environment_hash": "",
         "built": False,
@@ -207,6 +232,20 @@ def _sources(names: Iterable[str], homes: Sequence[Path]) -> dict[str, str | Non
     places = {name: [find_module(home, name) for home in homes] for name in sorted(names)}
     found = {name: next(filter(None, several), None) for name, several in places.items()}
     return {name: hash_sources(place) for name, place in found.items() if place is not None}
+
+
+def arm_identity(arm: Arm, description: Mapping[str, Any]) -> list[Any]:
+    """Give what tells an arm from another, its code too, in words that hold on every machine.
+
+    An arm that names no code runs what is installed here: that, and what an interpreter has which
+    the arms share, each session records for itself.
+    """
+    said = [arm.label, arm.cell.id, arm.revision, arm.python is not None, arm.injected_share]
+    if not (arm.python or arm.revision or arm.checkout or arm.build):
+        return said
+    own = description.get("environment") != "shared"
+    facts = {key: description.get(key) for key in (*_CODE, *(_INTERPRETER if own else ()))}
+    return [*said, arm.build, facts]
 
 
 def mismatch(proof: Mapping[str, Any], subject: Subject) -> str | None:

@@ -15,16 +15,10 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from bertopt_bench.dispatch.checkouts import (
-    QUIET,
-    copy_sources,
-    discard,
-    locked,
-    read_toml,
-    requirements_hash,
-)
+from bertopt_bench.dispatch.checkouts import QUIET, copy_sources, read_toml, requirements_hash
+from bertopt_bench.dispatch.shelves import discard, evict, folders, hold, locked
 from bertopt_bench.errors import UserError
 from bertopt_bench.measure.machine import versions
 from bertopt_bench.workload.cache import cache_root
@@ -40,6 +34,7 @@ NEEDED = ("torch", "numpy")
 """What a worker process imports besides Python's own (a test reads it from ``sys.modules``)."""
 
 LEAST = (3, 11)
+KEPT_ENVIRONMENTS = 4  # more only while they are in use
 _MARKER = "bertopt-bench.json"
 _TAIL = 12  # lines of pip's output that an error shows
 _FOREIGN = ("PYTHONPATH", "PYTHONHOME", "PIP_TARGET", "PIP_PREFIX", "PIP_USER")
@@ -184,30 +179,39 @@ def own_environment(
     """Give the environment made for a project's dependencies, and its name, a hash.
 
     It is a venv in the cache, made once for equal dependencies, Python, platform and pins; with
-    ``build`` once for equal sources. Other packages of this environment do not show through.
+    ``build`` once for equal sources. Other packages of this environment do not show through. It
+    stays while this process lives; of others, those that were not used for longest make way.
 
     Raises:
         UserError: pip fails, with the end of what it said.
     """
-    pins = _pins(base, tree.folder)
-    key = {
+    key: dict[str, Any] = {
         "requirements": requirements_hash(tree.folder),
         "python": [base.implementation, base.version, base.platform, sys.byteorder],
-        "pins": pins,
+        "pins": _pins(base, tree.folder),
         "packages": sorted(packages),
         "sources": [tree.commit, tree.dirty_hash] if build else [],
     }
     name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
     folder = cache_root().absolute() / "environments" / name
     python = folder / "bin/python"
+    hold(folder)
     with locked(folder.with_suffix(".lock"), say):
-        if not ((folder / _MARKER).is_file() and python.exists()):
-            discard(folder)
+        whole = (folder / _MARKER).is_file() and python.exists()
+        if not whole:
             say(f"making an environment for commit {tree.commit[:12]}, once: pip may take minutes")
+            discard(folder)
             _run([base.python, "-I", "-m", "venv", str(folder)], "making a venv")
-            _fill(python, tree, pins, packages, say)
+            _fill(python, tree, key["pins"], packages, say)
             (folder / _MARKER).write_text(json.dumps(key, indent=1), encoding="utf-8")
+    if not whole:
+        _make_room(folder.parent, say)
     return _ask(str(python), tuple(packages)).require(), name
+
+
+def _make_room(shelf: Path, say: Say) -> None:
+    for gone in evict(folders(shelf), KEPT_ENVIRONMENTS):
+        say(f"removed from the cache: the environment {gone.name}, long not used")
 
 
 def _pins(base: Interpreter, project: Path) -> list[str]:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from bertopt_bench import catalogue
 from bertopt_bench.dispatch.local import Zygote
 from bertopt_bench.dispatch.outcomes import ending, evaluation_fields, record_fields
+from bertopt_bench.dispatch.proofs import WrongCode, check_proof, code_of
 from bertopt_bench.matrix.identity import canonical_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from bertopt_bench.dispatch.duel import Contender
+    from bertopt_bench.dispatch.environments import Subject
     from bertopt_bench.dispatch.progress import Display
     from bertopt_bench.matrix.cells import TrialPlan
     from bertopt_bench.results.record import Record
@@ -102,10 +107,22 @@ class SessionRun:
         self._record(plan, started, fields)
         self.display.end(fields["status"], _line(fields))
 
-    def run_one(self, zygote: Zygote, plan: TrialPlan, arm: str) -> Record:
-        """Run one trial of a duel's arm and record it under the arm's label."""
-        started = utc_now()
-        return self._record(plan, started, {**self._live(zygote, plan), "arm": arm})
+    def run_one(self, zygote: Zygote, plan: TrialPlan, contender: Contender) -> Record:
+        """Run one trial of a duel's arm and record it under the arm's label, with the arm's code.
+
+        A trial whose worker does not prove that code is stopped, and its record is failed.
+        """
+        started, subject = utc_now(), contender.subject
+        modules = [*contender.modules(), *subject.modules]
+        fields = self._live(zygote, plan, subject, modules)
+        code = code_of(
+            subject,
+            fields.get("imported", {}),
+            modules=modules,
+            ours=self.code,
+            outside=plan.cell.outside,
+        )
+        return self._record(plan, started, {**fields, "arm": contender.label, "code": code})
 
     def _record(self, plan: TrialPlan, started: str, fields: Mapping[str, Any]) -> Record:
         record = self.folder.append(
@@ -125,32 +142,52 @@ class SessionRun:
         self.counts[fields["status"]] = self.counts.get(fields["status"], 0) + 1
         return record
 
-    def _live(self, zygote: Zygote, plan: TrialPlan) -> dict[str, Any]:
-        def on_message(message: dict[str, Any]) -> None:
-            if message["kind"] == "evaluation":
-                partial = {**evaluation_fields(message), "losses": message["losses"]}
-                self.folder.append_partial(plan.cell.id, plan.seed, plan.replicate, partial)
-                self.display.evaluated(message)
-            elif message["kind"] == "burned_in":
-                self.display.burned_in()
-
-        limit = self.timing["timeout_seconds"]
-        outcome = zygote.run(
-            "trial",
-            trial_request(
-                plan.cell.content,
-                self.texts[plan.cell.id],
-                seed=plan.seed,
-                steps=plan.steps,
-                timing=self.timing,
-                threads=self.threads,
-            ),
-            timeout_seconds=limit,
-            on_message=on_message,
-            tick=self.display.tick,
+    def _live(
+        self,
+        zygote: Zygote,
+        plan: TrialPlan,
+        subject: Subject | None = None,
+        modules: Sequence[str] = (),
+    ) -> dict[str, Any]:
+        """Run a trial; with a subject it must prove that it imported the subject's modules."""
+        request = trial_request(
+            plan.cell.content,
+            self.texts[plan.cell.id],
+            seed=plan.seed,
+            steps=plan.steps,
+            timing=self.timing,
+            threads=self.threads,
         )
-        process = {key: zygote.description[key] for key in PROCESS_FIELDS}
-        return {**record_fields(outcome, limit), "process": process}
+        if subject is not None:
+            request |= {"modules": list(modules), "overlay": list(subject.overlay)}
+        limit, began = self.timing["timeout_seconds"], time.monotonic()
+        try:
+            outcome = zygote.run(
+                "trial",
+                request,
+                timeout_seconds=limit,
+                on_message=partial(self._hear, plan, subject),
+                tick=self.display.tick,
+            )
+            fields = record_fields(outcome, limit)
+        except WrongCode as wrong:
+            fields = {
+                "status": "failed",
+                "reason": str(wrong),
+                "imported": wrong.proof,
+                "elapsed_seconds": time.monotonic() - began,
+            }
+        return {**fields, "process": {key: zygote.description[key] for key in PROCESS_FIELDS}}
+
+    def _hear(self, plan: TrialPlan, subject: Subject | None, message: dict[str, Any]) -> None:
+        if subject is not None:
+            check_proof(message, subject)
+        if message["kind"] == "evaluation":
+            line = {**evaluation_fields(message), "losses": message["losses"]}
+            self.folder.append_partial(plan.cell.id, plan.seed, plan.replicate, line)
+            self.display.evaluated(message)
+        elif message["kind"] == "burned_in":
+            self.display.burned_in()
 
     def _text_fields(self, plan: TrialPlan) -> dict[str, Any]:
         text = self.texts.get(plan.cell.id)

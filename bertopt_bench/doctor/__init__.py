@@ -10,9 +10,11 @@ import json
 import sys
 import time
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bertopt_bench.doctor.budget import Budget
 from bertopt_bench.doctor.text import write
 from bertopt_bench.errors import UserError
 from bertopt_bench.measure.advice import Advice, Facts, machine_advice
@@ -40,11 +42,14 @@ NEVER_LOOKED_AT = (
 
 @dataclass(frozen=True, slots=True)
 class Measures:
-    """What must run in trial processes, as functions; a `UserError` of one is told, not raised."""
+    """What must run in trial processes, as functions; a `UserError` of one is told, not raised.
 
-    noise: Callable[[], Mapping[str, Any] | None]
+    Those that are given the budget keep to it and note in it what they cut.
+    """
+
+    noise: Callable[[Budget], Mapping[str, Any] | None]
     """Runs a short A/A duel: ``finding`` (the control's), its ``blocks``, and ``what`` it was."""
-    ceilings: Callable[[], Mapping[str, Mapping[str, Any]]]
+    ceilings: Callable[[Budget], Mapping[str, Mapping[str, Any]]]
     """Gives `measure_ceilings`' values by device."""
     torch: Callable[[], Mapping[str, Any]]
     """Gives `torch_build.describe_torch`."""
@@ -56,7 +61,8 @@ class Diagnosis:
 
     ``ceilings`` are by device, ``measure_ceilings``' values or a ``reason``. ``noise`` has
     ``finding`` (the A/A arm's), ``what`` was run and ``reasons`` against trusting this hour, or
-    only a ``reason``. ``idle`` is what `Disturbance.stop` gave after an idle moment.
+    only a ``reason``. ``idle`` is what `Disturbance.stop` gave after an idle moment. ``cut`` says
+    what was left out or made shorter to stay within the budget.
     """
 
     machine: Mapping[str, Any]
@@ -68,6 +74,7 @@ class Diagnosis:
     noise: Mapping[str, Any]
     advice: tuple[Advice, ...]
     changed: tuple[str, ...]
+    cut: tuple[str, ...]
     not_looked_at: tuple[str, ...]
     elapsed_seconds: float
 
@@ -88,19 +95,20 @@ def examine(
     root: Path = _ROOT,
     sleep: Callable[[float], None] = time.sleep,
     say: Callable[[str], None] = lambda _line: None,
+    budget: Budget | None = None,
 ) -> Diagnosis:
-    """Look at the machine at rest, then measure, then advise.
+    """Look at the machine at rest, then measure within a budget, then advise.
 
     ``root`` stands for "/", ``sleep`` lets the idle moment pass, ``say`` tells what is going on.
     """
-    began = time.monotonic()
+    budget = budget or Budget()
     machine = describe_machine(root)
     say("watching the machine at rest")
     idle = _watch(root, sleep)
     say("measuring the ceilings")
-    torch, ceilings = _tried(measures.torch), _tried(measures.ceilings)
+    torch, ceilings = _tried(measures.torch), _tried(partial(measures.ceilings, budget))
     say("measuring the noise: identical code against itself")
-    noise = _tried(measures.noise)
+    noise = _tried(partial(measures.noise, budget))
     blocks = noise.get("blocks") or ()
     advice = (*gpu_advice(machine["gpus"], blocks), *machine_advice(Facts(machine, idle, blocks)))
     return Diagnosis(
@@ -110,14 +118,12 @@ def examine(
         torch=torch,
         idle=idle,
         ceilings=ceilings if "reason" not in ceilings else {"cpu": ceilings},
-        noise={
-            **{key: value for key, value in noise.items() if key != "blocks"},
-            "reasons": noise_reasons(blocks),
-        },
+        noise=_without_blocks(noise),
         advice=advice,
         changed=tuple(invalid_reasons(machine, describe_machine(root))),
+        cut=tuple(budget.cuts),
         not_looked_at=(*unseen(machine, noise), *NEVER_LOOKED_AT),
-        elapsed_seconds=time.monotonic() - began,
+        elapsed_seconds=budget.spent,
     )
 
 
@@ -148,6 +154,12 @@ def _watch(root: Path, sleep: Callable[[float], None]) -> dict[str, Any]:
     meter.start()
     sleep(IDLE_SECONDS)
     return meter.stop()
+
+
+def _without_blocks(noise: Mapping[str, Any]) -> dict[str, Any]:
+    """Keep of many blocks what they say against trusting this hour."""
+    kept = {key: value for key, value in noise.items() if key != "blocks"}
+    return {**kept, "reasons": noise_reasons(noise.get("blocks") or ())}
 
 
 def _tried(measure: Callable[[], Mapping[str, Any] | None]) -> dict[str, Any]:

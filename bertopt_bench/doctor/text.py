@@ -206,6 +206,10 @@ def _told(mark: str, advice: Advice) -> Iterator[str]:
 def _not_looked_at(diagnosis: Diagnosis) -> Iterator[str]:
     for reason in diagnosis.changed:
         yield from _wrapped(f"Careful: {reason}.", "", "")
+    if diagnosis.cut:
+        yield "What was cut to stay under a minute"
+        for words in diagnosis.cut:
+            yield from _wrapped(words, "  - ", "    ")
     yield "What this did not look at"
     for words in diagnosis.not_looked_at:
         yield from _wrapped(words, "  - ", "    ")

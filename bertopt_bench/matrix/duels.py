@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,12 +81,14 @@ def read_settings(
         MatrixError: an unknown key, a wrong type, a value outside its limits.
         UserError: settings that contradict each other.
     """
-    path = Path(matrix_file)
+    path, line = Path(matrix_file), Place("command line")
     table = Place(path, "duel").table(read_document(path).get("duel", {}))
-    settings = overrides or Settings()
-    settings = _settings(settings, table, Place(path, "duel"))
     stated = {key: value for key, value in given.items() if value is not None}
-    settings = _settings(settings, stated, Place("command line"))
+    asked = _metrics(stated["metric"], line.at("metric")) if "metric" in stated else ()
+    over = stated.get("margin", {})  # it wins, so the table's need not fit these metrics
+    asked = tuple(name for name in asked if isinstance(over, dict) and name not in over)
+    settings = _settings(overrides or Settings(), table, Place(path, "duel"), asked)
+    settings = _settings(settings, stated, line)
     if settings.until is not None and {"replicates"} & {*table, *stated}:
         raise UserError(
             "replicates and until are both given: until looks after "
@@ -94,7 +97,29 @@ def read_settings(
     return settings
 
 
-def _settings(settings: Settings, table: Mapping[str, Any], place: Place) -> Settings:
+def check_series(duels: int, injected: int) -> None:
+    """Refuse numbers of duels to repeat that are none.
+
+    Raises:
+        UserError: a number below 0, or nothing to run at all.
+    """
+    for name, what, count in (
+        ("--duels", "A/A duels", duels),
+        ("--injected", "duels with a slowed arm", injected),
+    ):
+        if count < 0:
+            raise UserError(f"{name} {count}: the number of {what} must be 0 or more.")
+    if not duels and not injected:
+        raise UserError(
+            "--duels 0 and --injected 0 leave nothing to measure; one of them must be 1 or more, "
+            "such as --duels 12 --injected 6."
+        )
+
+
+def _settings(
+    settings: Settings, table: Mapping[str, Any], place: Place, asked: tuple[str, ...] = ()
+) -> Settings:
+    """Change settings by a table; ``asked`` are the metrics of which one margin is, if others."""
     place.known(table, KEYS)
     changes: dict[str, Any] = {}
     for key in sorted(table, key=lambda name: name != "metric"):  # a margin is of the metrics
@@ -102,7 +127,8 @@ def _settings(settings: Settings, table: Mapping[str, Any], place: Place) -> Set
         if key == "metric":
             changes["metrics"] = _metrics(value, spot)
         elif key == "margin":
-            changes["margins"] = _margins(settings, value, spot, changes.get("metrics"))
+            metrics = asked or changes.get("metrics") or settings.metrics
+            changes["margins"] = _margins(settings, value, spot, metrics)
         elif key == "until":
             changes["until"] = read_share(value, spot.error)
         elif key == "budget":
@@ -122,22 +148,28 @@ def _metrics(value: Any, place: Place) -> tuple[str, ...]:
 
 
 def _margins(
-    settings: Settings, value: Any, place: Place, metrics: tuple[str, ...] | None
+    settings: Settings, value: Any, place: Place, metrics: tuple[str, ...]
 ) -> tuple[tuple[str, float | None], ...]:
-    """Read one margin for every declared metric, or a table by metric; a loss' is in nats."""
+    """Read one margin for every one of these metrics, or a table by metric; a loss' is in nats."""
     margins = dict(settings.margins)
     if isinstance(value, dict):
         place.known(value, METRICS, "metric")
         margins |= {name: _margin(name, one, place.at(name)) for name, one in value.items()}
     else:
-        margins |= {name: _margin(name, value, place) for name in metrics or settings.metrics}
+        margins |= {name: _margin(name, value, place) for name in metrics}
     return tuple(margins.items())
 
 
 def _margin(metric: str, value: Any, place: Place) -> float:
     if metric != "loss":
         return read_share(value, place.error)
-    number = Key("float", least=0).read(_number(value), place)
+    number = _number(value)
+    is_number = isinstance(number, int | float) and not isinstance(number, bool)
+    if not is_number or not 0 <= number < math.inf:
+        raise place.error(
+            f"is {number!r}; the margin of a loss is in nats: a number of at least 0, as 0.02. "
+            "In a matrix, margin = {step_time = '2%', loss = 0.02} gives each metric its own."
+        )
     return float(number)
 
 

@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 
 _ROOT = Path("/")
 _THROTTLED_UNITS = {"throttled_usec": 1e-6, "throttled_time": 1e-9}  # of version 2 and of 1
+# The limit, what is held, and of that the pages which the kernel gives up first: version 2, then 1.
+_MEMORY_FILES = (
+    ("memory.max", "memory.current", "inactive_file"),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
 
 
 def cpu_quota(root: Path = _ROOT) -> float | None:
@@ -43,12 +48,29 @@ def cpuset(root: Path = _ROOT) -> str | None:
 def memory_limit_bytes(root: Path = _ROOT) -> int | None:
     """Give the least memory limit of this process' control groups; None where there is none."""
     limits = [
-        int(words)
-        for name in ("memory.max", "memory.limit_in_bytes")
-        for words in _lines(root, "memory", name)
-        if words.isdigit() and int(words) < 2**60  # version 1 writes "none" as a huge number
+        limit
+        for name, _, _ in _MEMORY_FILES
+        for file in _files(root, "memory", name)
+        if (limit := _bytes(file)) is not None
     ]
     return min(limits, default=None)
+
+
+def memory_room_bytes(root: Path = _ROOT) -> int | None:
+    """Give what this process' control groups leave it of their memory; None where nothing limits.
+
+    Pages of files that were not used for a while count as room: they make way for a process.
+    Source: the kernel's cgroup-v2.rst, and cgroup-v1/memory.rst.
+    """
+    rooms = []
+    for limit_name, held_name, idle_name in _MEMORY_FILES:
+        for file in _files(root, "memory", limit_name):
+            limit = _bytes(file)
+            if limit is not None:
+                held = _bytes(file.with_name(held_name)) or 0
+                idle = int(_counts(file.with_name("memory.stat")).get(idle_name, 0))
+                rooms.append(max(0, limit - max(0, held - idle)))
+    return min(rooms, default=None)
 
 
 def throttling_files(root: Path = _ROOT) -> tuple[Path, ...]:
@@ -65,10 +87,21 @@ def throttled(files: Sequence[Path]) -> tuple[int | None, float | None]:
         return None, None
     periods, seconds = 0, 0.0
     for file in files:
-        counts = dict(words.split(None, 1) for words in text(file).splitlines() if " " in words)
+        counts = _counts(file)
         periods += int(counts.get("nr_throttled", 0))
         seconds += sum(int(counts.get(key, 0)) * unit for key, unit in _THROTTLED_UNITS.items())
     return periods, seconds
+
+
+def _bytes(file: Path) -> int | None:
+    """Read a number of bytes; None where there is none, which version 1 writes as a huge one."""
+    words = line(file) or ""
+    return int(words) if words.isdigit() and int(words) < 2**60 else None
+
+
+def _counts(file: Path) -> dict[str, str]:
+    """Read a file of names with numbers."""
+    return dict(words.split(None, 1) for words in text(file).splitlines() if " " in words)
 
 
 def _lines(root: Path, controller: str, name: str) -> Iterator[str]:

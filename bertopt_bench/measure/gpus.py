@@ -105,6 +105,11 @@ class GpuState:
         }
         return {f"gpu_{key}": value for key, value in state.items()}
 
+    def sm_clock_mhz(self) -> float | None:
+        """Give the clock of this moment."""
+        clock: float | None = self._gpu.ask("nvmlDeviceGetClockInfo", self._nvml.NVML_CLOCK_SM)
+        return clock
+
     def close(self) -> None:
         """Let go of NVML."""
         self._nvml.nvmlShutdown()

@@ -6,12 +6,15 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bertopt_bench.measure.cgroups import memory_room_bytes
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from torch import Tensor
 
-_PROCESS = Path("/proc/self")
+_ROOT = Path("/")
+_PROCESS = _ROOT / "proc/self"
 
 
 def reset_resident_peak(process: Path = _PROCESS) -> bool:
@@ -56,15 +59,17 @@ def _resident_peak_elsewhere() -> int | None:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def available_bytes(device: str) -> int | None:
+def available_bytes(device: str, root: Path = _ROOT) -> int | None:
     """Give the bytes that new processes may take on a device; None where that is not known.
 
+    On a processor what the machine has left, or what the control groups leave where that is less.
     Of a GPU this is its whole memory: it is asked through NVML, never through CUDA.
     """
     if device == "cpu":
         import psutil
 
-        return int(psutil.virtual_memory().available)
+        free, room = int(psutil.virtual_memory().available), memory_room_bytes(root)
+        return free if room is None else min(free, room)
     from bertopt_bench.measure.gpus import describe_gpus
 
     sizes = [gpu.get("memory_bytes") for gpu in describe_gpus()]

@@ -18,6 +18,7 @@ FINDING_FIELDS = (
     "metric", "baseline", "arm", "n", "verdict", "reason", "estimate", "low", "high", "gate_low",
     "gate_high", "confidence", "p_more", "p_less", "p_any", "corrected_p_more", "corrected_p_less",
     "sign_flip_p", "margin", "margin_in_force", "noise_floor", "needed_replicates", "detectable",
+    "shown_confidence",
 )  # fmt: skip
 NOTED = (
     "steal_share",

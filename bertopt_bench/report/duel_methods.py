@@ -117,7 +117,7 @@ def methods(duel: Duel) -> list[str]:
     if duel.replicates:
         paragraphs += [design(duel), warm_up(duel)]
     paragraphs.append(estimator(duel))
-    paragraphs += [test(duel.declaration)] if duel.declaration.comparisons else []
+    paragraphs += [test(duel)] if duel.declaration.comparisons else []
     return [*paragraphs, exclusions(duel), controls(duel)]
 
 
@@ -214,8 +214,9 @@ def estimator(duel: Duel) -> str:
     return " ".join(parts)
 
 
-def test(declared: Declaration) -> str:
+def test(duel: Duel) -> str:
     """Say which test at which level gave a verdict, and what each word takes."""
+    declared = duel.declaration
     looks, count = len(declared.looks), len(declared.comparisons)
     level = wording.percent(declared.alpha / looks)
     family = wording.percent(declared.family_error / looks)
@@ -224,6 +225,8 @@ def test(declared: Declaration) -> str:
         if declared.sides == 2
         else "the question has one direction (is the arm worse?), so p-values are one-sided"
     )
+    found = [*duel.findings, *duel.controls]
+    shown = wording.confidence(found[0].shown_confidence if found else 1 - 0.05 / looks)
     shared = f" (both rates are divided by {looks} looks)" if looks > 1 else ""
     seeds = set(declared.metrics) <= {"loss"}
     units = len(declared.seeds) if seeds else declared.looks[-1]
@@ -233,7 +236,7 @@ def test(declared: Declaration) -> str:
         f"margin in force; {sided}. A direction takes p ≤ {level} and, after Holm's correction "
         f"over the {wording.plural(count, 'comparison')} of its metric, p ≤ {family}{shared}; with "
         f"{units} {'seeds' if seeds else 'replicates'} p can fall to {least}. Equivalent takes a "
-        f"95{NBSP}% interval inside the margin. All else is inconclusive: it says neither that "
+        f"{shown} interval inside the margin. All else is inconclusive: it says neither that "
         "there is a difference nor that there is none. Peak memory that repeats exactly is "
         "compared without a test."
     )
@@ -268,5 +271,6 @@ def controls(duel: Duel) -> str:
         f"The A/A arm is identical to {duel.baseline} but for its label, and is measured like any "
         "other. Half of its interval's width is the noise floor: no smaller difference could be "
         "told from none between identical arms, so it widens the margin where it is the larger. If "
-        f"that interval excludes 0 the session is too noisy for any direction.{slowed}"
+        f"that interval, at 99{NBSP}%, excludes 0 the session is too noisy for any direction; "
+        f"below 8 replicates there is none at 99{NBSP}%, and it raises no alarm.{slowed}"
     )

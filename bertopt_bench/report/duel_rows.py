@@ -13,7 +13,6 @@ from bertopt_bench.report.duel_facts import CONTROL, Range, is_disturbed
 from bertopt_bench.report.duel_methods import arm_words
 from bertopt_bench.report.duel_wording import amount, chip, measure, width
 from bertopt_bench.report.environment import environment, flattened
-from bertopt_bench.report.wording import NBSP
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -64,6 +63,7 @@ def verdict_row(finding: Finding, key: str) -> dict[str, Any]:
         "chip": chip(finding),
         "value": DASH if value is None else amount(finding.metric, value),
         "interval": duel_wording.interval(finding),
+        "level": duel_wording.level(finding),
         "exact": duel_wording.repeats_exactly(finding),
         "n": finding.n,
         "one": measure(finding.metric).unit,
@@ -136,7 +136,7 @@ def control_rows(duel: Duel) -> list[dict[str, Any]]:
                 "metric": measure(finding.metric).title,
                 "value": DASH if value is None else amount(finding.metric, value),
                 "interval": duel_wording.interval(finding),
-                "level": f"95{NBSP}%",
+                "level": duel_wording.level(finding),
                 "n": finding.n,
                 "floor": "",
                 "chip": chip(finding),
@@ -197,6 +197,7 @@ def _overview_row(number: int, duel: Duel, name: str) -> dict[str, Any]:
                 "chip": chip(f),
                 "value": "" if f.estimate is None else amount(f.metric, f.estimate),
                 "interval": "" if several else duel_wording.interval(f),
+                "level": duel_wording.level(f),
                 "of": f"{f.arm}, {measure(f.metric).noun}" if several else "",
             }
             for f in duel.findings

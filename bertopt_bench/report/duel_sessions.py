@@ -119,7 +119,7 @@ def row_of_forest(
         "svg": forest_row(finding, scale, margin=margin, floor=floor, ends=ends, target=target),
         "value": duel_rows.DASH if value is None else amount(metric, value, unit=metric in RATIOS),
         "interval": " to ".join(known) if len(set(known)) == 2 else "",
-        "level": confidence(finding.confidence or 0.95) if control else confidence(0.95),
+        "level": confidence((finding.confidence if control else None) or finding.shown_confidence),
         "n": finding.n,
         "chip": chip(finding),
     }

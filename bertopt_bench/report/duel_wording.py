@@ -127,11 +127,16 @@ def _stated(share: float) -> bool:
 
 
 def interval(finding: Finding) -> str:
-    """Write the 95 % interval; empty where there is none."""
+    """Write the interval that is shown; empty where there is none."""
     if finding.low is None or finding.high is None:
         return ""
     ends = (amount(finding.metric, end, unit=False) for end in (finding.low, finding.high))
     return " to ".join(ends)
+
+
+def level(finding: Finding) -> str:
+    """Write the confidence of the interval that is shown."""
+    return wording.confidence(finding.shown_confidence)
 
 
 def count(finding: Finding) -> str:
@@ -186,7 +191,7 @@ def _numbers(finding: Finding) -> str:
         return f"{told}, the same in each of {wording.plural(finding.n, words.unit)}"
     if not (ends := interval(finding)):
         return f"{told} ({count(finding)}: no interval below 6)"
-    return f"{told} (95{NBSP}% interval {ends}, {count(finding)})"
+    return f"{told} ({level(finding)} interval {ends}, {count(finding)})"
 
 
 def _edge(finding: Finding) -> str:
@@ -254,15 +259,15 @@ def _columns(finding: Finding) -> list[str]:
     name, metric = f"{finding.arm} by {finding.baseline}", measure(finding.metric).noun
     if finding.estimate is None:
         return [name, finding.verdict, metric, "", f"n {finding.n}", "", finding.reason]
-    level, ends = "95 %", (finding.low, finding.high)
+    shown, ends = level(finding), (finding.low, finding.high)
     if finding.arm == CONTROL and finding.confidence is not None:
-        level, ends = wording.confidence(finding.confidence), (finding.gate_low, finding.gate_high)
+        shown, ends = wording.confidence(finding.confidence), (finding.gate_low, finding.gate_high)
     p = finding.p_any if finding.arm == CONTROL else corrected_p(finding)
     floor = width(finding.metric, finding.noise_floor)
     return [
         name,
         finding.verdict,
-        f"{metric} {amount(finding.metric, finding.estimate)}{_bracket(finding, level, ends)}",
+        f"{metric} {amount(finding.metric, finding.estimate)}{_bracket(finding, shown, ends)}",
         "" if p is None else f"p {wording.p_value(p)}",
         f"n {finding.n}",
         "" if finding.noise_floor is None else f"noise floor {floor}",

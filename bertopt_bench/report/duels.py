@@ -193,7 +193,8 @@ def look(duel: Duel) -> str:
         return ""
     at = f"Verdicts of look {duel.verdicts.look} of {len(looks)}, after {duel.verdicts.replicates}"
     half = duel.verdicts.achieved.get("half_width")
-    reached = f"; half-width reached: {width('step_time', half)}" if half else ""
+    level = f" at {duel_wording.level(duel.findings[0])}" if duel.findings else ""
+    reached = f"; half-width reached{level}: {width('step_time', half)}" if half else ""
     return f"{at} replicates{reached}."
 
 
@@ -261,7 +262,8 @@ def numbers(finding: Finding) -> str:
     if finding.estimate is None:
         return ""
     ends = duel_wording.interval(finding)
-    inside = "" if duel_wording.repeats_exactly(finding) else f"95 % {ends}, " if ends else ""
+    shown = ends and not duel_wording.repeats_exactly(finding)
+    inside = f"{duel_wording.level(finding)} {ends}, " if shown else ""
     return f"{amount(finding.metric, finding.estimate)} ({inside}{duel_wording.count(finding)})"
 
 

@@ -100,14 +100,13 @@ def session_summary(duel: Duel, level: str) -> list[str]:
 
 def findings_table(findings: Sequence[Finding]) -> str:
     """Write findings with interval, n, corrected p, margin in force, noise floor and needs."""
-    header = ("comparison", "metric", "verdict", "estimate [95 % interval]", "n", "corrected p",
+    header = ("comparison", "metric", "verdict", "estimate [interval]", "n", "corrected p",
               "margin in force", "noise floor", "remarks")  # fmt: skip
     lines = []
     for finding in findings[:MOST_ROWS]:
         row, ends = duel_rows.verdict_row(finding, ""), duel_wording.interval(finding)
-        inside = (
-            "in every " + row["one"] if row["exact"] else f"[{ends}]" if ends else "no interval"
-        )
+        inside = f"[{ends}] {row['level']}" if ends else "no interval"
+        inside = f"in every {row['one']}" if row["exact"] else inside
         lines.append(
             (
                 f"{finding.arm} against {finding.baseline}",

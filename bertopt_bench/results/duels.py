@@ -24,12 +24,14 @@ __all__ = [
     "Declaration",
     "DeclaredArm",
     "Finding",
+    "ReasonKind",
     "Replicate",
     "Verdicts",
 ]
 
 Role = Literal["baseline", "arm", "control"]
 Design = Literal["rounds", "alternating"]
+ReasonKind = Literal["invalid", "control", "machine"]
 
 
 class DeclaredArm(Stored):
@@ -140,8 +142,9 @@ class Finding(Stored):
     """What one comparison of one metric says.
 
     ``estimate``, ``low`` and ``high`` are arm by baseline: log ratios of times and bytes (positive:
-    the arm takes more), differences in nats of losses. ``low`` and ``high`` are the 95 % interval,
-    ``gate_low`` and ``gate_high`` the one that the test inverts. ``p_more`` and ``p_less`` test
+    the arm takes more), differences in nats of losses. ``low`` and ``high`` are what is shown, the
+    interval at ``shown_confidence`` or more (lines without it are of 95 %), ``gate_low`` and
+    ``gate_high`` the one that the test inverts, at ``confidence``. ``p_more`` and ``p_less`` test
     against the margin in force, ``p_any`` against no difference at all.
     """
 
@@ -153,6 +156,7 @@ class Finding(Stored):
     estimate: Number | None = None
     low: Number | None = None
     high: Number | None = None
+    shown_confidence: float = 0.95
     gate_low: Number | None = None
     gate_high: Number | None = None
     confidence: float | None = None
@@ -176,7 +180,9 @@ class Finding(Stored):
 class Verdicts(Stored):
     """The findings at one look, with the controls that stand behind them.
 
-    ``state`` is ``valid``, ``too_noisy`` or ``invalid``, with its reasons.
+    ``state`` is ``valid``, ``too_noisy`` or ``invalid``, with its reasons. ``reason_kinds`` says of
+    each reason in turn where it lies: in what was run (``invalid``), in an A/A arm (``control``) or
+    in the machine (``machine``); earlier lines have none.
     """
 
     session: str
@@ -185,6 +191,7 @@ class Verdicts(Stored):
     replicates: int
     state: Literal["valid", "too_noisy", "invalid"]
     reasons: tuple[str, ...] = ()
+    reason_kinds: tuple[ReasonKind, ...] = ()
     findings: tuple[Finding, ...]
     controls: tuple[Finding, ...] = ()
     calibration: dict[str, Any] = Field(default_factory=dict)

@@ -75,13 +75,30 @@ def _line(fields: dict[str, Any]) -> bytes:
     return text.encode("ascii") + b"\n"
 
 
+class Checkout(Stored):
+    """A project that an arm ran: ``project`` is its folder below the repository's top.
+
+    ``dirty_hash`` is empty where the commit says it all.
+    """
+
+    commit: str
+    dirty_hash: str = ""
+    project: str = ""
+
+
 class Code(Stored):
-    """Which code ran: ``dirty_hash`` is empty where the commit says it all."""
+    """Which code of this package ran: ``dirty_hash`` is empty where the commit says it all.
+
+    ``outside`` hashes the source files of the cell's own entries. A revision or a checkout that a
+    duel's arm named is in ``checkout``; ``outside`` then hashes the modules that its worker proved
+    to have imported, as it does in another interpreter.
+    """
 
     version: str
     commit: str | None = None
     dirty_hash: str | None = None
     outside: dict[str, str] = {}
+    checkout: Checkout | None = None
 
 
 class Evaluation(Stored):
@@ -155,6 +172,7 @@ class Record(Stored):
     phases: Phases | None = None
     kernels_ran: tuple[str, ...] = ()
     process: dict[str, Any] = {}
+    imported: dict[str, Any] = {}
     disturbance: dict[str, Any] = {}
 
 

@@ -1,8 +1,10 @@
 """Measure the instrument: how often it tells identical arms apart, and how often slowed ones.
 
 An entry is what one duel's A/A arm, and its injected arm if it has one, said. A false alarm at
-margin 0 is an A/A arm whose two-sided p is at most alpha; one at the margin's edge is an injected
-arm that is called slower than the delay that was really put in. Bounds are Clopper and Pearson's.
+margin 0 is an A/A arm whose two-sided p is at most ``ALPHA``, whatever alpha the duel declared:
+only alarms at one rate can be counted together. One at the margin's edge is an injected arm that is
+found slower than the delay that was really put in, at ``ALPHA`` too. Bounds are Clopper and
+Pearson's.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from bertopt_bench.results.duels import CONTROL
 from bertopt_bench.stats.duels import step_time_differences, whole
 from bertopt_bench.stats.families import clopper_pearson
 from bertopt_bench.stats.power import smallest_p
-from bertopt_bench.stats.verdicts import Comparison, Rule, judge
+from bertopt_bench.stats.verdicts import CONTROL_WORDS, Comparison, Rule, judge
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
         Verdicts,
     )
 
+ALPHA = 0.01
+"""The one rate at which alarms are counted: that of a duel that declares none of its own."""
 GATE_RUNS = 1000
 
 
@@ -49,29 +53,38 @@ def entry(
         "purpose": declaration.purpose,
         "replicates": verdicts.replicates,
         "alpha": declaration.alpha,
-        "refused": _refused(verdicts, control, declaration.alpha),
+        "refused": _refused(verdicts, control),
         "estimate": control.estimate,
         "low": control.gate_low,
         "high": control.gate_high,
         "p_any": control.p_any,
         "spread": statistics.stdev(values) if len(values) > 1 else None,
-        "false_alarm": control.p_any is not None and control.p_any <= declaration.alpha,
+        "false_alarm": _is_alarm(control.p_any),
     }
     if slowed is not None:
         found["injected"] = _injected(declaration, replicates, verdicts, slowed.label)
     return found
 
 
-def _refused(verdicts: Verdicts, control: Finding, alpha: float) -> bool:
-    """Say whether a duel gave no answer, for a reason other than an A/A arm that differs.
+def _refused(verdicts: Verdicts, control: Finding) -> bool:
+    """Say whether a duel gave no answer, for a reason other than an A/A arm that differs."""
+    if verdicts.state == "invalid" or not _can_alarm(control.p_any, control.n):
+        return True
+    return verdicts.state == "too_noisy" and _is_busy(verdicts)
 
-    Too few replicates ever to reach alpha give none either: counted, they would dilute the rate.
-    """
-    if verdicts.state == "invalid" or control.p_any is None:
-        return True
-    if smallest_p(control.n, sides=2) > alpha:
-        return True
-    return verdicts.state == "too_noisy" and not all("A/A" in why for why in verdicts.reasons)
+
+def _can_alarm(p_any: float | None, replicates: int) -> bool:
+    """Say whether an A/A arm could have given an alarm: what never could would dilute the rate."""
+    return p_any is not None and smallest_p(replicates, sides=2) <= ALPHA
+
+
+def _is_busy(verdicts: Verdicts) -> bool:
+    """Say whether the machine, and not an A/A arm alone, made a session too noisy."""
+    if verdicts.reason_kinds:
+        return "machine" in verdicts.reason_kinds
+    # Earlier lines do not tell the kinds; in them each alarm of an A/A arm gave one reason.
+    alarms = sum(one.verdict in {CONTROL_WORDS[1], "refused"} for one in verdicts.controls)
+    return len(verdicts.reasons) > alarms
 
 
 def _slowed_copy(declaration: Declaration) -> DeclaredArm | None:
@@ -104,9 +117,7 @@ def _injected(
     finding = next(f for f in verdicts.findings if f.arm == arm and f.metric == "step_time")
     share = realised_share(replicates, arm)
     differences = step_time_differences(replicates, baseline, arm)
-    edge = Rule(
-        "step_time", declaration.alpha, declaration.family_error, math.log1p(share), sides=1
-    )
+    edge = Rule("step_time", ALPHA, ALPHA, math.log1p(share), sides=1)
     at_edge = judge([Comparison(baseline, arm, differences)], edge)[0]
     return {
         "asked_share": next(a.injected_share for a in declaration.arms if a.label == arm),
@@ -118,17 +129,26 @@ def _injected(
         "verdict": finding.verdict,
         "found": finding.verdict == "slower",
         "edge_p": at_edge.p_more,
-        "edge_false_alarm": at_edge.verdict == "slower",
+        "edge_false_alarm": _is_alarm(at_edge.p_more),
     }
 
 
+def _is_alarm(p: float | None) -> bool:
+    return p is not None and p <= ALPHA
+
+
 def summarise(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Count what is banked, with exact bounds; empty where nothing is."""
+    """Count what is banked, with exact bounds; empty where nothing is.
+
+    Alarms are counted anew at ``ALPHA``, whatever the entries say. Power is of duels that declared
+    it: an arm that was found at another alpha says nothing of what this one finds.
+    """
     if not entries:
         return {}
-    whole_ones = [one for one in entries if not one["refused"]]
-    alarms = sum(one["false_alarm"] for one in whole_ones)
-    slowed = [one["injected"] for one in whole_ones if one.get("injected")]
+    whole_ones = [
+        one for one in entries if not one["refused"] and _can_alarm(one["p_any"], one["replicates"])
+    ]
+    alarms = sum(_is_alarm(one["p_any"]) for one in whole_ones)
     summary: dict[str, Any] = {
         "duels": len(whole_ones),
         "refused": len(entries) - len(whole_ones),
@@ -138,26 +158,42 @@ def summarise(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         _, high = clopper_pearson(alarms, len(whole_ones))
         spreads = [one["spread"] for one in whole_ones if one["spread"] is not None]
         summary |= {
-            "alpha": max(one["alpha"] for one in whole_ones),
+            "alpha": ALPHA,
             "false_alarm_bound": high,
             # Two independent sessions must both reject, each in one direction of the two.
             "expected_per_1000_gate_runs": GATE_RUNS * (high / 2) ** 2,
             "spread": statistics.median(spreads) if spreads else None,
         }
-    if slowed:
-        edge, found = (sum(one[key] for one in slowed) for key in ("edge_false_alarm", "found"))
-        low, high = clopper_pearson(found, len(slowed))
-        summary |= {
-            "edge_trials": len(slowed),
-            "edge_false_alarms": edge,
-            "edge_bound": clopper_pearson(edge, len(slowed))[1],
-            "power_trials": len(slowed),
-            "power_found": found,
-            "power_low": low,
-            "power_high": high,
-            "injected_share": statistics.median(one["asked_share"] for one in slowed),
-        }
-    return summary
+    return summary | _edge(whole_ones) | _power(whole_ones)
 
 
-__all__ = ["CONTROL", "GATE_RUNS", "entry", "realised_share", "summarise"]
+def _edge(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Count the slowed arms that were found slower than what was put in."""
+    slowed = [one["injected"] for one in entries if one.get("injected")]
+    if not slowed:
+        return {}
+    alarms = sum(_is_alarm(one["edge_p"]) for one in slowed)
+    return {
+        "edge_trials": len(slowed),
+        "edge_false_alarms": alarms,
+        "edge_bound": clopper_pearson(alarms, len(slowed))[1],
+    }
+
+
+def _power(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Count the slowed arms that were found slower than their duel's margin."""
+    slowed = [one["injected"] for one in entries if one.get("injected") and one["alpha"] == ALPHA]
+    if not slowed:
+        return {}
+    found = sum(one["found"] for one in slowed)
+    low, high = clopper_pearson(found, len(slowed))
+    return {
+        "power_trials": len(slowed),
+        "power_found": found,
+        "power_low": low,
+        "power_high": high,
+        "injected_share": statistics.median(one["asked_share"] for one in slowed),
+    }
+
+
+__all__ = ["ALPHA", "CONTROL", "GATE_RUNS", "entry", "realised_share", "summarise"]

@@ -26,6 +26,7 @@ RATIOS = ("step_time", "peak_memory", "time_to_target")
 ENDLESS = ("loss", "time_to_target")
 """Metrics with legal infinite values: a diverged run, a target that was never reached."""
 SHOWN = 0.95
+"""The confidence of an interval that is shown; looks divide what is left of 1."""
 ROUNDING = 1e-12
 """Differences closer than this, in log ratios or nats, are the same: no clock resolves them."""
 OPEN = ""
@@ -145,10 +146,12 @@ def _constant(finding: Finding, value: float) -> Finding:
     return changed(finding, verdict="refused", reason=reason)
 
 
-def summarised(finding: Finding, gate_confidence: float) -> Finding:
-    """Fill in the centre, the 95 % interval, the gate's interval and the tests against nothing."""
+def summarised(
+    finding: Finding, gate_confidence: float, shown_confidence: float = SHOWN
+) -> Finding:
+    """Fill in the centre, the interval to show, the gate's and the tests against nothing."""
     values = finding.differences
-    shown = paired.walsh_interval(values, SHOWN)
+    shown = paired.walsh_interval(values, shown_confidence)
     gate = paired.walsh_interval(values, gate_confidence)
     finite = all(math.isfinite(value) for value in values)
     return changed(
@@ -156,6 +159,7 @@ def summarised(finding: Finding, gate_confidence: float) -> Finding:
         estimate=paired.hodges_lehmann(values),
         low=shown.low if shown else None,
         high=shown.high if shown else None,
+        shown_confidence=shown_confidence,
         gate_low=gate.low if gate else None,
         gate_high=gate.high if gate else None,
         confidence=gate.confidence if gate else None,
@@ -170,12 +174,18 @@ def spread_of(values: Sequence[float]) -> float | None:
 
 
 def range_text(finding: Finding) -> str:
-    """Write the centre with its 95 % interval and n."""
+    """Write the centre with the interval that is shown and n."""
     parts = (finding.estimate, finding.low, finding.high)
     centre, low, high = (
         "unknown" if part is None else amount_text(part, finding.metric) for part in parts
     )
-    return f"{centre} (95 % interval {low} to {high}, n = {finding.n})"
+    level = confidence_text(finding.shown_confidence)
+    return f"{centre} ({level} interval {low} to {high}, n = {finding.n})"
+
+
+def confidence_text(confidence: float) -> str:
+    """Write a confidence: 95 %, 98.3 %."""
+    return f"{100 * confidence:.3g} %"
 
 
 def amount_text(value: float, metric: str) -> str:

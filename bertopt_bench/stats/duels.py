@@ -13,27 +13,35 @@ from typing import TYPE_CHECKING, Any
 
 from bertopt_bench.measure.suitability import noise_reasons
 from bertopt_bench.results.duels import CONTROL, Finding, Verdicts
-from bertopt_bench.stats.comparisons import ENDLESS
+from bertopt_bench.stats.comparisons import ENDLESS, changed
 from bertopt_bench.stats.convergence import (
+    MARGIN_SHARE,
     combined_log_ratios,
     loss_at_end,
     step_log_ratio,
     steps_to_target,
 )
-from bertopt_bench.stats.verdicts import WORDS, Comparison, Rule, control_finding, judge
+from bertopt_bench.stats.verdicts import (
+    CONTROL_WORDS,
+    WORDS,
+    Comparison,
+    Rule,
+    control_finding,
+    judge,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from bertopt_bench.results.duels import ArmRun, Block, Declaration, Replicate
+    from bertopt_bench.results.duels import ArmRun, Block, Declaration, ReasonKind, Replicate
     from bertopt_bench.results.record import Record
 
-LEAST_REPLICATES = 6
+    Told = tuple[ReasonKind, str]
+
 DISTURBED_FACTOR = 5.0  # a step above this multiple of its block's median disturbs the block
 DISTURBED_SHARE = 0.20
 LOSS_TOLERANCE = {"fp64": 1e-6, "fp32": 1e-3}  # of the loss at equal weights, by the looser arm
 REDUCED_LOSS_TOLERANCE = 2e-2
-MARGIN_OF_SPREAD = 0.25  # of the baseline's standard deviation over seeds, for losses
 TIMED = ("step_time", "time_to_target")
 
 
@@ -55,28 +63,27 @@ def analyse(
     reasons, noise = list(also), []
     try:
         reasons += invalid_reasons(declaration, replicates, records)
-        controls = [
-            _control(declaration, metric, replicates, records) for metric in declaration.metrics
-        ]
-        findings = [
-            finding
-            for metric, control in zip(declaration.metrics, controls, strict=True)
-            for finding in _family(declaration, metric, control, replicates, records)
-        ]
+        controls, findings = _judged(declaration, replicates, records)
         noise = _noise(replicates)
     except Exception as error:  # noqa: BLE001 - a crash must not read as a difference
         controls, findings = [], []
         reasons.append(f"the statistics failed: {type(error).__name__}: {error}")
+    told: list[Told] = [("invalid", why) for why in reasons]
     if reasons:
         findings = refused(declaration, findings, reasons[0])
-        return _verdicts("invalid", reasons, findings, controls, look, session, at_utc, replicates)
-    alarms = {control.metric: why for control in controls if (why := _control_alarm(control))}
-    noisy = [*alarms.values(), *noise]
-    if noisy:  # of bytes and losses a busy machine changes nothing
-        by_metric = {**dict.fromkeys(TIMED, next(iter(noise), "")), **alarms}
-        findings = [_quietened(finding, by_metric.get(finding.metric)) for finding in findings]
-        return _verdicts("too_noisy", noisy, findings, controls, look, session, at_utc, replicates)
-    return _verdicts("valid", [], findings, controls, look, session, at_utc, replicates)
+    else:
+        told, findings = _heard(findings, controls, noise)
+    return Verdicts(
+        session=session,
+        at_utc=at_utc,
+        look=look,
+        replicates=len(whole(replicates)),
+        state="invalid" if reasons else "too_noisy" if told else "valid",
+        reasons=tuple(why for _, why in told),
+        reason_kinds=tuple(kind for kind, _ in told),
+        findings=tuple(findings),
+        controls=tuple(controls),
+    )
 
 
 def differences(
@@ -177,16 +184,22 @@ def _unlike(
     return None
 
 
-def suspicions(replicates: Sequence[Replicate], arm: str) -> tuple[str, ...]:
-    """Flag an arm that may be shown but should not be leant on."""
+def suspicions(replicates: Sequence[Replicate], *arms: str) -> tuple[str, ...]:
+    """Flag a comparison that may be shown but not leant on: any one of its arms is enough."""
+    flags = {"not_steady": _is_unsteady, "disturbed": _is_disturbed_often}
+    return tuple(
+        flag for flag, is_so in flags.items() if any(is_so(replicates, arm) for arm in arms)
+    )
+
+
+def _is_unsteady(replicates: Sequence[Replicate], arm: str) -> bool:
     runs = [run for replicate in replicates for run in replicate.arms if run.arm == arm]
+    return sum(run.steady is False for run in runs) > len(runs) / 2
+
+
+def _is_disturbed_often(replicates: Sequence[Replicate], arm: str) -> bool:
     blocks = [block for replicate in replicates for block in replicate.blocks if block.arm == arm]
-    flags = []
-    if sum(run.steady is False for run in runs) > len(runs) / 2:
-        flags.append("not_steady")
-    if blocks and sum(map(_is_disturbed, blocks)) > DISTURBED_SHARE * len(blocks):
-        flags.append("disturbed")
-    return tuple(flags)
+    return sum(map(_is_disturbed, blocks)) > DISTURBED_SHARE * len(blocks)
 
 
 def _is_disturbed(block: Block) -> bool:
@@ -195,14 +208,23 @@ def _is_disturbed(block: Block) -> bool:
     )
 
 
+def _judged(
+    declaration: Declaration, replicates: Sequence[Replicate], records: Sequence[Record]
+) -> tuple[list[Finding], list[Finding]]:
+    """Give the control of every declared metric, and what is found in every metric's family."""
+    controls = [_control(declaration, m, replicates, records) for m in declaration.metrics]
+    families = [_family(declaration, control, replicates, records) for control in controls]
+    return controls, [finding for family in families for finding in family]
+
+
 def _family(
     declaration: Declaration,
-    metric: str,
     control: Finding,
     replicates: Sequence[Replicate],
     records: Sequence[Record],
 ) -> list[Finding]:
-    """Judge all comparisons of one metric together."""
+    """Judge all comparisons of one metric, the control's, together."""
+    metric = control.metric
     comparisons = [
         Comparison(
             baseline,
@@ -222,8 +244,8 @@ def _family(
         noise_floor=control.noise_floor,
     )
     return [
-        finding.model_copy(update={"flags": (*finding.flags, *suspicions(replicates, finding.arm))})
-        for finding in judge(comparisons, rule)
+        changed(f, flags=(*f.flags, *suspicions(replicates, f.baseline, f.arm)))
+        for f in judge(comparisons, rule)
     ]
 
 
@@ -235,18 +257,30 @@ def _control(
 ) -> Finding:
     baseline = declaration.arms[0].label
     found = differences(metric, replicates, records, baseline, CONTROL, declaration)
-    control = control_finding(found, metric)
-    return control.model_copy(update={"baseline": baseline, "arm": CONTROL})
+    return changed(control_finding(found, metric), baseline=baseline, arm=CONTROL)
+
+
+def _heard(
+    findings: Sequence[Finding], controls: Sequence[Finding], noise: Sequence[str]
+) -> tuple[list[Told], list[Finding]]:
+    """Say what makes a session too noisy, and take back what was found in it.
+
+    Of bytes and losses a busy machine changes nothing.
+    """
+    alarms = {control.metric: why for control in controls if (why := _control_alarm(control))}
+    by_metric = {**dict.fromkeys(TIMED, next(iter(noise), "")), **alarms}
+    told: list[Told] = [("control", why) for why in alarms.values()]
+    told += [("machine", why) for why in noise]
+    return told, [_quietened(finding, by_metric.get(finding.metric)) for finding in findings]
 
 
 def _control_alarm(control: Finding) -> str | None:
-    """Say that an A/A arm differs from its baseline beyond chance: its interval excludes 0."""
+    """Say that an A/A arm differs from its baseline beyond chance, by a test at its alpha."""
     if control.verdict == "refused":
         return f"the A/A arm of {control.metric} gives no noise floor: {control.reason}"
-    low, high, confidence = control.gate_low, control.gate_high, control.confidence
-    if low is None or high is None or confidence is None or low <= 0 <= high:
+    if control.verdict != CONTROL_WORDS[1] or control.confidence is None:
         return None
-    return f"the A/A arm's {confidence:.1%} interval of {control.metric} excludes 0"
+    return f"the A/A arm's {control.confidence:.1%} interval of {control.metric} excludes 0"
 
 
 def _noise(replicates: Sequence[Replicate]) -> list[str]:
@@ -274,9 +308,7 @@ def refused(declaration: Declaration, findings: Sequence[Finding], reason: str) 
 def _quietened(finding: Finding, reason: str | None) -> Finding:
     """Take back what was found in too much noise, a difference or none."""
     if reason and finding.verdict in {*WORDS[finding.metric], "equivalent"}:
-        return finding.model_copy(
-            update={"verdict": "inconclusive", "reason": f"too noisy: {reason}"}
-        )
+        return changed(finding, verdict="inconclusive", reason=f"too noisy: {reason}")
     return finding
 
 
@@ -292,7 +324,7 @@ def _margin(declaration: Declaration, metric: str, records: Sequence[Record]) ->
         _final_loss(arms[baseline]) for arms in _by_seed(records).values() if baseline in arms
     ]
     finite = [value for value in values if math.isfinite(value)]
-    return MARGIN_OF_SPREAD * statistics.stdev(finite) if len(finite) > 1 else 0.0
+    return MARGIN_SHARE * statistics.stdev(finite) if len(finite) > 1 else 0.0
 
 
 def _target(declaration: Declaration, records: Sequence[Record]) -> float:
@@ -363,25 +395,3 @@ def _steps_to(record: Record, target: float) -> float:
 def _minus(ours: float, theirs: float) -> float:
     """Subtract; two runs that both diverged are alike."""
     return 0.0 if math.isinf(ours) and math.isinf(theirs) else ours - theirs
-
-
-def _verdicts(
-    state: Any,
-    reasons: Sequence[str],
-    findings: Sequence[Finding],
-    controls: Sequence[Finding],
-    look: int,
-    session: str,
-    at_utc: str,
-    replicates: Sequence[Replicate],
-) -> Verdicts:
-    return Verdicts(
-        session=session,
-        at_utc=at_utc,
-        look=look,
-        replicates=len(whole(replicates)),
-        state=state,
-        reasons=tuple(reasons),
-        findings=tuple(findings),
-        controls=tuple(controls),
-    )

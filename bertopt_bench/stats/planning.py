@@ -7,7 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bertopt_bench.errors import UserError
-from bertopt_bench.stats.power import LEAST_REPLICATES, detectable, smallest_p
+from bertopt_bench.stats.power import (
+    LEAST_REPLICATES,
+    detectable,
+    least_replicates,
+    smallest_p,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,6 +23,8 @@ ASSUMED_SPREAD = 0.02  # between replicates, as a log ratio: what bound threads 
 START_SECONDS = 3.5  # a preloaded parent and its imports
 UNITS = {"loss": "seeds", "time_to_target": "seeds and replicates"}
 ARM_SECONDS = 3.0  # fork, assembly, burn-in, trace, two windows or more
+COUNTED = "peak_memory"
+"""The metric that is counted and not timed: what repeats exactly is judged without a test."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +33,7 @@ class Prospect:
 
     ``detectable`` is in the metric's unit (a log ratio), or None where alpha is out of reach; for
     losses, whose spread nobody knows before the first run, in standard deviations over seeds.
+    ``needed_units`` are what a test takes, ``least_units`` what some outcome could do with.
     """
 
     metric: str
@@ -40,9 +48,15 @@ class Prospect:
     seconds: float | None
 
     @property
+    def least_units(self) -> int:
+        """Give the fewest units with which any outcome at all could give a verdict."""
+        return LEAST_REPLICATES if self.metric == COUNTED else self.needed_units
+
+    @property
     def reachable(self) -> bool:
         """Say whether any outcome at all could give a verdict."""
-        return self.units >= LEAST_REPLICATES and self.smallest_p <= self.needed_p
+        tested = self.metric == COUNTED or self.smallest_p <= self.needed_p
+        return tested and self.units >= LEAST_REPLICATES
 
 
 def prospects(declaration: Declaration, spread: float | None = None) -> list[Prospect]:
@@ -61,7 +75,7 @@ def _prospect(declaration: Declaration, metric: str, spread: float | None) -> Pr
     units = {"loss": seeds, "time_to_target": min(seeds, replicates)}.get(metric, replicates)
     looks, count = len(declaration.looks), max(1, len(declaration.comparisons))
     needed = min(declaration.alpha, declaration.family_error / count) / looks
-    least = max(LEAST_REPLICATES, math.ceil(math.log2(declaration.sides / needed)))
+    least = least_replicates(needed, declaration.sides)
     known = metric == "step_time"
     width = (spread or ASSUMED_SPREAD) if known else 1.0
     share = declaration.margins.get(metric) or 0.0
@@ -97,12 +111,21 @@ def refuse_unreachable(found: Sequence[Prospect]) -> None:
     """
     for one in found:
         if not one.reachable:
-            raise UserError(
-                f"no outcome could give a verdict on {one.metric}: with {one.units} {one.unit} the "
-                f"smallest p is {one.smallest_p:.2g}, and {one.needed_p:.2g} is needed for "
-                f"{one.comparisons} comparison{'s' if one.comparisons > 1 else ''}. Take "
-                f"{one.needed_units} {one.unit} or more, fewer comparisons, or a larger alpha."
-            )
+            raise UserError(f"no outcome could give a verdict on {one.metric}: {_shortage(one)}")
+
+
+def _shortage(one: Prospect) -> str:
+    """Say what is in reach, and what it would take."""
+    if one.metric == COUNTED or one.smallest_p <= one.needed_p:
+        return (
+            f"{one.units} {one.unit} are fewer than the {LEAST_REPLICATES} that the least verdict "
+            f"stands on. Take {one.least_units} {one.unit} or more."
+        )
+    return (
+        f"with {one.units} {one.unit} the smallest p is {one.smallest_p:.2g}, and "
+        f"{one.needed_p:.2g} is needed for {_comparisons(one)}. Take {one.needed_units} {one.unit} "
+        "or more, fewer comparisons, or a larger alpha."
+    )
 
 
 def describe(found: Sequence[Prospect]) -> str:
@@ -111,21 +134,28 @@ def describe(found: Sequence[Prospect]) -> str:
 
 
 def _line(one: Prospect) -> str:
+    reach = f"smallest p {one.smallest_p:.2g}, needed {one.needed_p:.2g}"
+    told = f"{reach} ({one.needed_units} {one.unit})"
+    if one.metric == COUNTED:
+        told = (
+            "bytes that are the same in every replicate need no test, varying ones need "
+            f"{one.needed_units} {one.unit} ({reach})"
+        )
     if one.detectable is None:
-        power = "no difference can be found"
+        power = "" if one.metric == COUNTED else "; no difference can be found"
     elif one.spread is None:
-        power = f"80 % power for {one.detectable:.2f} standard deviations over {one.unit}"
+        power = f"; 80 % power for {one.detectable:.2f} standard deviations over {one.unit}"
     else:
         power = (
-            f"80 % power for {math.expm1(one.detectable):.1%} at a spread of {one.spread:.1%} "
+            f"; 80 % power for {math.expm1(one.detectable):.1%} at a spread of {one.spread:.1%} "
             f"between {one.unit}"
         )
     cost = "" if one.seconds is None else f"; about {_duration(one.seconds)}"
-    return (
-        f"plan: {one.metric}, {one.comparisons} comparison{'s' if one.comparisons > 1 else ''}, "
-        f"{one.units} {one.unit}: smallest p {one.smallest_p:.2g}, needed {one.needed_p:.2g} "
-        f"({one.needed_units} {one.unit}); {power}{cost}"
-    )
+    return f"plan: {one.metric}, {_comparisons(one)}, {one.units} {one.unit}: {told}{power}{cost}"
+
+
+def _comparisons(one: Prospect) -> str:
+    return f"{one.comparisons} comparison{'s' if one.comparisons > 1 else ''}"
 
 
 def _duration(seconds: float) -> str:

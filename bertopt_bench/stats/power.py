@@ -33,6 +33,11 @@ def smallest_p(n: int, sides: int) -> float:
     return min(1.0, sides * 0.5**n)
 
 
+def least_replicates(level: float, sides: int) -> int:
+    """Give the fewest replicates with a verdict whose smallest p-value is at most a level."""
+    return max(LEAST_REPLICATES, math.ceil(math.log2(sides / level)))
+
+
 def detectable(
     n: int, alpha: float, spread: float, margin: float = 0.0, sides: int = 2, power: float = 0.8
 ) -> float | None:
@@ -84,14 +89,20 @@ def needed_replicates(
 
 
 def needed_for_equivalence(
-    difference: float, spread: float, margin: float, power: float = 0.8, most: int = 200
+    difference: float,
+    spread: float,
+    margin: float,
+    power: float = 0.8,
+    most: int = 200,
+    *,
+    alpha: float = 0.05,
 ) -> int | None:
-    """Give the fewest replicates whose 95 % interval fits inside the margin with that power.
+    """Give the fewest replicates whose interval fits inside the margin with that power.
 
-    The interval must end short of the margin on either side, so each may miss with half of
-    1 - ``power``; the side that is nearer to the difference decides.
+    The interval is of confidence 1 - ``alpha``. It must end short of the margin on either side, so
+    each may miss with half of 1 - ``power``; the side that is nearer to the difference decides.
     """
-    return needed_replicates(margin, spread, 0.05, abs(difference), 2, (1 + power) / 2, most)
+    return needed_replicates(margin, spread, alpha, abs(difference), 2, (1 + power) / 2, most)
 
 
 @lru_cache(maxsize=4096)

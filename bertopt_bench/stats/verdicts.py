@@ -47,7 +47,7 @@ __all__ = [
 ]
 
 CONTROL_WORDS = ("agrees", "disagrees")
-"""What a control says: its interval holds 0, or excludes it."""
+"""What a control says: its interval holds 0, or excludes it as a test at its alpha does."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,15 @@ class Rule:
         """Give the level of the whole family at one look."""
         return self.family_error / self.looks
 
+    @property
+    def shown_confidence(self) -> float:
+        """Give the confidence of the interval that is shown at one look, and decides equivalence.
+
+        What is left of 1 is divided by the looks (Bonferroni), as alpha is: over all of them 95 %
+        still holds, though a look at more data is only taken where the last one did not suffice.
+        """
+        return 1 - (1 - SHOWN) / self.looks
+
     def strictest(self, family: int) -> float:
         """Give the level at which a p-value passes whatever the others of its family are."""
         return min(self.level, self.family_level / family)
@@ -113,7 +122,8 @@ def judge(
     test (refused, too few, settled exactly) keeps its place in the family: leaving it out would
     make the correction weaker than the declared one. p-values of findings are doubled where the
     rule has two sides; ``gate_low`` and ``gate_high`` are the interval that these tests invert, of
-    confidence 1 - alpha / looks, or 1 - 2 alpha / looks where one side is asked for.
+    confidence 1 - alpha / looks, or 1 - 2 alpha / looks where one side is asked for. ``low`` and
+    ``high`` are the interval to show, at 95 % or, with several looks, at 1 - 0.05 / looks.
     """
     given = refusals or {}
 
@@ -144,14 +154,14 @@ def control_finding(
 
     ``gate_low`` and ``gate_high`` are the interval at 1 - ``alpha``; where n is too small for one,
     the widest exact interval there is (all Walsh averages). ``confidence`` is what it achieves.
-    The noise floor is half that interval's width; where the interval is so far off centre that it
-    excludes 0, the verdict says so and the session is too noisy anyway. The verdict is ``agrees``
-    or ``disagrees`` (the interval excludes 0; also a flag), ``inconclusive`` below 6 replicates, or
-    ``refused``.
+    The noise floor is half that interval's width. The verdict is ``agrees`` (it holds 0) or
+    ``disagrees`` (it excludes 0, as a test at ``alpha`` does: the session is too noisy). Where n
+    cannot reach ``alpha``, the widest interval excludes 0 more often than that, and so it
+    raises no alarm: ``inconclusive``, as below 6 replicates. What gives no floor is ``refused``.
     """
     check_metric(metric)
     comparison = Comparison(baseline, CONTROL, tuple(differences))
-    return guarded(comparison, metric, lambda: _control(begun(comparison, metric), 1 - alpha))
+    return guarded(comparison, metric, lambda: _control(begun(comparison, metric), alpha))
 
 
 def exploratory(comparisons: Sequence[Comparison], metric: str) -> list[Finding]:
@@ -192,7 +202,8 @@ def _measured(comparison: Comparison, rule: Rule, refusal: str) -> Finding:
     p_more = rule.sides * paired.signed_rank(values, margin).more
     p_less = rule.sides * paired.signed_rank(values, -margin).less
     # One-sided tests at alpha invert into an interval of confidence 1 - 2 alpha.
-    finding = summarised(finding, 1 - 2 * rule.level / rule.sides)
+    gate_confidence = 1 - 2 * rule.level / rule.sides
+    finding = summarised(finding, gate_confidence, rule.shown_confidence)
     return changed(finding, p_more=min(1.0, p_more), p_less=min(1.0, p_less))
 
 
@@ -234,7 +245,9 @@ def _inconclusive(finding: Finding, rule: Rule, family: int, spread: float | Non
     """Say why neither a direction nor equivalence was shown, and how many replicates would."""
     margin, level, needed = rule.margin_in_force, rule.strictest(family), None
     if spread is not None and finding.estimate is not None:
-        needed = power.needed_for_equivalence(finding.estimate, spread, margin)
+        needed = power.needed_for_equivalence(
+            finding.estimate, spread, margin, alpha=1 - rule.shown_confidence
+        )
         if abs(finding.estimate) > margin:
             needed = power.needed_replicates(finding.estimate, spread, level, margin, rule.sides)
     least, raw = power.smallest_p(finding.n, rule.sides), _smaller(finding)
@@ -272,27 +285,30 @@ def _flags(finding: Finding, rule: Rule, family: int, most_replicates: int) -> l
     return [flag for flag, is_so in found.items() if is_so]
 
 
-def _control(finding: Finding, confidence: float) -> Finding:
+def _control(finding: Finding, alpha: float) -> Finding:
     decided = without_test(finding)
     if decided is not None and decided.verdict in {"refused", "inconclusive"}:
         return decided
-    shown = summarised(finding, confidence)
+    shown = summarised(finding, 1 - alpha)
     if shown.confidence is None:
         shown = summarised(finding, 1 - power.smallest_p(finding.n, 2))
     if shown.gate_low is None or shown.gate_high is None or shown.confidence is None:
         raise ArithmeticError("no exact interval")
-    low, high, reached = shown.gate_low, shown.gate_high, shown.confidence
+    low, high = shown.gate_low, shown.gate_high
     floor = (high - low) / 2
     if not math.isfinite(floor):
         reason = "identical arms differ without bound: there is no noise floor"
         return changed(shown, verdict="refused", reason=reason)
+    # What repeats exactly (bytes) needs no test, and so no replicates to reach alpha with.
+    in_reach = decided is not None or power.smallest_p(finding.n, 2) <= alpha
     excludes = low > 0 or high < 0
-    flags = ("interval_excludes_zero",) * excludes
-    flags += ("confidence_out_of_reach",) * (reached < confidence)
+    flags = ("interval_excludes_zero",) * excludes + ("confidence_out_of_reach",) * (not in_reach)
+    word = CONTROL_WORDS[excludes] if in_reach or not excludes else "inconclusive"
     ends = f"{amount_text(low, finding.metric)} to {amount_text(high, finding.metric)}"
     says = "excludes" if excludes else "holds"
-    reason = f"the {100 * reached:.1f} % interval {ends} {says} 0 (n = {finding.n})"
-    word = CONTROL_WORDS[excludes]
+    reason = f"the {100 * shown.confidence:.1f} % interval {ends} {says} 0 (n = {finding.n})"
+    if word == "inconclusive":
+        reason += f", and an alarm at alpha {alpha:g} takes n = {power.least_replicates(alpha, 2)}"
     return changed(shown, noise_floor=floor, verdict=word, reason=reason, flags=flags)
 
 

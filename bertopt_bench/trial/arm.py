@@ -6,8 +6,11 @@ message ``{"do": ...}``, each answer has the same word as its ``kind``:
 - ``warm``: burn-in, a traced step if wanted, then windows of steps until two successive ones agree;
 - ``block``: a few discarded steps after the switch, then ``steps`` timed ones under one sync.
 
-The trajectory goes on over blocks: every arm takes the same number of steps in the same order, and
-its schedule begins anew where it would end within a block.
+The trajectory goes on over warm-up and blocks: every arm is given the same batches in the same
+order, the first ones again after the last. How many steps it takes is its own: windows and blocks
+last about as long for all arms, so that a faster one takes more (a copy of an arm takes as many a
+block as it). The schedule begins anew where it would end within a window or a block, and stays at
+its last value in one that is longer than all of it.
 """
 
 from __future__ import annotations
@@ -57,7 +60,8 @@ class _Arm:
     ) -> None:
         self.trial, self.request, self.counter = trial, request, counter
         self.injected_share: float = request["injected_share"]
-        self.disturbance = Disturbance(gpu=gpu_state(trial.device))
+        self.gpu = gpu_state(trial.device)
+        self.disturbance = Disturbance(gpu=self.gpu)
         self.taken = 0
         self.finite = True
 
@@ -90,22 +94,37 @@ class _Arm:
         return {"kernels_ran": list(traced.operations), "peak_memory_bytes": peak_bytes}
 
     def _windows(self, seconds: float, most_seconds: float) -> tuple[list[list[float]], bool]:
-        """Run windows of steps until two agree; say whether two did within the limit."""
+        """Run windows of steps until two agree, a GPU's clock too; say whether two did in time."""
         begin = perf_counter()
-        estimate = self._steps(2)[-1]
+        estimate = self._window(2)[-1]
         steps = steadiness.steps_for(seconds, estimate, steadiness.LEAST_WINDOW_STEPS)
-        windows = [self._steps(steps)]
+        windows, clocks = [self._window(steps)], [self._clock_mhz()]
         while len(windows) < steadiness.MOST_WINDOWS and perf_counter() - begin < most_seconds:
-            windows.append(self._steps(steps))
-            if steadiness.windows_agree(windows[-2], windows[-1]):
+            windows.append(self._window(steps))
+            clocks.append(self._clock_mhz())
+            settled = steadiness.clocks_agree(*clocks[-2:])
+            if settled and steadiness.windows_agree(*windows[-2:]):
                 return windows, True
         return windows, False
+
+    def _window(self, steps: int) -> list[float]:
+        """Run a window of steps and give their seconds."""
+        self._make_room(steps)
+        return self._steps(steps)
+
+    def _clock_mhz(self) -> float | None:
+        """Read the clock of the GPU; None on a processor, or where the GPU does not say."""
+        return None if self.gpu is None else self.gpu.sm_clock_mhz()
+
+    def _make_room(self, steps: int) -> None:
+        """Let the schedule begin anew where it would end within the next steps."""
+        if self.trial.schedule_step + steps > len(self.trial.multipliers):
+            self.trial.schedule_step = 0
 
     def block(self, command: Mapping[str, Any]) -> dict[str, Any]:
         """Run discarded steps, then timed ones; the wall time ends with a sync."""
         steps, rewarm = command["steps"], command["rewarm"]
-        if self.trial.schedule_step + steps + rewarm > len(self.trial.multipliers):
-            self.trial.schedule_step = 0
+        self._make_room(rewarm + steps)
         self._steps(rewarm)
         timer = clock.step_clock(self.trial.device, steps)
         self.disturbance.start()

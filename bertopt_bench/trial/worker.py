@@ -2,6 +2,9 @@
 
 Messages are dictionaries with a ``kind``: ``ready`` (assembled), ``burned_in``, ``evaluation``,
 ``result`` (the record's fields) and ``failure`` (a status with its reason).
+A trial of a duel's arm, whose request has ``modules`` and ``overlay``, proves in ``burned_in`` and
+in ``result`` what it imported. Parent and worker may be of two revisions there: who changes these
+messages raises ``trial.arm.ARM_PROTOCOL``.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from bertopt_bench.errors import UserError
 from bertopt_bench.matrix.cells import evaluation_steps
 from bertopt_bench.measure import ceilings, clock, memory
 from bertopt_bench.measure.disturbance import Disturbance
+from bertopt_bench.measure.imports import prove_imports
 from bertopt_bench.measure.torch_build import gpu_state
 from bertopt_bench.trial import assemble, loop, passes, probe
 from bertopt_bench.trial.arm import run_arm
@@ -80,7 +84,7 @@ def run_trial(request: Mapping[str, Any], send: Send, counter: MutableSequence[i
     seconds = {"assemble_seconds": (monotonic_ns() - request["dispatched_ns"]) / 1e9}
     send({"kind": "ready", **seconds})
     fields = {**seconds, **_prepare(trial, request, seconds["assemble_seconds"])}
-    send({"kind": "burned_in", **fields})
+    send({"kind": "burned_in", **fields, **_proof(request)})
     steps = trial.steps
     timer = clock.step_clock(trial.device, steps)
     resident_from_loop = memory.reset_resident_peak()
@@ -105,9 +109,17 @@ def run_trial(request: Mapping[str, Any], send: Send, counter: MutableSequence[i
         "disturbance": disturbance.stop(),
         "diverged_at_step": diverged,
         "graphs_compiled": _graphs_compiled() - fields["graphs_compiled"],
+        **_proof(request),
     }
     send(result)
     trial.close()
+
+
+def _proof(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Prove what was imported so far, where an arm of a duel is asked to; else nothing."""
+    if "modules" not in request:
+        return {}
+    return {"imported": prove_imports(request["modules"], request["overlay"])}
 
 
 def _prepare(trial: Trial, request: Mapping[str, Any], assembled: float) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from made_checkouts import commit, git, write
 
-from bertopt_bench.dispatch import checkouts
+from bertopt_bench.dispatch import checkouts, shelves
 from bertopt_bench.dispatch.checkouts import (
     Tree,
     arm_protocol,
@@ -18,6 +19,7 @@ from bertopt_bench.dispatch.checkouts import (
     find_checkout,
     import_folders,
     needs_compiler,
+    place_in_repository,
     requirements_hash,
     revision_tree,
     working_tree,
@@ -423,3 +425,66 @@ def test_a_copy_has_what_git_knows_and_knows_its_repository(checkout: Path, tmp_
     assert git(tmp_path / "one", "describe", "--tags") == "v2"
     assert git(tmp_path / "two", "describe", "--tags") == "v1"
     assert git(checkout, "status", "--porcelain") == "M norms/__init__.py\n?? new.py"
+
+
+def used(tree: Tree, seconds: float) -> None:
+    """Let a worktree have been used at a time."""
+    mark = tree.folder.with_name(f"{tree.folder.name}.used")
+    os.utime(mark, (seconds, seconds))
+
+
+def test_worktrees_that_were_not_used_for_longest_make_way(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Oracle: by hand: of v1 to v4 the last made and the last asked for; git's own list."""
+    monkeypatch.setattr(checkouts, "KEPT_WORKTREES", 2)
+    monkeypatch.setattr(shelves, "_HELD", {})
+    for number in (3, 4):
+        commit(checkout, {"norms/__init__.py": f"SPEED = {number}\n"}, f"v{number}")
+    said: list[str] = []
+    trees = [revision_tree(checkout, f"v{number}", said.append) for number in (1, 2, 3)]
+    assert all(tree.folder.is_dir() for tree in trees)  # in use by this process
+    assert said == []
+
+    for number, tree in enumerate(trees):
+        used(tree, 1000.0 + number)
+    revision_tree(checkout, "v1", said.append)
+    shelves._HELD.clear()  # as the end of this process does
+    last = revision_tree(checkout, "v4", said.append)
+
+    assert [tree.folder.is_dir() for tree in (*trees, last)] == [True, False, False, True]
+    gone = sorted(tree.commit[:12] for tree in trees[1:])
+    assert sorted(line.split()[-4].rstrip(",") for line in said) == gone
+    assert len(git(checkout, "worktree", "list").splitlines()) == 3
+    assert git(checkout, "status", "--porcelain", "--branch") == "## main"
+    assert revision_tree(checkout, "v2", said.append) == trees[1]
+
+
+def test_worktrees_of_other_repositories_make_way_even_where_these_are_gone(
+    checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Oracle: the folders: a lost repository's and another one's; that one's own list."""
+    monkeypatch.setattr(checkouts, "KEPT_WORKTREES", 1)
+    monkeypatch.setattr(shelves, "_HELD", {})
+    for name in ("lost", "other"):
+        git(tmp_path, "clone", "-q", str(checkout), name)
+    trees = [revision_tree(tmp_path / name, "v1", silent) for name in ("lost", "other")]
+    shutil.rmtree(tmp_path / "lost")
+    for tree in trees:
+        used(tree, 1000.0)
+    shelves._HELD.clear()
+
+    revision_tree(checkout, "v1", silent)
+
+    assert not any(tree.folder.exists() for tree in trees)
+    assert len(git(tmp_path / "other", "worktree", "list").splitlines()) == 1
+
+
+def test_a_project_has_a_place_in_its_repository(tmp_path: Path) -> None:
+    """Oracle: git's own words for the folder below the top, where and of what it is looked at."""
+    top = tmp_path / "several"
+    commit(top, {"one/norms/__init__.py": ""}, "v1")
+
+    assert place_in_repository(top) == ""
+    assert place_in_repository(top / "one") == "one/"
+    assert place_in_repository(revision_tree(top / "one", "v1", silent).folder) == "one/"

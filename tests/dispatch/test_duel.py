@@ -243,3 +243,18 @@ def test_parent_and_worker_agree_on_the_protocol() -> None:
     from bertopt_bench.trial.arm import ARM_PROTOCOL
 
     assert PROTOCOL == ARM_PROTOCOL
+
+
+@pytest.mark.parametrize(("protocol", "words"), [(9, "protocol 9"), (None, "no protocol")])
+def test_a_worker_of_another_protocol_is_refused_before_it_is_told_anything(
+    run: Callable[..., Replicate], log: Path, protocol: int | None, words: str
+) -> None:
+    """Oracle: the worker's own notes: it would die of the first command, and never gets one."""
+    old = contender("old", protocol=protocol, dies_at="warm")
+    replicate = run(contender("base"), old, contender(CONTROL))
+
+    assert replicate.status == "failed"
+    assert f"'old' speaks {words} of duels" in replicate.reason
+    assert "old" not in {note["arm"] for note in told(log)}
+    (ended,) = [arm for arm in replicate.arms if arm.arm == "old"]
+    assert (ended.status, words in ended.reason) == ("failed", True)

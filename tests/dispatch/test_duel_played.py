@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
 from types import SimpleNamespace
 from typing import Any, Self
 
@@ -241,3 +242,39 @@ def test_no_block_is_timed_before_every_arm_has_warmed_up(stage: Stage) -> None:
     assert stage.running[:3] == list(found.start_order)
     assert [child.asked[0]["do"] for child in stage.children] == ["warm"] * 3
     assert stage.children[0].asked[0]["window_seconds"] >= 0.5
+
+
+def test_copies_that_alternate_do_the_same_work(stage: Stage) -> None:
+    """Oracle: by hand: whoever of the three starts first chooses, its delay left out."""
+    stage.windows = {
+        "base": [0.05, 0.05],
+        "slowed": [0.125, 0.125],  # 0.1 s, and a quarter of it
+        CONTROL: [0.04, 0.04],
+        "lion": [0.2, 0.2],
+    }
+    chosen = {"base": 10, "slowed": 5, CONTROL: 13}
+    firsts = set()
+    for number in range(16):
+        stage.children.clear()
+        found = replicate("base", "lion", "slowed", CONTROL, design="alternating", number=number)
+        first = next(label for label in found.start_order if label != "lion")
+        steps = dict.fromkeys(chosen, chosen[first]) | {"lion": 3}
+        assert steps_of(found) == {arm: {count} for arm, count in steps.items()}
+        assert {run.block_steps for run in found.arms if run.arm != "lion"} == {chosen[first]}
+        firsts.add(first)
+
+    assert firsts == chosen.keys()
+
+
+@pytest.mark.parametrize("rounds", [1, 2, 3, 6, 7])
+def test_alternating_arms_run_every_round_that_was_declared(stage: Stage, rounds: int) -> None:
+    """Oracle: the declaration: a block an arm and round; the first half has the odd one."""
+    arms = ("base", "lion", CONTROL)
+    found = replicate(*arms, design="alternating", rounds=rounds)
+
+    counts = Counter((block.round, block.arm) for block in found.blocks)
+    assert counts == {(turn, arm): 1 for turn in range(rounds) for arm in arms}
+    order = list(found.start_order)
+    assert order == (order[:3] + order[:3][::-1] if rounds > 1 else order[:3])
+    told = [sum(one["do"] == "block" for one in child.asked) for child in stage.children]
+    assert told == [rounds - rounds // 2] * 3 + [rounds // 2] * 3 * (rounds > 1)

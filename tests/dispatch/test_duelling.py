@@ -5,6 +5,7 @@ Replicates are scripted on a scripted clock: nothing is measured and no time pas
 
 from __future__ import annotations
 
+import hashlib
 import io
 import math
 import random
@@ -21,6 +22,7 @@ from bertopt_bench.duelling import exit_code
 from bertopt_bench.errors import UserError
 from bertopt_bench.matrix.arms import CONTROL, read_arms
 from bertopt_bench.matrix.duels import PRESET_REPLICATES, Settings
+from bertopt_bench.measure.memory import available_bytes
 from bertopt_bench.results.duels import (
     ArmRun,
     Block,
@@ -49,7 +51,12 @@ steps = 20
 optimizer = "adamw"
 """
 SUBJECT = SimpleNamespace(
-    python="python", root=None, overlay=(), modules=[], description={"python": "3.11.7"}
+    python="python",
+    root=None,
+    overlay=(),
+    modules=[],
+    description={"python": "3.11.7"},
+    expected={"python": "3.11.7", "implementation": "CPython", "versions": {}, "harness": "h1"},
 )
 
 
@@ -482,6 +489,8 @@ class ScriptedZygote:
     )
     asked: list[tuple[str, int]] = []  # noqa: RUF012 - emptied for each test
     falls = ""
+    foreign = ""
+    silent = ""
 
     def __init__(self, **given: Any) -> None:
         self.given = given
@@ -492,14 +501,15 @@ class ScriptedZygote:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def run(self, task: str, request: Any, **_: Any) -> Outcome:
+    def run(self, task: str, request: Any, *, on_message: Any, **_: Any) -> Outcome:
         assert task == "trial"
         name = request["cell"]["optimizer"]["name"]
         self.asked.append((name, request["seed"]))
-        ends = (
-            {"status": "failed", "reason": "a bug"}
+        on_message({"kind": "burned_in", **self.proof(name)})
+        final = (
+            {"kind": "failure", "status": "failed", "reason": "a bug"}
             if name == self.falls
-            else {"status": "ok", "reason": ""}
+            else {"kind": "result", "status": "ok", "reason": "", **self.proof(name)}
         )
         steps = request["cell"]["workload"]["steps"]
         loss = 5.0 + 0.1 * request["seed"] - (1.0 if name == "sgd" else 0.0)
@@ -514,13 +524,23 @@ class ScriptedZygote:
             }
             for step in range(0, steps + 1, 4)
         ]
-        return Outcome(final={"kind": "result", **ends}, evaluations=seen, exit_code=0)
+        on_message(final)
+        return Outcome(final=final, evaluations=seen, exit_code=0)
+
+    def proof(self, name: str) -> dict[str, Any]:
+        """Prove this package at ``h1``; the foreign optimizer's worker has another one."""
+        if name == self.silent:
+            return {}
+        sources = "h2" if name == self.foreign else "h1"
+        harness = {"version": "0.2", "root": "root", "sources": sources}
+        own = {"version": None, "sources": "s1"}
+        modules = {"bertopt_bench": harness, "norms": own, "absent": None}
+        return {"imported": {"python": "3.11.7", "implementation": "CPython", "modules": modules}}
 
 
 @pytest.fixture
 def zygotes(monkeypatch: pytest.MonkeyPatch) -> type[ScriptedZygote]:
     monkeypatch.setattr(ScriptedZygote, "asked", [])
-    monkeypatch.setattr(ScriptedZygote, "falls", "")
     monkeypatch.setattr(duelling, "Zygote", ScriptedZygote)
     return ScriptedZygote
 
@@ -569,6 +589,78 @@ def test_a_training_run_that_failed_refuses(
     assert "'arm' seed" in bench.verdicts.reasons[0]
     assert "a bug" in bench.verdicts.reasons[0]
     assert exit_code(bench.verdicts) == 3
+    assert [name for name, _ in zygotes.asked].count("sgd") == 1
+    assert zygotes.asked[-1][0] == "sgd"  # hours of training would change nothing
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("foreign", "imported the wrong code: the sources of bertopt_bench are h2"),
+        ("silent", "does not prove what it imported"),
+    ],
+)
+def test_a_training_arm_of_the_wrong_code_or_of_none_that_it_proves_is_refused(
+    fight: Callable[..., Bench],
+    zygotes: type[ScriptedZygote],
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    words: str,
+) -> None:
+    """Oracle: as a timed arm: invalid, exit code 3, no direction; nothing more is trained."""
+    monkeypatch.setattr(zygotes, kind, "sgd")
+    bench = fight(metrics=("loss",))
+    records = load_results(bench.folder).records
+    (wrong,) = [one for one in records if one.arm == "arm"]
+
+    assert wrong.status == "failed"
+    assert wrong.reason.startswith(words)
+    assert (wrong.evaluations, wrong.losses) == ((), ())
+    assert bool(wrong.imported) == (kind == "foreign")
+    assert {one.status for one in records if one is not wrong} <= {"ok"}
+    assert zygotes.asked[-1][0] == "sgd"
+    assert bench.verdicts.state == "invalid"
+    assert words in bench.verdicts.reasons[0]
+    assert [one.verdict for one in bench.verdicts.findings] == ["refused"]
+    assert exit_code(bench.verdicts) == 3
+
+
+def test_a_training_record_names_its_own_arms_commit(
+    fight: Callable[..., Bench], zygotes: type[ScriptedZygote], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Oracle: what each arm's subject was made of; a project's commit is not this package's."""
+    ours = {"version": "0.1", "commit": "a" * 40, "dirty_hash": ""}
+    told = {"environment": "shared", "commit": "c" * 40, "dirty_hash": "d1", "project": "kernels/"}
+    other = SimpleNamespace(
+        **{**vars(SUBJECT), "description": told, "modules": ["absent", "norms"]}
+    )
+    own = SimpleNamespace(
+        **{**vars(other), "expected": {**SUBJECT.expected, "harness_commit": "c" * 40}}
+    )
+    codes = []
+    for subject in (other, own):
+        made = iter([SUBJECT, subject, SUBJECT])  # for the baseline, the arm, the control
+        monkeypatch.setattr(duelling, "prepare_subject", lambda made=made, **_: next(made))
+        monkeypatch.setattr(duelling, "package_code", lambda: ours)
+        bench = fight(metrics=("loss",))
+        records = [
+            one
+            for one in load_results(bench.folder).records
+            if one.session == bench.verdicts.session
+        ]
+        assert bench.verdicts.findings[0].differences == pytest.approx([-1.0] * 3)
+        assert {one.code.commit for one in records if one.arm != "arm"} == {"a" * 40}
+        assert {one.code.checkout for one in records if one.arm != "arm"} == {None}
+        codes += [one.code for one in records if one.arm == "arm" and one.seed == 1]
+    project, package = codes
+
+    assert (project.version, project.commit, project.dirty_hash) == ("0.1", "a" * 40, "")
+    assert (package.version, package.commit, package.dirty_hash) == ("0.2", "c" * 40, "d1")
+    del told["environment"]
+    for code in codes:
+        assert code.checkout is not None
+        assert code.checkout.model_dump() == told
+        assert code.outside == {"norms": "s1"}
 
 
 def test_nothing_is_trained_after_a_replicate_fell(
@@ -588,3 +680,53 @@ def test_a_duel_can_be_declared_before_anything_is_prepared(plan: Callable[..., 
     blank = [arm.model_copy(update={"python": None}) for arm in made.declaration.arms]
 
     assert early == made.declaration.model_copy(update={"arms": tuple(blank)})
+
+
+def test_the_digest_follows_the_code_that_was_made_ready(
+    plan: Callable[..., DuelPlan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Oracle: by hand: the same words of an arm at another commit are another comparison."""
+    digests = []
+    for commit in ("c1", "c2", "c1"):
+        told = {"environment": "shared", "commit": commit}
+        subject = SimpleNamespace(**{**vars(SUBJECT), "description": told})
+        monkeypatch.setattr(duelling, "prepare_subject", lambda subject=subject, **_: subject)
+        named = plan("label=arm optimizer=sgd revision=main").digest
+        digests.append((named, plan("label=arm optimizer=sgd").digest))
+
+    assert digests[0] == digests[2]
+    assert digests[0][0] != digests[1][0]
+    assert digests[0][1] == digests[1][1]  # no arm names code
+
+
+def test_a_folder_of_plain_arms_goes_on_from_version_to_version(
+    plan: Callable[..., DuelPlan],
+) -> None:
+    """Oracle: the digest of version 0.1 written out."""
+    made = plan("label=arm optimizer=sgd", "inject=5%")
+    said = [[a.label, a.cell.id, None, False, a.injected_share] for a in made.arms[:-1]]
+    text = duelling.canonical_json([made.matrix.digest, said])
+
+    assert made.digest == hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def test_arms_that_a_control_group_has_no_room_for_alternate(
+    plan: Callable[..., DuelPlan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Oracle: a machine with a TiB, in it a job that is allowed half a GiB."""
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=1 << 40))
+    designs = []
+    for limit in ("536870912", "max"):
+        for name, text in (
+            ("proc/self/cgroup", "0::/job\n"),
+            ("sys/fs/cgroup/job/memory.max", f"{limit}\n"),
+            ("sys/fs/cgroup/job/memory.current", "0\n"),
+        ):
+            (tmp_path / "root" / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "root" / name).write_text(text)
+        monkeypatch.setattr(
+            duelling, "available_bytes", lambda device: available_bytes(device, tmp_path / "root")
+        )
+        designs.append(plan().declaration.design)
+
+    assert designs == ["alternating", "rounds"]

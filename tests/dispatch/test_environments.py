@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,7 +17,7 @@ from made_checkouts import BACKEND, commit, git, prove, without_torch, write
 
 from bertopt_bench.child import ROOT
 from bertopt_bench.dispatch import checkouts, interpreters
-from bertopt_bench.dispatch.environments import mismatch, prepare_subject
+from bertopt_bench.dispatch.environments import arm_identity, mismatch, prepare_subject
 from bertopt_bench.errors import UserError
 from bertopt_bench.measure.provenance import source_hash
 
@@ -381,3 +382,73 @@ def test_what_may_go_wrong_is_told(tmp_path: Path, files: dict[str, str], said: 
 
     assert said in told[0]
     assert "profile" not in subject.modules
+
+
+def test_two_projects_of_one_commit_are_told_apart(tmp_path: Path) -> None:
+    """Oracle: what was committed: one commit, two folders, nothing edited."""
+    top = tmp_path / "several"
+    commit(top, {"one/norms/__init__.py": "", "two/norms/__init__.py": ""}, "v1")
+    one, two = (prepared(top / name, "v1").description for name in ("one", "two"))
+
+    assert one["commit"] == two["commit"]
+    assert one["dirty_hash"] == two["dirty_hash"] == ""
+    assert (one["project"], two["project"]) == ("one/", "two/")
+    assert prepare_subject().description["project"] == ""
+
+
+FACTS: dict[str, Any] = {
+    "implementation": "CPython",
+    "python": "3.11.7",
+    "versions": {"torch": "2.9.0"},
+    "installed_hash": "i",
+    "environment": "given",
+    "revision": "v1",
+    "commit": "c",
+    "project": "one/",
+    "dirty_hash": "",
+    "environment_hash": "e",
+    "built": False,
+}
+
+
+def arm(**own: Any) -> Any:
+    given = {"revision": None, "python": None, "checkout": None, "build": False, **own}
+    return SimpleNamespace(label="a", cell=SimpleNamespace(id="x"), injected_share=0.0, **given)
+
+
+@pytest.mark.parametrize(
+    "own", [{"revision": "v1"}, {"python": "p"}, {"checkout": Path("c")}, {"build": True}]
+)
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("python", "3.12.0"),
+        ("implementation", "PyPy"),
+        ("versions", {"torch": "2.10.0"}),
+        ("installed_hash", "j"),
+        ("commit", "d"),
+        ("project", "two/"),
+        ("dirty_hash", "1"),
+        ("environment_hash", "f"),
+    ],
+)
+def test_an_arm_with_code_of_its_own_is_known_by_it(
+    own: dict[str, Any], name: str, value: Any
+) -> None:
+    """Oracle: one fact changed; what all arms share counts for none of them."""
+    same, other = arm_identity(arm(**own), FACTS), arm_identity(arm(**own), {**FACTS, name: value})
+    assert same == arm_identity(arm(**own), dict(FACTS))
+    assert same != other
+
+    shared = {**FACTS, "environment": "shared"}
+    of_interpreter = name in {"python", "implementation", "versions", "installed_hash"}
+    alike = arm_identity(arm(**own), shared) == arm_identity(arm(**own), {**shared, name: value})
+    assert alike is of_interpreter
+
+
+def test_an_arm_of_what_is_installed_is_known_as_it_always_was() -> None:
+    """Oracle: the five facts of version 0.1, so that folders of plain arms go on."""
+    assert arm_identity(arm(), FACTS) == ["a", "x", None, False, 0.0]
+    assert arm_identity(arm(build=True), FACTS) != arm_identity(arm(revision="v1"), FACTS)
+    built, plain = (arm_identity(arm(revision="v1", build=b), FACTS) for b in (True, False))
+    assert built != plain

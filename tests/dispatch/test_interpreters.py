@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 from made_checkouts import commit
 
-from bertopt_bench.dispatch import interpreters
+from bertopt_bench.dispatch import interpreters, shelves
 from bertopt_bench.dispatch.checkouts import Tree, working_tree
 from bertopt_bench.dispatch.interpreters import NEEDED, find_interpreter, own_environment
 from bertopt_bench.errors import UserError
@@ -323,3 +323,30 @@ def test_making_an_environment_sees_nothing_of_this_one(
     interpreters._run([sys.executable, "-c", program], "looking")
 
     assert "somewhere" not in (tmp_path / "seen").read_text()
+
+
+def test_environments_that_were_not_used_for_longest_make_way(
+    pip: Pip, tree: Tree, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Oracle: the folders: those in use stay beyond the number, and go with their process."""
+    monkeypatch.setattr(interpreters, "KEPT_ENVIRONMENTS", 1)
+    monkeypatch.setattr(shelves, "_HELD", {})
+    said: list[str] = []
+    shelf = cache / "environments"
+    _, first = make(tree, said)
+    _, second = make(tree, said, build=True)
+    assert {folder.name for folder in shelves.folders(shelf)} == {first, second}
+
+    for name in (first, second):
+        os.utime(shelf / f"{name}.used", (1000.0, 1000.0))
+    shelves._HELD.clear()  # as the end of this process does
+    commit(tree.folder, {"requirements.txt": "numpy\n"}, "v2")
+    _, third = make(working_tree(tree.folder), said)
+
+    assert {folder.name for folder in shelves.folders(shelf)} == {third}
+    removed = [line for line in said if line.startswith("removed from the cache")]
+    assert len(removed) == 2
+    assert all(any(name in line for line in removed) for name in (first, second))
+    (tree.folder / "requirements.txt").unlink()
+    assert make(tree)[1] == first  # made anew
+    assert len(pip.commands) == 4

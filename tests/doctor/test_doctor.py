@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from bertopt_bench import doctor
+from bertopt_bench.doctor.budget import Budget
 from bertopt_bench.doctor.text import shown, write
 from bertopt_bench.errors import UserError
 from bertopt_bench.measure.suitability import STEAL_SHARE
@@ -55,7 +56,9 @@ def examined(
     root: Path, measured: Any = None, ceilings: Any = None, **options: Any
 ) -> doctor.Diagnosis:
     return doctor.examine(
-        doctor.Measures(measured or noise, ceilings or (lambda: CEILINGS), lambda: TORCH),
+        doctor.Measures(
+            lambda _: (measured or noise)(), lambda _: (ceilings or CEILINGS.copy)(), lambda: TORCH
+        ),
         root=root,
         sleep=lambda _seconds: None,
         **options,
@@ -185,12 +188,12 @@ def test_the_machine_is_watched_before_anything_runs(tmp_path: Path) -> None:
     """The idle moment comes first, else our own work would be taken for that of others."""
     order: list[str] = []
 
-    def ceilings() -> dict[str, Any]:
+    def ceilings(_: object) -> dict[str, Any]:
         order.append("ceilings")
         return CEILINGS
 
     doctor.examine(
-        doctor.Measures(lambda: order.append("noise"), ceilings, lambda: TORCH),
+        doctor.Measures(lambda _: order.append("noise"), ceilings, lambda: TORCH),
         root=tmp_path,
         sleep=lambda seconds: order.append(f"idle {seconds}"),
     )
@@ -258,3 +261,43 @@ def test_a_gpu_is_shown_with_what_goes_on(tmp_path: Path) -> None:
 
     assert "GPU 0" in text
     assert "throttle reasons idle" in text
+
+
+def test_measures_share_one_budget_and_what_they_cut_is_said(tmp_path: Path) -> None:
+    """Oracle: a scripted clock: 30 s for the ceilings leave 25 of 55 for the noise, which cuts."""
+    now = [1000.0]
+    left: list[float] = []
+
+    def ceilings(budget: Budget) -> dict[str, Any]:
+        left.append(budget.left)
+        now[0] += 30.0
+        return CEILINGS
+
+    def measured(budget: Budget) -> dict[str, Any]:
+        left.append(budget.left)
+        now[0] += 20.0
+        budget.cut("the noise floor rests on 4 of 6 replicates")
+        return noise()
+
+    seen = doctor.examine(
+        doctor.Measures(measured, ceilings, lambda: TORCH),
+        root=tmp_path,
+        sleep=lambda _seconds: None,
+        budget=Budget(55.0, clock=lambda: now[0]),
+    )
+    text = write(seen)
+
+    assert left == [55.0, 25.0]
+    assert seen.elapsed_seconds == 50.0
+    assert seen.as_dict()["cut"] == ("the noise floor rests on 4 of 6 replicates",)
+    assert "What was cut to stay under a minute\n  - the noise floor rests on 4 of 6" in text
+    assert text.endswith("50 s")
+
+
+def test_where_nothing_was_cut_nothing_is_said_of_it(tmp_path: Path) -> None:
+    assert "What was cut" not in write(examined(tmp_path))
+
+
+def test_the_budget_leaves_room_below_a_minute() -> None:
+    """Oracle: the issue: under a minute, with some seconds for Python to start and to write."""
+    assert 45.0 < Budget().seconds < 58.0

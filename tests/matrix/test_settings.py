@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from bertopt_bench.errors import UserError
-from bertopt_bench.matrix.duels import Settings, read_settings
+from bertopt_bench.matrix.duels import Settings, check_series, read_settings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -61,6 +61,56 @@ def test_margins_may_be_a_table_and_a_loss_is_in_nats(tmp_path: Path) -> None:
     assert dict(settings.margins)["step_time"] == 0.01
     assert dict(settings.margins)["loss"] == 1.5
     assert dict(read(tmp_path, metric="loss", margin="0.012").margins)["loss"] == 0.012
+
+
+@pytest.mark.parametrize("table", ["", "metric = 'step_time'\n"])
+def test_one_margin_of_a_matrix_is_of_the_metrics_that_the_command_line_asks_for(
+    tmp_path: Path, table: str
+) -> None:
+    """Oracle: the same metrics written in the matrix itself."""
+    asked = read(tmp_path, f"{table}margin = '4%'\n", metric=["peak_memory", "time_to_target"])
+    written = read(tmp_path, "metric = ['peak_memory', 'time_to_target']\nmargin = '4%'\n")
+
+    assert asked == written
+    assert dict(asked.margins)["peak_memory"] == dict(asked.margins)["time_to_target"] == 0.04
+
+
+def test_a_margin_by_metric_stays_with_its_metrics(tmp_path: Path) -> None:
+    """Oracle: by hand: a table says of which metric each margin is."""
+    margins = dict(read(tmp_path, "margin = {step_time = '4%'}\n", metric="peak_memory").margins)
+
+    assert (margins["step_time"], margins["peak_memory"]) == (0.04, 0.01)
+
+
+def test_a_share_in_the_matrix_is_no_margin_of_a_loss_unless_it_is_given_over(
+    tmp_path: Path,
+) -> None:
+    """Oracle: by hand: a loss' margin is in nats; the command line's goes over the matrix'."""
+    with pytest.raises(UserError, match=r"some\.toml: duel\.margin: is '4%'.* nats"):
+        read(tmp_path, "margin = '4%'\n", metric="loss")
+    for given in ("0.03", {"loss": 0.03}):
+        settings = read(tmp_path, "margin = '4%'\n", metric="loss", margin=given)
+        assert dict(settings.margins)["loss"] == 0.03
+
+
+@pytest.mark.parametrize(
+    ("duels", "injected", "words"),
+    [
+        (-1, 6, r"--duels -1: .* must be 0 or more"),
+        (12, -2, r"--injected -2: .* must be 0 or more"),
+        (0, 0, "--duels 0 and --injected 0 leave nothing to measure.* 1 or more"),
+    ],
+)
+def test_a_series_of_no_duels_is_refused(duels: int, injected: int, words: str) -> None:
+    """Oracle: the house rule: what came, what is allowed."""
+    with pytest.raises(UserError, match=words):
+        check_series(duels, injected)
+
+
+@pytest.mark.parametrize(("duels", "injected"), [(1, 0), (0, 1), (12, 6)])
+def test_a_series_of_one_kind_alone_is_none_to_refuse(duels: int, injected: int) -> None:
+    """Oracle: by hand: there is something to run."""
+    check_series(duels, injected)
 
 
 def test_until_looks_at_the_preset_numbers_only(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from bertopt_bench.measure.cgroups import (
     cpu_quota,
     cpuset,
     memory_limit_bytes,
+    memory_room_bytes,
     throttled,
     throttling_files,
 )
@@ -127,3 +128,56 @@ def test_throttling_adds_up_over_the_groups_in_the_units_of_each_version(tmp_pat
     assert throttled(throttling_files(second)) == (5, 0.75)
     assert throttled(throttling_files(first)) == (4, 1.5)
     assert throttled(throttling_files(tmp_path / "nothing")) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("files", "room"),
+    [
+        ({}, None),
+        ({"proc/self/cgroup": "0::/a\n", "sys/fs/cgroup/a/memory.max": "max\n"}, None),
+        (  # 1000 - (900 - 300) in the inner group
+            {
+                "proc/self/cgroup": "0::/a/b\n",
+                "sys/fs/cgroup/a/b/memory.max": "1000\n",
+                "sys/fs/cgroup/a/b/memory.current": "900\n",
+                "sys/fs/cgroup/a/b/memory.stat": "anon 500\nfile 400\ninactive_file 300\n",
+                "sys/fs/cgroup/a/memory.max": "max\n",
+            },
+            400,
+        ),
+        (  # the outer group is shared, and nearly full
+            {
+                "proc/self/cgroup": "0::/a/b\n",
+                "sys/fs/cgroup/a/b/memory.max": "1000\n",
+                "sys/fs/cgroup/a/b/memory.current": "100\n",
+                "sys/fs/cgroup/a/memory.max": "2000\n",
+                "sys/fs/cgroup/a/memory.current": "1950\n",
+            },
+            50,
+        ),
+        (
+            {
+                "proc/self/cgroup": "4:memory:/x\n",
+                "sys/fs/cgroup/memory/x/memory.limit_in_bytes": "1000\n",
+                "sys/fs/cgroup/memory/x/memory.usage_in_bytes": "700\n",
+                "sys/fs/cgroup/memory/x/memory.stat": "inactive_file 5\ntotal_inactive_file 100\n",
+                "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n",
+            },
+            400,
+        ),
+        (  # a limit that was lowered below what is held
+            {
+                "proc/self/cgroup": "0::/a\n",
+                "sys/fs/cgroup/a/memory.max": "1000\n",
+                "sys/fs/cgroup/a/memory.current": "1200\n",
+            },
+            0,
+        ),
+        ({"proc/self/cgroup": "0::/a\n", "sys/fs/cgroup/a/memory.max": "1000\n"}, 1000),
+    ],
+)
+def test_the_room_is_what_the_tightest_group_leaves(
+    tmp_path: Path, files: dict[str, str], room: int | None
+) -> None:
+    """Oracle: by hand, from the files' meaning in cgroup-v2.rst and cgroup-v1/memory.rst."""
+    assert memory_room_bytes(write(tmp_path, files)) == room

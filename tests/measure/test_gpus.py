@@ -306,3 +306,9 @@ def test_a_gpu_is_opened_by_torchs_uuid_or_not_at_all(monkeypatch: pytest.Monkey
     assert ended
     monkeypatch.setitem(sys.modules, "pynvml", None)
     assert GpuState.of("1234") is None
+
+
+def test_the_clock_of_this_moment_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: the scripted clock, of the streaming multiprocessors; None where NVML refuses."""
+    assert opened(monkeypatch).sm_clock_mhz() == 1755
+    assert opened(monkeypatch, nvmlDeviceGetClockInfo=unsupported).sm_clock_mhz() is None

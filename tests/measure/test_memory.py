@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from written_roots import write
 
 from bertopt_bench.measure.memory import (
     allocation_peak,
+    available_bytes,
     reset_resident_peak,
     resident_peak_bytes,
     storage_bytes,
@@ -76,3 +79,18 @@ def test_a_system_without_the_files_resets_nothing_and_still_answers(tmp_path: P
 
     assert reset_resident_peak(absent) is False
     assert (resident_peak_bytes(absent) or 0) > 4096
+
+
+@pytest.mark.parametrize(("limit", "bytes_"), [("700", 600), ("5000", 2000), ("max", 2000)])
+def test_processes_may_take_what_machine_and_control_group_both_leave(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, bytes_: int
+) -> None:
+    """Oracle: by hand: the machine has 2000 bytes left, the group its limit less 100."""
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=2000))
+    group = {
+        "proc/self/cgroup": "0::/job\n",
+        "sys/fs/cgroup/job/memory.max": f"{limit}\n",
+        "sys/fs/cgroup/job/memory.current": "100\n",
+    }
+
+    assert available_bytes("cpu", write(tmp_path, group)) == bytes_

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 from made_duels import QUIET, cell, declare, replicate, replicates, slowed
 
-from bertopt_bench.results.duels import CONTROL, DeclaredArm, Replicate
+from bertopt_bench.results.duels import (
+    CONTROL,
+    Declaration,
+    DeclaredArm,
+    Replicate,
+    Verdicts,
+)
+from bertopt_bench.results.tables import load_results
 from bertopt_bench.stats.calibration import entry, realised_share, summarise
 from bertopt_bench.stats.duels import analyse
+
+RESULTS = Path(__file__).parents[2] / "results"
 
 
 def banked(made: list[Replicate], declared: Any = None) -> dict[str, Any] | None:
@@ -57,15 +67,85 @@ def test_a_duel_that_a_busy_machine_spoilt_is_counted_beside() -> None:
     assert found["refused"]
 
 
+@pytest.mark.parametrize("alpha", [0.001, 0.01, 0.05, 0.2])
+def test_alarms_are_counted_at_one_rate_whatever_a_duel_declared(alpha: float) -> None:
+    """Oracle: by hand at .01: 2/2^12 is an alarm, the p of a scattered control none, six too few.
+
+    At the declared rates each would have been counted by another rule.
+    """
+    declared = declare("arm", alpha=alpha)
+    loud, short = banked(alarming(), declared), banked(alarming(6), declared)
+    scattered = [
+        replicate(i, {"base": 0.0, "arm": 0.001 * i, CONTROL: d})
+        for i, d in enumerate([0.011, 0.009, 0.012, 0.008, 0.0125, 0.0075, 0.01, -0.0102])
+    ]
+    close = banked(scattered, declared)
+
+    assert loud is not None
+    assert short is not None
+    assert close is not None
+    assert (loud["refused"], loud["false_alarm"]) == (False, True)
+    assert (short["refused"], short["false_alarm"]) == (True, False)
+    assert 0.01 < close["p_any"] < 0.2
+    assert (close["refused"], close["false_alarm"]) == (False, False)
+    assert loud["alpha"] == alpha
+    counted = summarise([loud, short, close])
+    assert (counted["duels"], counted["false_alarms"], counted["refused"]) == (2, 1, 1)
+    assert counted["alpha"] == 0.01
+
+
 def test_too_few_replicates_to_alarm_are_no_clean_trial() -> None:
-    """Oracle: 2/2^6 > .01: an instrument that cannot cry has not been silent."""
-    found = banked(alarming(6), declare("arm", looks=(6,)))
-    able = banked(alarming(6), declare("arm", looks=(6,), alpha=0.05))
+    """Oracle: 2/2^7 > .01 >= 2/2^8: an instrument that cannot cry has not been silent."""
+    seven, eight = (banked(alarming(n), declare("arm", looks=(n,))) for n in (7, 8))
+
+    assert seven is not None
+    assert eight is not None
+    assert (seven["refused"], eight["refused"]) == (True, False)
+    assert eight["false_alarm"]
+
+
+@pytest.mark.parametrize("kinds_are_told", [True, False])
+@pytest.mark.parametrize("busy", [True, False])
+@pytest.mark.parametrize("alarm", [True, False])
+def test_only_the_machine_refuses_and_not_the_alarm_of_an_a_a_arm(
+    kinds_are_told: bool, busy: bool, alarm: bool
+) -> None:
+    """Oracle: by hand, in lines of today and in those from before reasons had kinds."""
+    steal = {"disturbance": {**QUIET, "steal_share": 0.5 if busy else 0.0}}
+    shift = 0.01 if alarm else -0.0006
+    made = [
+        replicate(i, {"base": 0.0, "arm": 0.001 * i, CONTROL: shift + 1e-4 * i}, block=steal)
+        for i in range(12)
+    ]
+    declared = declare("arm", metrics=("step_time", "peak_memory"))
+    verdicts = analyse(declared, made, look=1, session="s", at_utc="t")
+    assert verdicts.reason_kinds == ("control",) * alarm + ("machine",) * busy
+    if not kinds_are_told:
+        line = {k: v for k, v in verdicts.model_dump(mode="json").items() if k != "reason_kinds"}
+        verdicts = Verdicts.model_validate(line)
+        assert verdicts.reason_kinds == ()
+    found = entry(declared, made, verdicts)
 
     assert found is not None
-    assert able is not None
-    assert (found["refused"], able["refused"]) == (True, False)
-    assert able["false_alarm"]
+    assert (found["refused"], found["false_alarm"]) == (busy, alarm)
+
+
+@pytest.mark.parametrize("name", ["calibration-first", "calibration-second"])
+def test_published_series_count_as_their_own_words_say(name: str) -> None:
+    """Oracle: the reasons' texts as they were written: of the A/A arm, or of anything else."""
+    loaded = load_results(RESULTS / name)
+    for session in loaded.sessions:
+        for line in session.verdicts[-1:]:
+            verdicts = Verdicts.model_validate(line)
+            declared = Declaration.model_validate(session.declared["duel"])
+            made = [one for one in loaded.replicates if one.session == session.session]
+            found = entry(declared, made, verdicts)
+
+            assert found is not None
+            others = [why for why in verdicts.reasons if "A/A" not in why]
+            assert found["refused"] == bool(others)
+            assert found["false_alarm"] == bool(verdicts.reasons and not others)
+            assert {finding.shown_confidence for finding in verdicts.findings} <= {0.95}
 
 
 @pytest.mark.parametrize("declared", [declare("arm"), declare(slowed())])
@@ -163,7 +243,8 @@ def test_a_slowed_baseline_or_one_that_nobody_compares_is_no_positive_control() 
 
 
 def trial(**fields: Any) -> dict[str, Any]:
-    return {"alpha": 0.01, "refused": False, "false_alarm": False, "spread": 0.01, **fields}
+    clean = {"refused": False, "p_any": 0.5, "replicates": 12, "spread": 0.01}
+    return {"alpha": 0.01, **clean, **fields}
 
 
 def test_an_empty_bank_says_nothing() -> None:
@@ -174,7 +255,7 @@ def test_an_empty_bank_says_nothing() -> None:
 
 def test_clean_trials_bound_the_rate_and_the_gates() -> None:
     """Oracle: Clopper and Pearson without a success: 1 - 0.025^(1/n); squared for two sessions."""
-    found = summarise([trial() for _ in range(12)] + [trial(refused=True, false_alarm=True)])
+    found = summarise([trial() for _ in range(12)] + [trial(refused=True, p_any=0.001)])
 
     bound = 1 - 0.025 ** (1 / 12)
     assert (found["duels"], found["refused"], found["false_alarms"]) == (12, 1, 0)
@@ -183,9 +264,26 @@ def test_clean_trials_bound_the_rate_and_the_gates() -> None:
     assert found["spread"] == pytest.approx(0.01)
 
 
+def test_what_older_entries_call_an_alarm_is_counted_anew() -> None:
+    """Oracle: by hand: at .05 p .02 was one, at .001 p .005 was none; .01 says the reverse.
+
+    Six replicates, fine at .05, are too few; an arm without a p gave no answer.
+    """
+    older = [
+        trial(alpha=0.05, p_any=0.02, false_alarm=True),
+        trial(alpha=0.001, p_any=0.005, false_alarm=False),
+        trial(alpha=0.05, p_any=0.04, replicates=6, false_alarm=True),
+        trial(alpha=0.05, p_any=None, false_alarm=False),
+    ]
+    found = summarise(older)
+
+    assert (found["duels"], found["false_alarms"], found["refused"]) == (2, 1, 2)
+    assert found["alpha"] == 0.01
+
+
 def test_power_and_edge_are_counted_over_the_slowed_duels() -> None:
     """Oracle: R's binom.test(5, 6)$conf.int: 0.3587654 to 0.9957893."""
-    one = {"asked_share": 0.05, "found": True, "edge_false_alarm": False}
+    one = {"asked_share": 0.05, "found": True, "edge_p": 0.4}
     slow = [trial(injected=one) for _ in range(5)] + [trial(injected={**one, "found": False})]
     found = summarise([*slow, trial(), trial(refused=True, injected=one)])
 
@@ -194,3 +292,21 @@ def test_power_and_edge_are_counted_over_the_slowed_duels() -> None:
     assert (found["edge_trials"], found["edge_false_alarms"]) == (6, 0)
     assert found["injected_share"] == 0.05
     json.dumps(found, allow_nan=False)
+
+
+def test_edges_are_counted_anew_and_power_only_where_it_was_declared() -> None:
+    """Oracle: by hand: an edge's p of .004 is an alarm at .01, one of .02 none, whoever asked."""
+    one = {"asked_share": 0.05, "found": True}
+    found = summarise(
+        [
+            trial(alpha=0.05, injected={**one, "edge_p": 0.02, "edge_false_alarm": True}),
+            trial(alpha=0.001, injected={**one, "edge_p": 0.004, "edge_false_alarm": False}),
+            trial(injected={**one, "edge_p": None}),
+        ]
+    )
+
+    assert (found["edge_trials"], found["edge_false_alarms"]) == (3, 1)
+    assert (found["power_trials"], found["power_found"]) == (1, 1)
+    loose = summarise([trial(alpha=0.05, injected={**one, "edge_p": 0.5})])
+    assert loose["edge_trials"] == 1
+    assert "power_trials" not in loose

@@ -185,6 +185,16 @@ def test_three_looks_cost_a_third_of_alpha_each() -> None:
     assert finding(declare("arm", looks=(10, 20, 30)), made).verdict == "inconclusive"
 
 
+def test_three_looks_widen_the_interval_and_the_finding_says_its_confidence() -> None:
+    """Oracle: Bonferroni over the declared looks: 1 - .05 / 3; a half-width that grows with it."""
+    made = replicates({"arm": 0.01}, spread=0.02)
+    one, three = (finding(declare("arm", looks=looks), made) for looks in ((12,), (12, 20, 30)))
+
+    assert (one.shown_confidence, three.shown_confidence) == (0.95, pytest.approx(1 - 0.05 / 3))
+    assert (three.high or 0) - (three.low or 0) > (one.high or 0) - (one.low or 0)
+    assert "98.3 % interval" in three.reason
+
+
 # --- losses and targets ---
 
 
@@ -454,6 +464,44 @@ def test_a_control_that_excludes_zero_is_too_noisy_and_said() -> None:
     assert verdicts.controls[0].verdict == "disagrees"
 
 
+@pytest.mark.parametrize("n", [6, 7])
+def test_a_short_control_off_zero_spoils_no_duel(n: int) -> None:
+    """Oracle: 2/2^7 > .01: of seven identical pairs all fall on one side in 1.6 % of duels."""
+    made = [
+        replicate(
+            number, {"base": 0.0, "arm": 0.06 + 0.001 * number, CONTROL: 0.01 + 1e-4 * number}
+        )
+        for number in range(n)
+    ]
+    verdicts = judged(declare("arm", alpha=0.05), made)
+
+    assert (verdicts.state, verdicts.reasons) == ("valid", ())
+    assert verdicts.findings[0].verdict == "slower"
+    assert verdicts.controls[0].verdict == "inconclusive"
+    assert verdicts.findings[0].noise_floor == pytest.approx(1e-4 * (n - 1) / 2)
+
+
+def test_each_reason_says_where_it_lies() -> None:
+    """Oracle: by hand: an A/A arm off zero on a busy machine; a fallen replicate."""
+    made = [
+        replicate(
+            number,
+            {"base": 0.0, "arm": 0.06 + 0.001 * number, CONTROL: 0.01 + 1e-4 * number},
+            block={"disturbance": {**QUIET, "steal_share": 0.5}},
+        )
+        for number in range(12)
+    ]
+    noisy = judged(declare("arm"), made)
+    fallen = [*made, replicate(12, {"base": 0.0}, status="failed", reason="'arm' fell")]
+    invalid = judged(declare("arm"), fallen, also=["the boot changed"])
+
+    assert noisy.reason_kinds == ("control", "machine")
+    assert "A/A" in noisy.reasons[0]
+    assert "hypervisor" in noisy.reasons[1]
+    assert invalid.reason_kinds == ("invalid",) * len(invalid.reasons) == ("invalid", "invalid")
+    assert judged(declare("arm"), replicates({"arm": 0.0})).reason_kinds == ()
+
+
 def test_times_that_repeat_exactly_are_no_measurement() -> None:
     """Oracle: the contract: all differences equal and not 0 is refused for times."""
     made = [replicate(n, {"base": 0.0, "arm": 0.06, CONTROL: 0.0}) for n in range(12)]
@@ -475,6 +523,22 @@ def test_flags_name_what_should_not_be_leant_on() -> None:
 
     assert not {"not_steady", "disturbed"} & set(clean.flags)
     assert {"not_steady", "disturbed"} <= set(shaky.flags)
+
+
+@pytest.mark.parametrize("shaky", ["base", "arm", CONTROL])
+def test_a_shaky_baseline_makes_its_comparison_suspect_as_a_shaky_arm_does(shaky: str) -> None:
+    """Oracle: a difference has two ends; the A/A arm is no end of this one."""
+    made = []
+    for one in replicates({"arm": 0.06}):
+        runs = [r.model_copy(update={"steady": r.arm != shaky}) for r in one.arms]
+        blocks = [
+            b.model_copy(update={"step_seconds": (0.05,) * 9 + (0.3,)}) if b.arm == shaky else b
+            for b in one.blocks
+        ]
+        made.append(one.model_copy(update={"arms": tuple(runs), "blocks": tuple(blocks)}))
+    flags = {"not_steady", "disturbed"} & set(finding(declare("arm"), made).flags)
+
+    assert flags == (set() if shaky == CONTROL else {"not_steady", "disturbed"})
 
 
 def test_a_slowed_copy_is_judged_as_any_arm() -> None:

@@ -81,6 +81,44 @@ def test_the_control_excludes_zero_no_more_often_than_it_says() -> None:
     assert alarms <= band(0.01, RUNS)[1]
 
 
+@pytest.mark.parametrize("replicates", [6, 7, 8])
+def test_a_short_control_raises_no_more_alarms_than_its_alpha(replicates) -> None:
+    """Oracle: the binomial 99.9 % band around 2 / 2^n for intervals that exclude 0.
+
+    Up to seven replicates that is 3.1 and 1.6 %, above .01, so none of them is an alarm.
+    """
+    data = np.random.default_rng(22).standard_t(3, (RUNS, replicates))
+    found = [control_finding(tuple(row), "step_time") for row in data]
+    alarms = sum(finding.verdict == "disagrees" for finding in found)
+    excluding = sum("interval_excludes_zero" in finding.flags for finding in found)
+
+    low, high = band(2 / 2**replicates, RUNS)
+    assert low <= excluding <= high
+    assert alarms == (excluding if replicates == 8 else 0)
+    assert all(finding.noise_floor for finding in found)
+
+
+def test_the_intervals_of_three_looks_hold_the_centre_together() -> None:
+    """Oracle: the binomial 99.9 % band above .05 for missing it at any look at 10, 20 or 30.
+
+    At 95 % each, the looks together miss more often than that.
+    """
+    rule = Rule("step_time", alpha=0.01, family_error=0.05, margin=0.02, looks=3)
+    data = np.random.default_rng(72).standard_normal((RUNS, 30))
+
+    def missed(confidence: float) -> int:
+        return sum(
+            any(
+                not interval.low <= 0 <= interval.high
+                for interval in (walsh_interval(row[:n], confidence) for n in (10, 20, 30))
+            )
+            for row in data
+        )
+
+    limit = band(0.05, RUNS)[1]
+    assert missed(rule.shown_confidence) <= limit < missed(0.95)
+
+
 @pytest.mark.parametrize("noise", ["normal", "t3"])
 def test_intervals_cover_at_least_what_they_promise_less_a_point(noise) -> None:
     """Oracle: nominal 95 % of 2,000 centres for every n from 6 to 20 (measurement.md 4.9)."""

@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from made_duels import declare, replicates
+from made_duels import declare, replicate, replicates
 
 from bertopt_bench.errors import UserError
+from bertopt_bench.results.duels import CONTROL
 from bertopt_bench.stats.duels import analyse
 from bertopt_bench.stats.planning import (
     ASSUMED_SPREAD,
+    Prospect,
     describe,
     prospects,
     refuse_unreachable,
@@ -160,3 +162,50 @@ def test_what_cannot_be_found_at_all_is_said() -> None:
     values: dict[str, Any] = {"looks": (3,)}
 
     assert "no difference can be found" in describe(prospects(declare("arm", **values)))
+
+
+# --- bytes ---
+
+
+def memory(looks: int, **fields: Any) -> list[Prospect]:
+    return prospects(declare("arm", metrics=("peak_memory",), looks=(looks,), **fields))
+
+
+def test_bytes_are_not_refused_for_a_p_that_they_may_not_need() -> None:
+    """Oracle: the analysis itself at alpha .01: six times the same bytes, and six that vary."""
+    declared = declare("arm", metrics=("peak_memory",), looks=(6,))
+
+    def verdict(varying: int) -> str:
+        made = [
+            replicate(
+                number,
+                {"base": 0.0, "arm": 0.0, CONTROL: 0.0},
+                peaks={"base": 1_000_000, "arm": 1_100_000 + varying * number, CONTROL: 1_000_000},
+            )
+            for number in range(6)
+        ]
+        return analyse(declared, made, look=1, session="s", at_utc="t").findings[0].verdict
+
+    assert (verdict(0), verdict(1_000)) == ("larger", "inconclusive")
+    refuse_unreachable(memory(6))
+    with pytest.raises(UserError, match="with 6 replicates the smallest p"):
+        refuse_unreachable(
+            prospects(declare("arm", metrics=("peak_memory", "step_time"), looks=(6,)))
+        )
+
+
+def test_bytes_too_are_refused_below_the_least_that_is_judged() -> None:
+    """Oracle: the judge gives no verdict below six, however alike the bytes are."""
+    with pytest.raises(UserError, match=r"peak_memory: 5 replicates are fewer than the 6 .*Take 6"):
+        refuse_unreachable(memory(5))
+
+
+def test_the_plan_says_when_bytes_need_a_test_and_what_it_takes() -> None:
+    """Oracle: 2/2^8 <= .01 < 2/2^7; at eight replicates there is something to find as well."""
+    short, long = describe(memory(6)), describe(memory(8))
+
+    for text in (short, long):
+        assert "the same in every replicate need no test, varying ones need 8 replicates" in text
+        assert "nan" not in text
+    assert "80 % power" not in short
+    assert "80 % power" in long

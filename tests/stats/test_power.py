@@ -11,6 +11,7 @@ import pytest
 from bertopt_bench.stats.paired import signed_rank
 from bertopt_bench.stats.power import (
     detectable,
+    least_replicates,
     needed_for_equivalence,
     needed_replicates,
     power_at,
@@ -108,3 +109,28 @@ def test_needed_for_equivalence_fits_the_interval_with_that_power(centre) -> Non
     )
 
     assert 0.78 < inside < 0.95
+
+
+def test_more_looks_make_equivalence_dearer_by_as_much_as_their_intervals_are_wider() -> None:
+    """Oracle: 2,000 runs of two one-sided tests at .05 / 3 / 2, the share of one look of three."""
+    needed = needed_for_equivalence(0.0, 0.016, 0.02, alpha=0.05 / 3)
+    level = 0.05 / 3 / 2
+    data = np.random.default_rng(14).normal(0.0, 0.016, (2000, needed))
+    inside = np.mean(
+        [
+            signed_rank(row, 0.02).less <= level and signed_rank(row, -0.02).more <= level
+            for row in data
+        ]
+    )
+
+    assert needed > needed_for_equivalence(0.0, 0.016, 0.02)
+    assert 0.78 < inside < 0.95
+
+
+@pytest.mark.parametrize("level", [0.4, 0.05, 0.01, 0.01 / 3, 2 / 2**8])
+@pytest.mark.parametrize("sides", [1, 2])
+def test_the_fewest_replicates_for_a_level_reach_it_and_one_fewer_does_not(level, sides) -> None:
+    """Oracle: counting up from six until the smallest p is at most the level."""
+    fewest = next(n for n in itertools.count(6) if sides / 2**n <= level)
+
+    assert least_replicates(level, sides) == fewest

@@ -112,6 +112,28 @@ def test_looks_divide_alpha() -> None:
     assert "smallest p-value" in finding.reason
 
 
+def test_looks_widen_the_interval_that_is_shown_and_it_says_so() -> None:
+    """Oracle: Bonferroni: walsh_interval at 1 - .05 / 3 for one look of three."""
+    one, three = verdict(NOISY), verdict(NOISY, looks=3)
+    wide = walsh_interval(NOISY, 1 - 0.05 / 3)
+
+    assert one.shown_confidence == 0.95
+    assert three.shown_confidence == pytest.approx(1 - 0.05 / 3)
+    assert (three.low, three.high) == (wide.low, wide.high)
+    assert three.high - three.low > one.high - one.low
+    assert "(95 % interval" in one.reason
+    assert "(98.3 % interval" in three.reason
+
+
+def test_equivalence_at_one_look_of_three_takes_the_wider_interval() -> None:
+    """Oracle: a margin between the ends of the intervals at 95 % and at 1 - .05 / 3."""
+    ends = [max(map(abs, (one.low, one.high))) for one in (verdict(QUIET), verdict(QUIET, looks=3))]
+    margin = sum(ends) / 2
+
+    assert verdict(QUIET, margin=margin).verdict == "equivalent"
+    assert verdict(QUIET, margin=margin, looks=3).verdict == "inconclusive"
+
+
 def test_the_family_is_corrected_by_holm_and_the_refused_keep_their_place() -> None:
     """Oracle: holm() over the p-values, 1 for what has none; n = 8 cannot reach .05 / 20."""
     family = [Comparison("base", f"arm {i}", SLOW[:8]) for i in range(19)]
@@ -406,6 +428,29 @@ def test_a_short_control_gives_the_widest_exact_interval_and_says_so() -> None:
     assert finding.confidence == 1 - 2 / 2**6
     assert "confidence_out_of_reach" in finding.flags
     assert "96.9 %" in finding.reason
+
+
+@pytest.mark.parametrize("n", [6, 7])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_control_too_short_for_its_alpha_raises_no_alarm_and_keeps_its_floor(n, sign) -> None:
+    """Oracle: 2 / 2^7 > .01, so no outcome of seven is an alarm at .01; 2 / 2^8 < .01 is one."""
+    short = [sign * value for value in SLOW[:n]]
+    finding = control_finding(short, "step_time")
+
+    assert finding.verdict == "inconclusive"
+    assert finding.noise_floor == pytest.approx((max(short) - min(short)) / 2)
+    assert {"interval_excludes_zero", "confidence_out_of_reach"} == set(finding.flags)
+    assert "at alpha 0.01 takes n = 8" in finding.reason
+    assert control_finding(SLOW[:8], "step_time").verdict == "disagrees"
+    assert control_finding(short, "step_time", alpha=0.05).verdict == "disagrees"
+
+
+def test_bytes_that_repeat_exactly_need_no_replicates_to_disagree() -> None:
+    """Oracle: memory is counted: identical arms that differ by the same bytes are not alike."""
+    apart, alike = (control_finding([d] * 6, "peak_memory") for d in (0.01, 0.0))
+
+    assert (apart.verdict, apart.flags) == ("disagrees", ("interval_excludes_zero",))
+    assert (alike.verdict, alike.flags, alike.noise_floor) == ("agrees", (), 0.0)
 
 
 def test_controls_without_a_noise_floor() -> None:

@@ -25,7 +25,7 @@ from bertopt_bench.trial.live import Trial
 from bertopt_bench.trial.worker import run_task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     MakeRequest = Callable[..., dict[str, Any]]
 
@@ -339,3 +339,77 @@ def test_the_trajectory_begins_at_the_initial_weights(
     obey(request, WARM)
 
     assert drained[-1] == plain(fresh)
+
+
+class Meter:
+    """Stands in for a GPU's meter: its clock after each window, as a script says."""
+
+    def __init__(self, clocks: Iterator[float | None]) -> None:
+        self.clocks = clocks
+
+    def sm_clock_mhz(self) -> float | None:
+        return next(self.clocks)
+
+
+@pytest.mark.parametrize(
+    ("clocks", "windows", "steady"),
+    [
+        ([1000.0, 1500.0, 1700.0, 1730.0], 4, True),
+        ([1900.0, 1700.0, 1660.0], 3, True),  # a hot GPU slows down
+        ([1700.0, 1700.0], 2, True),
+        ([None, None], 2, True),  # NVML does not say
+        ([100.0 * 1.1**n for n in range(50)], 50, False),
+    ],
+)
+def test_warm_up_waits_until_the_gpus_clock_has_settled(
+    make_request: MakeRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    clocks: list[float | None],
+    windows: int,
+    steady: bool,
+) -> None:
+    """Oracle: the protocol: SM clocks within 3 %; the windows' times agree from the first on."""
+    devices: list[Any] = []
+    monkeypatch.setattr(
+        arm_module, "gpu_state", lambda device: devices.append(device) or Meter(iter(clocks))
+    )
+    monkeypatch.setattr(arm_module._Arm, "_steps", lambda _, steps: [0.1] * steps)
+    command = {**WARM, "trace": False, "most_seconds": 3600.0}
+    warm = obey(arm_request(make_request), command)[1]
+
+    assert (len(warm["windows"]), warm["steady"]) == (windows, steady)
+    assert [device.type for device in devices] == ["cpu"]
+
+
+def test_on_a_processor_no_clock_is_asked_for(make_request: MakeRequest) -> None:
+    """Oracle: there is no meter, and the rule takes None as nothing known."""
+    trial = assemble(arm_request(make_request))
+    arm = arm_module._Arm(trial, arm_request(make_request), [0])
+
+    assert arm.gpu is None
+    assert arm._clock_mhz() is None
+    trial.close()
+
+
+def test_a_schedule_begins_anew_where_it_would_end_within_a_window(
+    make_request: MakeRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Oracle: the schedule's own length, which four windows of five steps exceed."""
+    places: list[int] = []
+    plain = Trial.update
+
+    def noted(self: Trial) -> None:
+        places.append(self.schedule_step)
+        plain(self)
+
+    monkeypatch.setattr(Trial, "update", noted)
+    monkeypatch.setattr(arm_module.steadiness, "MOST_WINDOWS", 4)
+    monkeypatch.setattr(arm_module.steadiness, "windows_agree", lambda *_: False)
+    trial = assemble(arm_request(make_request))
+    arm = arm_module._Arm(trial, arm_request(make_request), [0])
+    arm._windows(1e-9, 3600.0)
+
+    assert len(places) == 2 + 4 * 5 > len(trial.multipliers)
+    assert max(places) < len(trial.multipliers)
+    assert places[-5:] == [0, 1, 2, 3, 4]
+    trial.close()
