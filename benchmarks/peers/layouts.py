@@ -101,7 +101,10 @@ def compare(text: Text, pairs: int) -> None:
     for trial in trials.values():
         list(islice(iter(stepper(trial), None), BATCHES))  # every batch once: caches, allocator
         trial.restore()
-    print("loss at the first weights: " + ", ".join(f"{n} {first_loss(t):.6f}" for n, t in trials.items()))
+    print(
+        "loss at the first weights: "
+        + ", ".join(f"{n} {first_loss(t):.6f}" for n, t in trials.items())
+    )
     for layout in ("unpadded", "packed"):
         batches = trials[layout].batches
         left = 1 - sum(batches.real_tokens) / sum(batches.slot_tokens)

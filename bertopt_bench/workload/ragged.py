@@ -82,7 +82,7 @@ def _by_runs(
     dropout: float,
 ) -> Tensor:
     sizes = [max(count, 1) * length for count, length in runs]
-    parts = zip(runs, *(x.split(sizes) for x in flat), strict=True)
+    parts = zip(runs, *(torch.split(x, sizes) for x in flat), strict=True)
     mixed = []
     for (count, length), query, key, value in parts:
         if count == 0:

@@ -108,7 +108,10 @@ def ragged(**changed: Any) -> dict[str, Any]:
         ({"ragged": {"attended_pairs": [399] * 6}}, "no 4 lengths sum to 40 and, squared, to 399"),
         ({"ragged": {"attended_pairs": [641] * 6}}, "no 4 lengths sum to 40 and, squared, to 641"),
         ({"flops_per_step": 1000}, "flops_per_step is 1,000"),
-        ({"ragged": {"slot_tokens": [], "head_slots": [], "attended_pairs": []}}, "[6, 6, 0, 0, 0]"),
+        (
+            {"ragged": {"slot_tokens": [], "head_slots": [], "attended_pairs": []}},
+            "[6, 6, 0, 0, 0]",
+        ),
     ],
 )
 def test_a_planted_error_of_a_layout_is_found(planted: dict[str, Any], words: str) -> None:

@@ -45,7 +45,7 @@ def test_masked_slots_index_the_flat_batch(tmp_path: Path) -> None:
 
 
 def test_padding_is_masked_and_counted(tmp_path: Path) -> None:
-    """Oracle: lengths 4 and 3 of 4 slots; three of four masked slots are used; pairs 4 * 4 twice."""
+    """Oracle: lengths 4 and 3 of 4 slots; three of four masked slots are used; 2 x 16 pairs."""
     batches = Batches(two_sequences(tmp_path, [4, 3]), CPU)
     mask = batches.at(0).attention_mask
 

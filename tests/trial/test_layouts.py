@@ -48,7 +48,7 @@ def gradients(trial: Trial, index: int) -> tuple[float, list[torch.Tensor]]:
         batch = trial.fetch(index, micro)
         loss = trial.penalise(trial.forward(batch, index), batch)
         trial.backward(loss)
-        total += float(loss)
+        total += float(loss.detach())
     return total, [parameter.grad.clone() for parameter in trial.model.parameters()]
 
 

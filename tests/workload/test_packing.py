@@ -18,7 +18,7 @@ def array(lengths: list[int]) -> np.ndarray:
 
 
 def test_best_fit_by_hand() -> None:
-    """Oracle: by hand: 6, 5, 4 open rows with 2, 3, 4 slots left; 3 fits the second, 2 the first."""
+    """Oracle: by hand: 6, 5, 4 open rows, leaving 2, 3, 4 slots; 3 fits the second, 2 the first."""
     placed = packing.pack(array([5, 4, 3, 6, 2]), SLOTS)
 
     assert placed.starts.tolist() == [8, 16, 13, 0, 6]
@@ -85,7 +85,7 @@ def test_borders_are_those_of_all_segments(lengths: list[int], more: int) -> Non
     assert borders[0] == 0
     assert borders[-1] == wider.slots
     assert set(placed.starts.tolist()) <= set(borders)
-    assert 0 < sizes.min()
+    assert sizes.min() > 0
     assert sizes.max() <= SLOTS
     assert len(borders) == len(lengths) + 1 + -(-more // SLOTS)
 
