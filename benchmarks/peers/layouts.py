@@ -2,8 +2,10 @@
 
 For `news` and `aws_docs` at their natural lengths, cut at 128 and 512 slots, each layout's training
 step alternates with the padded one on the same batch; ratio of real tokens a second with its
-interval. Beside it the share of slots that are padding, and the ideal ratio: model FLOPs of the
-padded step by those of its real tokens alone, attention's squared lengths and the head included.
+interval. In neither text half of the slots are padding; `doc_strings` are the longer ones of
+`aws_docs` one by one, a document each, of which about half is. Beside it the share of padding, and
+the ideal ratio: model FLOPs of the padded step by those of its real tokens alone, attention's
+squared lengths and the head included. The optimizer's step (fused) is not in the ideal.
 
     python benchmarks/peers/layouts.py [--pairs 24] [--model mini] [--precision fp32]
 """
@@ -11,6 +13,7 @@ padded step by those of its real tokens alone, attention's squared lengths and t
 from __future__ import annotations
 
 import argparse
+import tempfile
 from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
@@ -23,6 +26,7 @@ from setting import request_for
 
 from bertopt_bench.trial.assemble import assemble
 from bertopt_bench.workload import formulas
+from bertopt_bench.workload.prepare import cache_root, read_documents
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,8 +34,9 @@ if TYPE_CHECKING:
     from bertopt_bench.trial.live import Trial
 
 MATRIX = Path(__file__).parent.parent / "layouts.toml"
+DOC_STRINGS, DOCUMENTS, SHORTEST = "doc_strings", 3000, 200  # a name, a count, characters
 BATCHES = 8  # distinct ones, over and over
-BATCH_SIZES = {128: 32, 512: 8}
+BATCH_SIZES = {128: 16, 512: 8}
 LEAST_SHARE = 0.85  # of the ideal ratio
 HALF, LEAST_RATIO = 0.45, 1.6  # where about half of the slots are padding
 
@@ -40,6 +45,7 @@ HALF, LEAST_RATIO = 0.45, 1.6  # where about half of the slots are padding
 class Text:
     """A corpus cut at a length, and what is run on it."""
 
+    name: str
     corpus: str
     seq_len: int
     model: str
@@ -55,7 +61,9 @@ class Text:
             f"workload.model='{self.model}'",
             f"workload.steps={BATCHES}",
             f"workload.evaluate_every={BATCHES}",
+            f"timing.steps={BATCHES}",
             f"axes.precision='{self.precision}'",
+            "axes.kernel.optimizer_step='fused'",
         )
 
 
@@ -95,7 +103,7 @@ def compare(text: Text, pairs: int) -> None:
     ideal = flops(padded, vocabulary, real=False) / flops(trials["unpadded"], vocabulary, real=True)
     padding = 1 - sum(padded.batches.real_tokens) / sum(padded.batches.slot_tokens)
     print(
-        f"\n{text.corpus} at {text.seq_len}, {text.model}, {text.precision}, batch "
+        f"\n{text.name} at {text.seq_len}, {text.model}, {text.precision}, batch "
         f"{BATCH_SIZES[text.seq_len]}: {padding:.1%} of the slots are padding; ideal {ideal:.2f}"
     )
     for trial in trials.values():
@@ -119,6 +127,17 @@ def compare(text: Text, pairs: int) -> None:
             print(f"{layout}: goal {LEAST_RATIO} times: {said(result.ratio >= LEAST_RATIO)}")
 
 
+def write_doc_strings(folder: Path) -> str:
+    """Write doc strings of `aws_docs`, evenly picked, a file each; give the corpus of them."""
+    documents = read_documents("aws_docs", cache_root(), lambda *_: None)
+    lines = [
+        line for document in documents for line in document.splitlines() if len(line) >= SHORTEST
+    ]
+    for number, line in enumerate(lines[:: len(lines) // DOCUMENTS]):
+        (folder / f"{number:06}.txt").write_text(line, encoding="utf-8")
+    return f"path:{folder}/*.txt"
+
+
 def first_loss(trial: Trial) -> float:
     with torch.no_grad():
         return float(trial.forward(trial.fetch(0, 0), 0))
@@ -133,13 +152,15 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=24)
     parser.add_argument("--model", default="mini")
     parser.add_argument("--precision", default="fp32")
-    parser.add_argument("--corpus", nargs="*", default=["news", "aws_docs"])
+    parser.add_argument("--corpus", nargs="*", default=["news", "aws_docs", DOC_STRINGS])
     parser.add_argument("--seq-len", nargs="*", type=int, default=sorted(BATCH_SIZES))
     arguments = parser.parse_args()
-    for corpus in arguments.corpus:
-        for seq_len in arguments.seq_len:
-            text = Text(corpus, seq_len, arguments.model, arguments.precision)
-            compare(text, arguments.pairs)
+    with tempfile.TemporaryDirectory() as folder:
+        for name in arguments.corpus:
+            corpus = write_doc_strings(Path(folder)) if name == DOC_STRINGS else name
+            for seq_len in arguments.seq_len if name != DOC_STRINGS else [128]:
+                text = Text(name, corpus, seq_len, arguments.model, arguments.precision)
+                compare(text, arguments.pairs)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import torch
 from segmented import by_segments
 from torch._dynamo.utils import counters
 
+from bertopt_bench.trial import passes
 from bertopt_bench.trial.assemble import assemble
 from bertopt_bench.trial.batches import Batches
 from bertopt_bench.trial.layouts import Arrangement, RaggedBatches, arrange
@@ -178,6 +179,28 @@ def test_fixed_shapes_are_compiled_once(make_request: MakeRequest, layout: str) 
     slots = {tuple(trial.batches.at(i).input_ids.shape) for i in range(trial.batches.count)}
     assert len(slots) == 1
     assert len(set(trial.batches.slot_tokens)) == len(set(trial.batches.head_slots)) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_compiled_layout_compiles_nothing_in_the_timed_loop(
+    make_request: MakeRequest, layout: str
+) -> None:
+    """Oracle: torch's count of graphs after burn-in; the eager padded trial's losses."""
+    trial = assemble(make_request({"layout": layout}, compile="default", optimizer="sgd"))
+    passes.burn_in(trial, 3)
+    passes.trace(trial)
+    trial.restore()
+    graphs = counters["stats"]["unique_graphs"]
+    padded = assemble(make_request(optimizer="sgd"))
+    for one in (trial, padded):
+        for index in range(one.steps):
+            one.step(index)
+    held_out = trial.evaluate().loss
+
+    assert counters["stats"]["unique_graphs"] == graphs
+    assert trial.drain() == pytest.approx(padded.drain(), rel=1e-5)
+    assert held_out == pytest.approx(padded.evaluate().loss, rel=1e-5)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
