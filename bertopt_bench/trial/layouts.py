@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from bertopt_bench.trial.batches import Batch, Batches, load_arrays, place
 from bertopt_bench.workload import packing
@@ -25,6 +24,7 @@ from bertopt_bench.workload.tokens import PAD
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    import torch
     from numpy.typing import NDArray
 
 SLOT_MULTIPLE = 64  # of fixed token counts: matrix products like whole tiles
