@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _AMPERE = (8, 0)
 _DEFAULT_POSITIONS = 512
 _HALF = ("bf16", "fp16")
+_MOST_HEAD_SIZE = 256  # of flash attention
 
 
 def no_cuda(cell: Cell, capabilities: Capabilities) -> str | None:
@@ -135,7 +136,53 @@ def flash_with_padding_on_cuda(cell: Cell, _capabilities: Capabilities) -> str |
     """
     if cell["kernel"]["attention"]["name"] != "flash" or cell["device"]["name"] != "cuda":
         return None
+    if _layout(cell) != "padded":
+        return None
     return "flash attention on CUDA takes no mask, and padded text needs one"
+
+
+def forced_flash_without_padding_on_cuda(cell: Cell, _capabilities: Capabilities) -> str | None:
+    """Skip forced flash attention on a GPU over sequences of unequal lengths: it has no mask."""
+    if cell["kernel"]["attention"]["name"] != "flash" or cell["device"]["name"] != "cuda":
+        return None
+    if _layout(cell) == "padded":
+        return None
+    return (
+        f"layout {_layout(cell)} on CUDA needs a mask, which forced flash attention does not take; "
+        "attention default runs flash's own kernel for unequal lengths in bf16 and fp16"
+    )
+
+
+def no_kernel_for_unequal_lengths(cell: Cell, capabilities: Capabilities) -> str | None:
+    """Skip layouts without padding where a GPU's default attention cannot run them.
+
+    That is flash attention for unequal lengths (torch.nn.attention.varlen), in bf16 and fp16 and
+    without attention dropout; otherwise a mask keeps sequences apart, in any kernel that takes one.
+    """
+    capability = _capability(cell, capabilities)
+    dropout = any(part.get("attention_dropout") for part in cell["regularizer"])
+    if (
+        _layout(cell) == "padded"
+        or cell["kernel"]["attention"]["name"] != "default"
+        or cell["precision"]["name"] not in _HALF
+        or capability is None
+        or dropout
+    ):
+        return None
+    advice = "take attention efficient or math, which keep sequences apart by a mask"
+    if capability < _AMPERE:
+        return (
+            "attention over unequal lengths needs compute capability 8.0, this GPU has "
+            f"{_dotted(capability)}; {advice}"
+        )
+    model = cell["workload"]["model"]
+    size = 64 if isinstance(model, str) else model["hidden"] // model["heads"]
+    if size % 8 or size > _MOST_HEAD_SIZE:
+        return (
+            "attention over unequal lengths takes heads of a multiple of 8 up to "
+            f"{_MOST_HEAD_SIZE}, not of {size}; {advice}"
+        )
+    return None
 
 
 def no_compiler(cell: Cell, capabilities: Capabilities) -> str | None:
@@ -187,6 +234,11 @@ def _no_step(cell: Cell, capabilities: Capabilities, kind: str) -> str | None:
     if kind in accepts and optimizer not in LOOP_ONLY:
         return None
     return f"optimizer {optimizer} has no {kind} step"
+
+
+def _layout(cell: Cell) -> str:
+    layout: str = cell["workload"].get("layout", "padded")
+    return layout
 
 
 def _capability(cell: Cell, capabilities: Capabilities) -> tuple[int, int] | None:

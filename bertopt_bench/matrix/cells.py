@@ -11,7 +11,7 @@ from bertopt_bench import catalogue
 from bertopt_bench.errors import MatrixError
 from bertopt_bench.matrix.identity import cell_id
 from bertopt_bench.matrix.keys import CORPUS_PREFIXES
-from bertopt_bench.matrix.labels import UNSAID, cell_labels, choices
+from bertopt_bench.matrix.labels import UNSAID, UNSAID_WORKLOAD, cell_labels, choices
 from bertopt_bench.matrix.spec import combinations
 
 if TYPE_CHECKING:
@@ -126,9 +126,10 @@ def _content(choice: Mapping[str, Any]) -> dict[str, Any]:
     """Nest a combination of dimensions into a cell; what goes without saying is left out."""
     content: dict[str, Any] = {"workload": {}}
     for name, value in choice.items():
-        if value == UNSAID.get(name):
-            continue
         table, _, key = name.partition(".")
+        unsaid = UNSAID_WORKLOAD.get(key) if table == "workload" else UNSAID.get(name)
+        if unsaid is not None and value == unsaid:
+            continue
         if key:
             content.setdefault(table, {})[key] = value
         else:

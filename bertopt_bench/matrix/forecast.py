@@ -1,6 +1,8 @@
 """Forecast what a plan will take: seconds from counted FLOPs and an assumed rate, bytes by formula.
 
 The rate is a guess until a session has measured one: a forecast is for deciding whether to start.
+How much of a text is padding is known once it is prepared, which planning never does, so every
+layout is forecast as if nothing were padding: an upper bound for `unpadded` and `packed`.
 """
 
 from __future__ import annotations

@@ -134,6 +134,7 @@ WORKLOAD: Mapping[str, Key | None] = {
     "evaluation_batches": Key("int", 8, least=1, most=1_000_000),
     "held_out_fraction": Key("float", 0.1, above=0, below=1),
     "lower_case": Key("bool", True),
+    "layout": Key("str", "padded", choices=("padded", "unpadded", "packed")),
 }
 
 TIMING: Mapping[str, Key] = {

@@ -13,9 +13,9 @@ from __future__ import annotations
 import json
 import math
 from functools import cache
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from bertopt_bench.errors import UserError
 
@@ -124,6 +124,24 @@ class Phases(Stored):
     steps: int
 
 
+class Ragged(Stored):
+    """What each step of a layout other than ``padded`` held; ``padded`` steps are all alike.
+
+    ``slot_tokens`` went through the network, ``head_slots`` of them through its head, and attention
+    looked at ``attended_pairs``, the sum of squared lengths.
+    """
+
+    slot_tokens: tuple[int, ...]
+    head_slots: tuple[int, ...]
+    attended_pairs: tuple[int, ...]
+
+    @model_validator(mode="after")
+    def _of_one_length(self) -> Self:
+        if not len(self.slot_tokens) == len(self.head_slots) == len(self.attended_pairs):
+            raise ValueError("slot_tokens, head_slots and attended_pairs differ in length")
+        return self
+
+
 class Record(Stored):
     """What a trial left behind, raw samples included."""
 
@@ -151,6 +169,7 @@ class Record(Stored):
     slot_tokens_per_step: int | None = fixed()
     real_tokens: tuple[int, ...] = fixed(())
     masked_tokens: tuple[int, ...] = fixed(())
+    ragged: Ragged | None = fixed()
     vocabulary_size: int | None = fixed()
 
     assemble_seconds: Number | None = None

@@ -9,7 +9,13 @@ from itertools import accumulate, zip_longest
 from typing import TYPE_CHECKING, Any
 
 from bertopt_bench.matrix.identity import canonical_json
-from bertopt_bench.matrix.labels import cell_labels, choices, level_labels, model_label
+from bertopt_bench.matrix.labels import (
+    cell_labels,
+    choices,
+    level_labels,
+    model_label,
+    workload_choices,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -130,7 +136,8 @@ def _per_step(record: Record) -> list[tuple[float, float, float]]:
 
 def _workload(record: Record) -> Row:
     """Give the workload's keys; ``steps`` are the trial's own, a timing replicate's fewer."""
-    row = {key: value for key, value in record.cell["workload"].items() if key != "name"}
+    workload = workload_choices(record.cell["workload"])
+    row = {key: value for key, value in workload.items() if key != "name"}
     if not isinstance(row.get("model"), str):
         row["model"] = model_label(row["model"])
     return {"workload": record.cell["workload"]["name"], **row, "steps": record.steps}
@@ -166,15 +173,24 @@ def _rates(record: Record, ceilings: Mapping[tuple[str, str], float]) -> Row:
     """Give work by time; the share is of the session's own measured matrix-product rate."""
     steps, seconds = len(record.step_seconds), math.fsum(record.step_seconds)
     row = dict.fromkeys(
-        ("tokens_per_second", "slot_tokens_per_second", "model_flops_per_second", "ceiling_share"),
+        (
+            "tokens_per_second",
+            "slot_tokens_per_second",
+            "model_flops_per_second",
+            "ceiling_share",
+            "padding_share",
+        ),
         NAN,
     )
     if not seconds:
         return row
     if len(record.real_tokens) >= steps:
         row["tokens_per_second"] = sum(record.real_tokens[:steps]) / seconds
-    if record.slot_tokens_per_step is not None:
-        row["slot_tokens_per_second"] = record.slot_tokens_per_step * steps / seconds
+    slots = _slot_tokens(record, steps)
+    if slots is not None:
+        row["slot_tokens_per_second"] = slots / seconds
+        if len(record.real_tokens) >= steps:
+            row["padding_share"] = 1 - sum(record.real_tokens[:steps]) / slots
     if record.flops_per_step is not None:
         row["model_flops_per_second"] = record.flops_per_step * steps / seconds
         dtype = CEILING_DTYPES.get(record.cell["precision"]["name"], "")
@@ -183,6 +199,14 @@ def _rates(record: Record, ceilings: Mapping[tuple[str, str], float]) -> Row:
         ceiling = ceilings.get((canonical_json(device), dtype), of_name)
         row["ceiling_share"] = row["model_flops_per_second"] / ceiling
     return row
+
+
+def _slot_tokens(record: Record, steps: int) -> int | None:
+    """Count the slots that the network computed in so many steps, padding included."""
+    if record.ragged is not None:
+        return sum(record.ragged.slot_tokens[:steps])
+    one = record.slot_tokens_per_step
+    return None if one is None else one * steps
 
 
 def _ceilings(session: Session) -> dict[tuple[str, str], float]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from bertopt_bench.matrix.cells import evaluation_steps
 from bertopt_bench.matrix.identity import canonical_json, cell_id
+from bertopt_bench.matrix.labels import drawn_from, workload_choices
 from bertopt_bench.workload import formulas
 
 if TYPE_CHECKING:
@@ -136,7 +137,7 @@ def check_tokens(record: Record) -> Iterator[Finding]:
     """Slots are batch by length; real tokens fit in them, and masked ones among the real."""
     workload = record.cell["workload"]
     slots = workload["batch_size"] * workload["seq_len"]
-    if record.slot_tokens_per_step not in {None, slots}:
+    if record.ragged is None and record.slot_tokens_per_step not in {None, slots}:
         yield _error(
             record,
             f"slot_tokens_per_step is {record.slot_tokens_per_step}; batch by length is {slots}",
@@ -146,6 +147,33 @@ def check_tokens(record: Record) -> Iterator[Finding]:
     pairs = zip(record.masked_tokens, record.real_tokens, strict=False)
     if any(real > 0 and not 0 < masked < real for masked, real in pairs):
         yield _error(record, "a step has no masked tokens, or as many as real ones")
+
+
+def check_ragged(record: Record) -> Iterator[Finding]:
+    """Steps of no fixed rows hold their real tokens, and squared lengths that lengths can have.
+
+    For b sequences of S tokens at most, r together, these sum to r * r / b (all alike) to r * S.
+    """
+    workload, steps = workload_choices(record.cell["workload"]), record.ragged
+    if (workload["layout"] == "padded") is not (steps is None) and record.status == "ok":
+        yield _error(record, f"its layout is {workload['layout']}, but ragged is {steps}")
+    if steps is None:
+        return
+    rows = [record.real_tokens, record.masked_tokens]
+    rows += [steps.slot_tokens, steps.head_slots, steps.attended_pairs]
+    if len({len(row) for row in rows}) > 1 or not record.real_tokens:
+        yield _error(record, f"its ragged steps and tokens are {[len(row) for row in rows]}")
+        return
+    mean = formulas.rounded_mean(sum(steps.slot_tokens), len(steps.slot_tokens))
+    if record.slot_tokens_per_step != mean:
+        text = f"slot_tokens_per_step is {record.slot_tokens_per_step}; its steps' mean is {mean}"
+        yield _error(record, text)
+    count, longest = workload["batch_size"], workload["seq_len"]
+    for real, masked, slots, head, pairs in zip(*rows, strict=True):
+        if slots < real or head < masked:
+            yield _error(record, f"{slots} slots hold {real} tokens, {head} of the head {masked}")
+        if not real * real <= pairs * count <= real * longest * count:
+            yield _error(record, f"no {count} lengths sum to {real} and, squared, to {pairs}")
 
 
 def check_phases(record: Record) -> Iterator[Finding]:
@@ -179,16 +207,30 @@ def check_formulas(record: Record) -> Iterator[Finding]:
         yield _error(
             record, f"has {record.parameter_count:,} parameters; the formula gives {parameters:,}"
         )
-    batch, length = workload["batch_size"], workload["seq_len"]
-    masked = batch * formulas.masked_slots(length, workload["mask_rate"])
-    flops = formulas.train_flops(
-        size, vocabulary=record.vocabulary_size, batch=batch, seq_len=length, masked=masked
-    )
+    flops = _flops(record, size, record.vocabulary_size)
     if record.flops_per_step not in {None, flops}:
         yield _error(
             record, f"flops_per_step is {record.flops_per_step:,}; the formula gives {flops:,}"
         )
     yield from _memory(record, parameters)
+
+
+def _flops(record: Record, size: formulas.ModelSize, vocabulary: int) -> int:
+    """Count a step; of a layout without fixed rows, the mean one."""
+    workload, steps = record.cell["workload"], record.ragged
+    if steps is not None and steps.slot_tokens:
+        return formulas.mean_flops(
+            size,
+            vocabulary=vocabulary,
+            slots=steps.slot_tokens,
+            pairs=steps.attended_pairs,
+            masked=steps.head_slots,
+        )
+    batch, length = workload["batch_size"], workload["seq_len"]
+    masked = batch * formulas.masked_slots(length, workload["mask_rate"])
+    return formulas.train_flops(
+        size, vocabulary=vocabulary, batch=batch, seq_len=length, masked=masked
+    )
 
 
 def _memory(record: Record, parameters: int) -> Iterator[Finding]:
@@ -213,6 +255,7 @@ CHECKS: tuple[Callable[[Record], Iterable[Finding]], ...] = (
     check_evaluations,
     check_first_loss,
     check_tokens,
+    check_ragged,
     check_phases,
     check_formulas,
 )
@@ -229,8 +272,8 @@ def _repeated(records: Sequence[Record]) -> Iterator[Finding]:
 
 
 def _same_data(record: Record) -> tuple[Any, ...]:
-    """Name what decides the batches: equal workload fields, seed and text."""
-    return canonical_json(record.cell["workload"]), record.seed, record.text_sha256
+    """Name what decides the batches: equal workload fields but for the layout, seed and text."""
+    return canonical_json(drawn_from(record.cell["workload"])), record.seed, record.text_sha256
 
 
 def _unequal_hashes(records: Sequence[Record], name: str) -> Iterator[Finding]:

@@ -15,6 +15,8 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from bertopt_bench.matrix.labels import DRAWN_ALIKE
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
@@ -34,6 +36,7 @@ WORKLOAD_AXES = (
     "evaluation_batches",
     "held_out_fraction",
     "lower_case",
+    "layout",
 )
 CHOICE_AXES = ("optimizer", "schedule", "regularizer", "precision", "device", "parallelism")
 # What a matrix means when it is silent: the level that others are compared with.
@@ -51,6 +54,7 @@ USUAL_LEVELS = {
     "model": "tiny",
     "corpus": "python_docs",
     "position_embedding": "learned",
+    "layout": "padded",
 }
 UNFINISHED = ("diverged", "out_of_memory", "timed_out", "failed")
 
@@ -354,7 +358,7 @@ def difference(row: Trial, other: Trial, metric: Metric) -> float:
 def same_data(row: Trial, other: Trial, axis: str, metric: Metric) -> bool:
     """Say whether two trials saw the same data, as far as this axis lets them."""
     hashes = ["evaluation_sha256", "text_sha256"] if metric == LOSS else []
-    if axis not in WORKLOAD_AXES:
+    if axis not in WORKLOAD_AXES or axis in DRAWN_ALIKE:
         hashes += ["batches_sha256", "initial_weights_sha256"]
     known = [(words(row.get(h)), words(other.get(h))) for h in hashes]
     return all(a == b for a, b in known if a and b)

@@ -16,7 +16,7 @@ import torch
 from bertopt_bench import catalogue
 from bertopt_bench.axes.kernels import Kernel
 from bertopt_bench.errors import UserError
-from bertopt_bench.trial.batches import open_batches
+from bertopt_bench.trial.layouts import arrange, open_batches
 from bertopt_bench.trial.live import Trial
 from bertopt_bench.trial.optimizing import DECAYS, build_optimizer, multipliers
 from bertopt_bench.trial.regularizing import Regularizers
@@ -89,7 +89,10 @@ def assemble(request: Mapping[str, Any]) -> Trial:
     model.train()
     groups = parameter_groups(model)
     open_text = partial(
-        open_batches, device=device.torch_device, micro_batches=workload["micro_batches"]
+        open_batches,
+        device=device.torch_device,
+        micro_batches=workload["micro_batches"],
+        arrangement=arrange(cell),
     )
     schedule = build("schedule", cell["schedule"], workload["steps"])
     return Trial(

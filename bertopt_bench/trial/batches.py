@@ -6,14 +6,15 @@ Shapes: S sequence length, B sequences a step, b sequences a micro-batch, K mask
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from pathlib import Path
+
+    from bertopt_bench.workload.ragged import Ragged
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +23,24 @@ class Batch:
 
     ``input_ids`` is [b, S] int32, ``attention_mask`` [b, 1, 1, S] bool or None where nothing is
     padded, ``masked_index`` [b*K] int32 (flat into b*S), ``labels`` [b*K] int64 (-100 = padding).
+    Of another layout than ``padded``: [T], ``Ragged``, [M] (flat into T) and [M].
     """
 
     input_ids: torch.Tensor
-    attention_mask: torch.Tensor | None
+    attention_mask: torch.Tensor | Ragged | None
     masked_index: torch.Tensor
     labels: torch.Tensor
+
+
+def load_arrays(folder: Path) -> dict[str, np.ndarray[Any, Any]]:
+    """Map what a folder of batches holds, by name."""
+    names = ("input_ids", "lengths", "masked_position", "masked_label")
+    return {name: np.load(folder / f"{name}.npy", mmap_mode="c") for name in names}
+
+
+def place(array: np.ndarray[Any, Any], device: torch.device) -> torch.Tensor:
+    """Make a tensor: a view on CPU."""
+    return torch.from_numpy(array).to(device)
 
 
 class Batches:
@@ -37,32 +50,29 @@ class Batches:
         count: number of batches in the folder.
         real_tokens: tokens that are no padding, one integer a batch.
         masked_tokens: masked tokens, one integer a batch.
-        masked_slots: slots for masked tokens in a whole batch, padding included (B*K).
+        slot_tokens: slots that go through the network, padding included, B*S a batch.
+        head_slots: slots that go through its head, padding included, B*K a batch.
+        attended_pairs: pairs of slots that attention computes, B*S*S a batch.
     """
 
     def __init__(self, folder: Path, device: torch.device, micro_batches: int = 1) -> None:
-        arrays = {
-            name: np.load(folder / f"{name}.npy", mmap_mode="c")
-            for name in ("input_ids", "lengths", "masked_position", "masked_label")
-        }
+        arrays = load_arrays(folder)
         self.count, batch_size, seq_len = arrays["input_ids"].shape
         self.micro_batches = micro_batches
         self.micro_size = batch_size // micro_batches
-        self.masked_slots = batch_size * arrays["masked_position"].shape[2]
+        self.slot_tokens = [batch_size * seq_len] * self.count
+        self.head_slots = [batch_size * arrays["masked_position"].shape[2]] * self.count
+        self.attended_pairs = [batch_size * seq_len * seq_len] * self.count
         self.real_tokens: list[int] = arrays["lengths"].sum(axis=1).tolist()
         self.masked_tokens: list[int] = (arrays["masked_label"] >= 0).sum(axis=(1, 2)).tolist()
         padded = bool((arrays["lengths"] < seq_len).any())
-        self._input_ids = self._place(arrays["input_ids"], device)
-        self._lengths = self._place(arrays["lengths"], device) if padded else None
+        self._input_ids = place(arrays["input_ids"], device)
+        self._lengths = place(arrays["lengths"], device) if padded else None
         self._positions = torch.arange(seq_len, dtype=torch.int32, device=device)
         starts = torch.arange(self.micro_size, dtype=torch.int32, device=device) * seq_len
         self._row_starts = starts[:, None]
-        self._masked_position = self._place(arrays["masked_position"], device)
-        self._labels = self._place(arrays["masked_label"], device)
-
-    @staticmethod
-    def _place(array: np.ndarray[Any, Any], device: torch.device) -> torch.Tensor:
-        return torch.from_numpy(array).to(device)
+        self._masked_position = place(arrays["masked_position"], device)
+        self._labels = place(arrays["masked_label"], device)
 
     def at(self, index: int, micro: int = 0) -> Batch:
         """Give micro-batch ``micro`` of batch ``index``; no copy on CPU, no host sync on CUDA."""
@@ -78,8 +88,3 @@ class Batches:
             (self._masked_position[index, rows] + self._row_starts).flatten(),
             self._labels[index, rows].flatten(),
         )
-
-
-def open_batches(place: Mapping[str, Any], device: torch.device, micro_batches: int) -> Batches:
-    """Open a folder named by the prepared text (``{"folder": ..., "sha256": ...}``)."""
-    return Batches(Path(place["folder"]), device, micro_batches)

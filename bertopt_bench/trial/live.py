@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from contextlib import ExitStack
 
     from bertopt_bench.trial.batches import Batch, Batches
+    from bertopt_bench.trial.layouts import RaggedBatches
 
 
 @dataclass(slots=True)
@@ -36,8 +37,8 @@ class Trial:
     compiled: Callable[..., torch.Tensor]
     criterion: Callable[..., torch.Tensor]
     groups: list[dict[str, Any]]
-    batches: Batches
-    held_out: Batches
+    batches: Batches | RaggedBatches
+    held_out: Batches | RaggedBatches
     multipliers: list[float]
     make_regularizers: Callable[[], Regularizers]
     make_optimizer: Callable[[Regularizers], torch.optim.Optimizer]

@@ -26,6 +26,7 @@ from bertopt_bench.measure.imports import prove_imports
 from bertopt_bench.measure.torch_build import gpu_state
 from bertopt_bench.trial import assemble, loop, passes, probe
 from bertopt_bench.trial.arm import run_arm
+from bertopt_bench.trial.batches import Batches
 from bertopt_bench.workload import formulas
 
 if TYPE_CHECKING:
@@ -144,18 +145,35 @@ def _prepare(trial: Trial, request: Mapping[str, Any], assembled: float) -> dict
         "peak_memory_bytes": peak_bytes,
         "initial_weights_sha256": trial.initial_weights_sha256,
         "parameter_count": sum(p.numel() for p in trial.model.parameters()),
-        "flops_per_step": formulas.train_flops(
-            formulas.model_size(workload["model"]),
-            vocabulary=request["text"]["vocabulary_size"],
-            batch=workload["batch_size"],
-            seq_len=workload["seq_len"],
-            masked=trial.batches.masked_slots,
-        ),
-        "slot_tokens_per_step": workload["batch_size"] * workload["seq_len"],
-        "real_tokens": trial.batches.real_tokens[: trial.steps],
-        "masked_tokens": trial.batches.masked_tokens[: trial.steps],
+        **_work(trial, formulas.model_size(workload["model"]), request["text"]["vocabulary_size"]),
         "host_syncs_per_step": host_syncs,
         "graphs_compiled": _graphs_compiled(),
+    }
+
+
+def _work(trial: Trial, size: formulas.ModelSize, vocabulary: int) -> dict[str, Any]:
+    """Give what the timed steps hold: tokens, slots, model FLOPs."""
+    batches = trial.batches
+    slots, head, pairs, real, masked = (
+        values[: trial.steps]
+        for values in (
+            batches.slot_tokens,
+            batches.head_slots,
+            batches.attended_pairs,
+            batches.real_tokens,
+            batches.masked_tokens,
+        )
+    )
+    ragged = {"slot_tokens": slots, "head_slots": head, "attended_pairs": pairs}
+    fixed_rows = isinstance(batches, Batches)
+    return {
+        "flops_per_step": formulas.mean_flops(
+            size, vocabulary=vocabulary, slots=slots, pairs=pairs, masked=head
+        ),
+        "slot_tokens_per_step": formulas.rounded_mean(sum(slots), len(slots)),
+        "real_tokens": real,
+        "masked_tokens": masked,
+        "ragged": None if fixed_rows else ragged,
     }
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from bertopt_bench.errors import UserError, nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 TRAIN_FACTOR = 3
 """A step's FLOPs by those of its forward pass: each product has two of its size in the backward."""
@@ -137,10 +137,49 @@ def forward_flops(
     size: ModelSize, *, vocabulary: int, batch: int, seq_len: int, masked: int
 ) -> int:
     """Count a forward pass: ``B S L (8hh + 4hf + 4Sh) + M (2hh + 2hV)``."""
+    slots = batch * seq_len
+    return ragged_forward_flops(
+        size, vocabulary=vocabulary, slots=slots, pairs=slots * seq_len, masked=masked
+    )
+
+
+def ragged_forward_flops(
+    size: ModelSize, *, vocabulary: int, slots: int, pairs: int, masked: int
+) -> int:
+    """Count a forward pass over T slots: ``L (T (8hh + 4hf) + 4hP) + M (2hh + 2hV)``.
+
+    P, ``pairs``, is the sum of l * l over sequences of l tokens: S * S for each padded one. Where
+    nothing is padded it is T times what stands for S in the formula above, sum l * l / sum l.
+    """
     h, f = size.hidden, size.intermediate
-    encoder_per_slot = size.layers * (8 * h * h + 4 * h * f + 4 * seq_len * h)
-    head_per_masked = 2 * h * h + 2 * h * vocabulary
-    return batch * seq_len * encoder_per_slot + masked * head_per_masked
+    encoder = size.layers * (slots * (8 * h * h + 4 * h * f) + 4 * h * pairs)
+    return encoder + masked * (2 * h * h + 2 * h * vocabulary)
+
+
+def mean_flops(
+    size: ModelSize,
+    *,
+    vocabulary: int,
+    slots: Sequence[int],
+    pairs: Sequence[int],
+    masked: Sequence[int],
+    factor: int = TRAIN_FACTOR,
+) -> int:
+    """Count the mean training step from what each step holds (forward only: ``factor`` 1)."""
+    total = factor * sum(
+        ragged_forward_flops(size, vocabulary=vocabulary, slots=t, pairs=p, masked=m)
+        for t, p, m in zip(slots, pairs, masked, strict=True)
+    )
+    return rounded_mean(total, len(slots))
+
+
+def rounded_mean(total: int, count: int) -> int:
+    """Divide whole numbers, half up, exactly however large they are.
+
+    >>> rounded_mean(7, 2)
+    4
+    """
+    return (2 * total + count) // (2 * count)
 
 
 def train_flops(size: ModelSize, *, vocabulary: int, batch: int, seq_len: int, masked: int) -> int:

@@ -4,7 +4,8 @@ Source: Devlin et al., arXiv 1810.04805; sinusoidal positions: Vaswani et al., a
 section 3.5. Modules carry the names of Hugging Face's ``BertForMaskedLM``, so that a ``state_dict``
 is a checkpoint of that format.
 
-Shapes: B sequences, S slots a sequence, h hidden size, M masked slots in the batch, V vocabulary.
+Shapes: B sequences, S slots a sequence, T flat slots of sequences without padding between, h hidden
+size, M masked slots in the batch, V vocabulary.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bertopt_bench.errors import UserError, nearest
+from bertopt_bench.workload.ragged import Ragged, attend_within
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,17 +76,18 @@ class BertForMaskedLM(nn.Module):
     def forward(
         self,
         input_ids: Tensor,
-        attention_mask: Tensor | None,
+        attention_mask: Tensor | Ragged | None,
         masked_index: Tensor,
         segment_ids: Tensor | None = None,
     ) -> Tensor:
         """Give the logits [M, V] of the masked slots.
 
         Args:
-            input_ids: [B, S], int32 or int64.
-            attention_mask: bool [B, 1, 1, S], True where a slot is no padding; None: none is.
-            masked_index: [M] int64, each a flat index into B*S.
-            segment_ids: [B, S], int32 or int64; None: all are of segment 0.
+            input_ids: [B, S], int32 or int64; [T] where the mask is ``Ragged``.
+            attention_mask: bool [B, 1, 1, S], True where a slot is no padding; None: none is;
+                ``Ragged``: T flat slots, and what lies in them.
+            masked_index: [M] int64, each a flat index into B*S or T.
+            segment_ids: [B, S] or [T], int32 or int64; None: all are of segment 0.
         """
         hidden = self.bert(input_ids, attention_mask, segment_ids)
         masked = hidden.view(-1, hidden.shape[-1]).index_select(0, masked_index)
@@ -105,9 +108,12 @@ class Bert(nn.Module):
             dense = nn.Linear(config.size.hidden, config.size.hidden)
             self.pooler = nn.ModuleDict({"dense": dense})
 
-    def forward(self, input_ids: Tensor, mask: Tensor | None, segments: Tensor | None) -> Tensor:
-        """Encode tokens [B, S] to hidden states [B, S, h]."""
-        hidden: Tensor = self.embeddings(input_ids, segments)
+    def forward(
+        self, input_ids: Tensor, mask: Tensor | Ragged | None, segments: Tensor | None
+    ) -> Tensor:
+        """Encode tokens [B, S] to hidden states [B, S, h], or [T] to [T, h]."""
+        ragged = mask if isinstance(mask, Ragged) else None
+        hidden: Tensor = self.embeddings(input_ids, segments, ragged)
         layers = self.encoder["layer"]
         assert isinstance(layers, nn.ModuleList)
         for layer in layers:
@@ -131,17 +137,21 @@ class Embeddings(nn.Module):
         self.LayerNorm = _layer_norm(config, norm)
         self.dropout = config.dropout
 
-    def forward(self, input_ids: Tensor, segments: Tensor | None) -> Tensor:
-        """Embed tokens [B, S] as [B, S, h]."""
+    def forward(
+        self, input_ids: Tensor, segments: Tensor | None, ragged: Ragged | None = None
+    ) -> Tensor:
+        """Embed tokens [B, S] as [B, S, h], or [T] as [T, h]."""
         positions = self._positions()
-        seq_len = input_ids.shape[1]
+        seq_len = input_ids.shape[1] if ragged is None else ragged.longest
         if seq_len > positions.shape[0]:
             raise ValueError(f"{seq_len} slots a sequence, but {positions.shape[0]} positions")
         constant = positions[:seq_len]
         segment_table = self.token_type_embeddings.weight
         if segments is None:
             constant = constant + segment_table[0]
-        else:
+        if ragged is not None:
+            constant = functional.embedding(ragged.position_ids, constant)
+        if segments is not None:
             constant = constant + functional.embedding(segments, segment_table)
         hidden = self.LayerNorm(self.word_embeddings(input_ids) + constant)
         return _dropout(hidden, self.dropout, training=self.training)
@@ -164,8 +174,8 @@ class Layer(nn.Module):
         self.intermediate = nn.ModuleDict({"dense": nn.Linear(hidden, inner)})
         self.output = AddNorm(config, inner, norm)
 
-    def forward(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
-        """Transform hidden states [B, S, h]."""
+    def forward(self, hidden: Tensor, mask: Tensor | Ragged | None) -> Tensor:
+        """Transform hidden states [B, S, h], or [T, h]."""
         hidden = self.attention["output"](self.attention["self"](hidden, mask), hidden)
         inner = functional.gelu(self.intermediate["dense"](hidden))
         output: Tensor = self.output(inner, hidden)
@@ -184,14 +194,20 @@ class SelfAttention(nn.Module):
         self.value = nn.Linear(hidden, hidden)
         self.attend, self.dropout = attention, config.attention_dropout
 
-    def forward(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
-        """Mix hidden states [B, S, h] over S."""
+    def forward(self, hidden: Tensor, mask: Tensor | Ragged | None) -> Tensor:
+        """Mix hidden states [B, S, h] over S, or [T, h] within each sequence."""
+        dropout = self.dropout if self.training else 0.0
+        if isinstance(mask, Ragged):
+            query, key, value = (
+                project(hidden).view(-1, self.heads, self.head_size)
+                for project in (self.query, self.key, self.value)
+            )
+            return attend_within(mask, self.attend, query, key, value, dropout)
         shape = (*hidden.shape[:2], self.heads, self.head_size)
         query, key, value = (
             project(hidden).view(shape).transpose(1, 2)
             for project in (self.query, self.key, self.value)
         )
-        dropout = self.dropout if self.training else 0.0
         mixed = self.attend(query, key, value, attn_mask=mask, dropout_p=dropout)
         return mixed.transpose(1, 2).flatten(2)
 

@@ -58,6 +58,8 @@ def cell(**changes: Any) -> dict[str, Any]:
             changed["kernel"][key] = {"name": value}
         elif key == "regularizer":
             changed[key] = value
+        elif key == "layout":
+            changed["workload"][key] = value
         else:
             changed[key] = value if isinstance(value, dict) else {"name": value}
     return changed
@@ -72,6 +74,7 @@ NO_EXTRAS = CPU_ONLY | {"packages": {"pytorch_optimizer": None, "datasets": None
 DECAY = {"name": "weight_decay", "weight_decay": 0.01}
 COUPLED = {"name": "l2", "l2": 1e-4}
 DROPOUT = {"name": "dropout", "dropout": 0.0, "attention_dropout": 0.1}
+ODD_HEADS = {"hidden": 60, "heads": 5, "positions": 512}
 
 SKIPPED = [
     ("no_cuda", cell(device="cuda"), CPU_ONLY),
@@ -104,6 +107,21 @@ SKIPPED = [
         cell(attention="flash", device="cuda", precision="bf16"),
         gpu(9, 0),
     ),
+    (
+        "forced_flash_without_padding_on_cuda",
+        cell(attention="flash", device="cuda", precision="bf16", layout="packed"),
+        gpu(9, 0),
+    ),
+    (
+        "no_kernel_for_unequal_lengths",
+        cell(device="cuda", precision="fp16", layout="unpadded"),
+        gpu(7, 5),
+    ),
+    (
+        "no_kernel_for_unequal_lengths",
+        cell(device="cuda", precision="fp16", layout="packed", model=ODD_HEADS),
+        gpu(9, 0),
+    ),
     ("no_compiler", cell(compile="default"), CPU_ONLY | {"compiler": False}),
     (
         "decay_twice",
@@ -132,6 +150,11 @@ POSSIBLE = [
     (cell(precision="bf16"), CPU_ONLY | {"precision_ratio": {"cpu": {"bf16": 1.3}}}),
     (cell(seq_len=512, micro_batches=4), CPU_ONLY),
     (cell(compile="max_autotune"), CPU_ONLY),
+    (cell(layout="unpadded", attention="flash"), CPU_ONLY),
+    (cell(layout="packed", compile="default", regularizer=[DROPOUT]), CPU_ONLY),
+    (cell(layout="packed", device="cuda", precision="bf16"), gpu(8, 0)),
+    (cell(layout="packed", device="cuda", precision="fp16", attention="efficient"), gpu(7, 5)),
+    (cell(layout="unpadded", device="cuda", precision="fp16", regularizer=[DROPOUT]), gpu(7, 5)),
 ]
 
 

@@ -16,7 +16,7 @@ from written_matrices import expand, load
 from bertopt_bench.errors import MatrixError
 from bertopt_bench.matrix import cells, spec
 from bertopt_bench.matrix.identity import cell_id
-from bertopt_bench.matrix.labels import choices
+from bertopt_bench.matrix.labels import choices, drawn_from
 
 if TYPE_CHECKING:
     import random
@@ -163,6 +163,23 @@ def test_an_axis_that_came_later_is_said_only_where_it_is_chosen() -> None:
     assert own.content["kernel"]["layer_norm"] == {"name": chosen}
     assert [usual.label, own.label] == ["default", chosen]
     assert choices(usual.content)["kernel.layer_norm"] == {"name": "default"}
+
+
+def test_a_layout_is_said_only_where_it_is_not_padded() -> None:
+    """Oracle: the id without the key; labels still tell both layouts apart."""
+    (silent,) = expand({"seeds": [1]})
+    padded, packed = expand({"workload": {"layout": ["padded", "packed"]}})
+
+    assert padded.id == silent.id != packed.id
+    assert "layout" not in padded.content["workload"]
+    assert packed.content["workload"]["layout"] == "packed"
+    assert [padded.label, packed.label] == ["padded", "packed"]
+    assert drawn_from(packed.content["workload"]) == padded.content["workload"]
+    rule = {"layout": "padded", "reason": "why not"}
+    left = expand({"workload": {"layout": ["padded", "packed"]}, "exclude": [rule]})
+    assert [cell.label for cell in left if cell.skip] == ["padded"]
+    with pytest.raises(MatrixError, match="Did you mean 'packed'"):
+        expand({"workload": {"layout": "paked"}})
 
 
 def test_an_exclusion_may_name_an_unsaid_choice() -> None:

@@ -84,6 +84,16 @@ def test_memory_is_the_largest_cells(tmp_path: Path) -> None:
     assert [expected.cells[cell.id].peak_memory_bytes for cell in found] == sizes
 
 
+def test_layouts_are_forecast_as_if_nothing_were_padded(tmp_path: Path) -> None:
+    """Lengths are known only once a text is prepared; oracle: the padded cell: an upper bound."""
+    (tmp_path / "m.toml").write_text("[workload]\nlayout = ['padded', 'unpadded', 'packed']")
+    matrix = spec.load(tmp_path / "m.toml")
+    expected = forecast.forecast(cells.plan_trials(cells.expand(matrix), matrix, 1), matrix)
+
+    assert len(expected.cells) == 3
+    assert len(set(expected.cells.values())) == 1
+
+
 def test_plan_names_cells_skips_and_the_forecast(matrix: Matrix) -> None:
     """Oracle: the counts of the matrix by hand: 2 cells, 1 skipped, 1 x 2 x 3 trials."""
     text = forecast.describe_plan(matrix, cells.expand(matrix))

@@ -52,6 +52,26 @@ def test_rates_are_work_by_summed_time() -> None:
     assert one["ceiling_share"] == 0.1  # of the highest fp32 rate of this session's CPU
 
 
+def test_padding_is_what_slots_hold_no_token() -> None:
+    """Oracle: by hand: 61 of 64 slots; packed steps of 48 and 64 slots with 40 tokens each."""
+    steps = {"slot_tokens": [48, 64] * 3, "head_slots": [6] * 6, "attended_pairs": [420] * 6}
+    packed = record(
+        content(workload={"layout": "packed"}),
+        step_seconds=[0.5] * 6,
+        real_tokens=[40] * 6,
+        slot_tokens_per_step=56,
+        ragged=steps,
+    )
+    (first, second) = results(record(real_tokens=[61] * 6), packed).trials.to_dict("records")
+    padded, other = sorted((first, second), key=lambda row: row["layout"], reverse=True)
+
+    assert (padded["layout"], other["layout"]) == ("padded", "packed")
+    assert padded["padding_share"] == pytest.approx(3 / 64)
+    assert other["padding_share"] == pytest.approx(1 - 40 / 56)
+    assert other["tokens_per_second"] == 80
+    assert other["slot_tokens_per_second"] == 112
+
+
 def test_a_limit_is_its_whole_devices(tmp_path: Path) -> None:
     """Oracle: by hand: 1,000 FLOPs in half a second; one thread's limit is not eight's."""
     few, many = ({"name": "cpu", "threads": threads} for threads in (1, 8))

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_records import content, evaluation, record, session
+from made_records import SIZES, VOCABULARY, content, evaluation, record, session
 
 from bertopt_bench.results.record import Record, Session
 from bertopt_bench.results.tables import Results
 from bertopt_bench.results.verify import Finding, verify
+from bertopt_bench.workload import formulas
 
 
 def findings(*records: dict[str, Any], warnings: tuple[str, ...] = ()) -> list[Finding]:
@@ -80,6 +81,66 @@ def test_a_planted_error_is_found(planted: dict[str, Any], words: str) -> None:
     assert [finding.severity for finding in found] == ["error"]
     assert words in found[0].text
     assert "seed 1 replicate 0" in found[0].where
+
+
+def ragged(**changed: Any) -> dict[str, Any]:
+    """Give a sound packed record: 3 rows of 16 slots a step hold 40 tokens of 4 sequences."""
+    steps = {"slot_tokens": [48] * 6, "head_slots": [6] * 6, "attended_pairs": [420] * 6}
+    steps |= changed.pop("ragged", {})
+    flops = formulas.mean_flops(
+        formulas.model_size(SIZES),
+        vocabulary=VOCABULARY,
+        slots=steps["slot_tokens"],
+        pairs=steps["attended_pairs"],
+        masked=steps["head_slots"],
+    )
+    fields = {"real_tokens": [40] * 6, "masked_tokens": [6] * 6, "slot_tokens_per_step": 48}
+    fields |= {"flops_per_step": flops, "ragged": steps, **changed}
+    return record(content(workload={"layout": "packed"}), **fields)
+
+
+@pytest.mark.parametrize(
+    ("planted", "words"),
+    [
+        ({"slot_tokens_per_step": 64}, "its steps' mean is 48"),
+        ({"ragged": {"slot_tokens": [39] * 6}, "slot_tokens_per_step": 39}, "39 slots hold 40"),
+        ({"ragged": {"head_slots": [5] * 6}}, "5 of the head 6"),
+        ({"ragged": {"attended_pairs": [399] * 6}}, "no 4 lengths sum to 40 and, squared, to 399"),
+        ({"ragged": {"attended_pairs": [641] * 6}}, "no 4 lengths sum to 40 and, squared, to 641"),
+        ({"flops_per_step": 1000}, "flops_per_step is 1,000"),
+        (
+            {"ragged": {"slot_tokens": [], "head_slots": [], "attended_pairs": []}},
+            "[6, 6, 0, 0, 0]",
+        ),
+    ],
+)
+def test_a_planted_error_of_a_layout_is_found(planted: dict[str, Any], words: str) -> None:
+    """Oracle: by hand: 40 tokens of 4 sequences: 4 tens square to 400, 40 * 16 is the most."""
+    assert findings(ragged()) == []
+    if planted.get("ragged", {}).get("slot_tokens") == []:
+        empty = {"ragged": planted["ragged"], "flops_per_step": None}
+        (found, *_) = findings(record(content(workload={"layout": "packed"}), **empty))
+    else:
+        (found,) = {one.text: one for one in findings(ragged(**planted))}.values()
+    assert words in found.text
+
+
+def test_a_layout_says_what_its_steps_held_and_padded_does_not() -> None:
+    """Oracle: the design of the record: `ragged` stands with the layouts that need it."""
+    silent = record(content(workload={"layout": "unpadded"}), slot_tokens_per_step=None)
+    talking = record(ragged=ragged()["ragged"], slot_tokens_per_step=48, flops_per_step=None)
+
+    assert "layout is unpadded" in findings(silent)[0].text
+    assert any("layout is padded" in found.text for found in findings(talking))
+
+
+def test_layouts_train_on_the_same_batches() -> None:
+    """Oracle: hashes by hand: the layout is no part of what decides a batch."""
+    found = findings(record(), ragged(batches_sha256="9" * 64, real_tokens=[40] * 6))
+
+    assert any("batches_sha256 is" in one.text for one in found)
+    same = findings(record(), ragged())
+    assert any("real_tokens differ" in one.text for one in same)
 
 
 def test_phases_must_sum_to_their_own_step_within_two_per_cent() -> None:

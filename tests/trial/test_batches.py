@@ -45,14 +45,15 @@ def test_masked_slots_index_the_flat_batch(tmp_path: Path) -> None:
 
 
 def test_padding_is_masked_and_counted(tmp_path: Path) -> None:
-    """Oracle: lengths 4 and 3 of 4 slots; three of four masked slots are used."""
+    """Oracle: lengths 4 and 3 of 4 slots; three of four masked slots are used; 2 x 16 pairs."""
     batches = Batches(two_sequences(tmp_path, [4, 3]), CPU)
     mask = batches.at(0).attention_mask
 
     assert mask is not None
     assert mask.shape == (2, 1, 1, 4)
     assert mask[1, 0, 0].tolist() == [True, True, True, False]
-    assert (batches.real_tokens, batches.masked_tokens, batches.masked_slots) == ([7], [3], 4)
+    assert (batches.real_tokens, batches.masked_tokens, batches.head_slots) == ([7], [3], [4])
+    assert (batches.slot_tokens, batches.attended_pairs) == ([8], [32])
 
 
 def test_without_padding_there_is_no_mask(tmp_path: Path) -> None:

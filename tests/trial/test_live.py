@@ -209,5 +209,5 @@ def test_a_regularizer_can_run_the_model_again(make_request: MakeRequest) -> Non
     plain.append(Twice().loss)
     trial.step(0)
 
-    assert seen[0].shape == (trial.batches.masked_slots, 64)
+    assert seen[0].shape == (trial.batches.head_slots[0], 64)
     assert seen[0].requires_grad

@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from bertopt_bench.errors import UserError
 from bertopt_bench.workload import formulas
 from bertopt_bench.workload.model import BertConfig, BertForMaskedLM, initialise
+from bertopt_bench.workload.ragged import Ragged
 
 SMALL = formulas.ModelSize(hidden=32, layers=2, heads=4, intermediate=48, positions=40)
 VOCABULARY, BATCH, LENGTH, MASKED = 101, 3, 20, 9
@@ -53,6 +54,46 @@ def test_flops_equal_torchs_counter_under_math_attention() -> None:
     assert forward.get_total_flops() == formulas.forward_flops(SMALL, **sizes)
     total = forward.get_total_flops() + backward.get_total_flops()
     assert total == formulas.train_flops(SMALL, **sizes)
+
+
+def test_ragged_flops_equal_torchs_counter_under_math_attention() -> None:
+    """Sequences of 20, 7 and 3 tokens side by side; oracle: torch.utils.flop_counter, exactly."""
+    lengths = (20, 7, 3)
+    model = BertForMaskedLM(BertConfig(VOCABULARY, SMALL))
+    initialise(model, torch.Generator().manual_seed(0))
+    positions = torch.cat([torch.arange(length, dtype=torch.int32) for length in lengths])
+    ids = torch.randint(5, VOCABULARY, (30,), dtype=torch.int32)
+    mask = Ragged(positions, LENGTH, runs=tuple((1, length) for length in lengths))
+    sizes = {"vocabulary": VOCABULARY, "slots": 30, "pairs": 400 + 49 + 9, "masked": MASKED}
+
+    with sdpa_kernel(SDPBackend.MATH):
+        with FlopCounterMode(display=False) as forward:
+            logits = model(ids, mask, torch.arange(MASKED))
+        with FlopCounterMode(display=False) as backward:
+            logits.sum().backward()
+
+    expected = formulas.ragged_forward_flops(SMALL, **sizes)
+    assert forward.get_total_flops() == expected
+    assert forward.get_total_flops() + backward.get_total_flops() == 3 * expected
+
+
+def test_mean_flops_of_steps_by_hand() -> None:
+    """Oracle: the padded formula where all steps are padded; else the rounded mean of two steps."""
+    padded = {"vocabulary": VOCABULARY, "batch": BATCH, "seq_len": LENGTH, "masked": MASKED}
+    slots, pairs = BATCH * LENGTH, BATCH * LENGTH**2
+    same = formulas.mean_flops(
+        SMALL, vocabulary=VOCABULARY, slots=[slots] * 7, pairs=[pairs] * 7, masked=[MASKED] * 7
+    )
+    each = [
+        formulas.ragged_forward_flops(SMALL, vocabulary=VOCABULARY, slots=t, pairs=p, masked=m)
+        for t, p, m in ((30, 458, 9), (12, 50, 3))
+    ]
+    mean = formulas.mean_flops(
+        SMALL, vocabulary=VOCABULARY, slots=[30, 12], pairs=[458, 50], masked=[9, 3], factor=1
+    )
+
+    assert same == formulas.train_flops(SMALL, **padded)
+    assert mean == -(-sum(each) // 2)
 
 
 def test_train_flops_of_bert_base_by_hand() -> None:
