@@ -1,8 +1,10 @@
-"""Optimizer step: how torch's optimizers walk over the weights."""
+"""Optimizer step: how optimizers walk over the weights."""
 
 from __future__ import annotations
 
-from bertopt_bench.axes.kernels import Kernel
+from typing import Any
+
+from bertopt_bench.axes.kernels import COMPILED, Kernel
 
 # Every foreach step adds by lists; grad_clip, ema and an fp16 scaler, which walk over lists beside
 # it, use other operations. (A fused step counts its steps so.)
@@ -40,3 +42,47 @@ def fused() -> Kernel:
     Source: torch.optim, fused=True.
     """
     return Kernel(options={"fused": True}, expects=_FUSED)
+
+
+def compiled() -> Kernel:
+    """Make one kernel of each weight's update by torch.compile: for optimizers with no fused step.
+
+    The optimizer must declare the values that its state begins with ('Initial:' in its docstring).
+
+    Source: Ansel et al., ASPLOS 2024; torch.compile of the optimizer's step, or of the foreach
+        step where pytorch-optimizer does that itself.
+    """
+    return Kernel(
+        call=_compile,
+        expects=COMPILED,
+        forbids=(_FOREACH, *_FUSED),
+        in_place=True,
+        compiles=True,
+    )
+
+
+def capturable() -> Kernel:
+    """Capture the step in a CUDA graph once and replay it: CUDA only.
+
+    The optimizer must declare the values that its state begins with ('Initial:' in its docstring).
+
+    Source: torch.optim, capturable=True; torch.cuda.CUDAGraph.
+    """
+    return Kernel(
+        call=_capture,
+        options={"capturable": True},
+        expects=("cudaGraphLaunch", "cuGraphLaunch"),
+        in_place=True,
+    )
+
+
+def _compile(optimizer: Any) -> None:
+    from bertopt_bench.axes.kernels._steps import compile_step
+
+    compile_step(optimizer)
+
+
+def _capture(optimizer: Any) -> None:
+    from bertopt_bench.axes.kernels._steps import capture_step
+
+    capture_step(optimizer)
