@@ -88,6 +88,11 @@ def make_request(text: dict[str, Any]) -> Callable[..., dict[str, Any]]:
                 ("compile", "off"),
             )
         }
+        kernels |= {  # a cell says these only where it chooses them
+            operation: choice(f"kernel.{operation}", axes.pop(operation))
+            for operation in ("gelu", "layer_norm", "mlm_loss", "checkpointing", "cuda_graph")
+            if operation in axes
+        }
         cell = {
             "workload": {**WORKLOAD, **(workload or {})},
             "optimizer": choice("optimizer", axes.pop("optimizer", "adamw")),
