@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import gc
 import os
+from contextlib import nullcontext
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -78,7 +79,8 @@ def has_step(optimizer: str, step: str) -> bool:
 def make_step(name: str, step: str) -> Callable[[], float]:
     """Build the optimizer as a trial does; give a call that steps once and gives the seconds."""
     choice = catalogue.canonical(catalogue.find("optimizer", name), {})
-    kernels = {"optimizer_step": build_kernel("optimizer_step", {"name": step})}
+    kernel = build_kernel("optimizer_step", {"name": step})
+    kernels = {"optimizer_step": kernel}
     optimizer, _ = make_optimizer({"optimizer": choice}, make_groups(), kernels, Regularizers([]))
 
     def timed() -> float:
@@ -86,8 +88,9 @@ def make_step(name: str, step: str) -> Callable[[], float]:
         optimizer.step()
         return perf_counter() - start
 
-    for _ in range(3):
-        timed()
+    with kernel.context() if kernel.context else nullcontext():
+        for _ in range(3):
+            timed()
     return timed
 
 
@@ -125,7 +128,7 @@ def main() -> None:
         for step in arguments.step or STEPS:
             if not has_step(name, step):
                 continue
-            torch._dynamo.reset()
+            torch.compiler.reset()
             gc.collect()
             result = paired_ratio(make_step(name, step), ceiling, pairs=arguments.pairs)
             share, low, high = (

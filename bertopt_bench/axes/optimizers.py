@@ -335,23 +335,23 @@ def ademamix(
     *,
     lr: float = 1e-3,
     betas: tuple[float, float, float] = (0.9, 0.999, 0.9999),
-    alpha: float = 5.0,
+    slow_weight: float = 5.0,
     eps: float = 1e-6,
     weight_decay: float = 0.0,
     foreach: bool | None = None,
 ) -> Optimizer:
-    """Add alpha times a far slower momentum to Adam's own.
+    """Add slow_weight times a far slower momentum to Adam's own.
 
-    Without the paper's ramps of alpha and the third beta, which are set by a run's length.
+    Without the paper's ramps of that weight and of the third beta, set by a run's length.
 
     Source: Pagliardini et al., arXiv 2409.03137; pytorch_optimizer.AdEMAMix.
-    Default: as adamw; betas and alpha of the paper.
-    Search: lr log 1e-4..1e-2; alpha linear 2..8.
+    Default: lr as adamw; betas and weight (there alpha) of the paper.
+    Search: lr log 1e-4..1e-2; slow_weight linear 2..8.
     Initial: exp_avg 0, exp_avg_sq 0, exp_avg_slow 0.
     """
     from pytorch_optimizer import AdEMAMix
 
-    options: dict[str, Any] = {"alpha": alpha, "weight_decouple": True, "foreach": foreach}
+    options: dict[str, Any] = {"alpha": slow_weight, "weight_decouple": True, "foreach": foreach}
     rows = decayed(groups, weight_decay)
     optimizer: Optimizer = AdEMAMix(rows, lr=lr, betas=betas, eps=eps, **options)
     return optimizer
@@ -397,4 +397,3 @@ def muon(
     rate = lr if adamw_lr is None else adamw_lr
     adamw = {"lr": rate, "betas": betas, "eps": eps, "foreach": foreach}
     return join((Muon, matrices, own | {"adjust_lr_fn": adjust_lr}), (AdamW, others, adamw))
-

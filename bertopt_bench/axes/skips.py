@@ -1,9 +1,9 @@
 """Skip rules: ``(cell, capabilities) -> reason or None``, asked before a cell is run.
 
 ``cell`` is the canonical cell, ``capabilities`` what ``measure.capabilities`` found on this
-machine, with ``accepts`` (keywords by optimizer) and ``initial`` (those that declare how their state
-begins) added. A matrix may ``allow`` the rules that say
-so: what they skip is possible, only a bad idea.
+machine, with ``accepts`` (keywords by optimizer) and ``initial`` (optimizers that declare how their
+state begins) added. A matrix may ``allow`` the rules that say so: what they skip is possible, only
+a bad idea.
 """
 
 from __future__ import annotations
@@ -138,8 +138,8 @@ def no_initial_state(cell: Cell, capabilities: Capabilities) -> str | None:
     if optimizer in capabilities.get("initial", ()):
         return None
     return (
-        f"optimizer {optimizer} declares no initial state ('Initial:' in its docstring): a compiled "
-        "or captured step could not be put back after burn-in"
+        f"optimizer {optimizer} declares no initial state ('Initial:' in its docstring): a "
+        "compiled or captured step could not be put back after burn-in"
     )
 
 
@@ -154,7 +154,9 @@ def kernel_needs_cuda(cell: Cell, _capabilities: Capabilities) -> str | None:
     if _kernel(cell, "attention") == "flex":
         return "attention flex has no backward pass on a CPU: it trains on CUDA only"
     if _kernel(cell, "compile") == "reduce_overhead":
-        return "compile reduce_overhead is a mode of CUDA graphs; on a CPU it would be default again"
+        return (
+            "compile reduce_overhead is a mode of CUDA graphs; on a CPU it would be default again"
+        )
     return None
 
 
@@ -239,21 +241,21 @@ def uncapturable_step(cell: Cell, capabilities: Capabilities) -> str | None:
         return None
     optimizer, step = cell["optimizer"]["name"], _kernel(cell, "optimizer_step")
     accepts = capabilities["accepts"].get(optimizer, ())
-    if "capturable" not in accepts and optimizer not in _GRAPH_SAFE:
-        return f"a CUDA graph of the step: optimizer {optimizer} has no capturable step"
-    if step in {"compiled", "capturable"}:
-        return f"a CUDA graph of the step has the update in it: optimizer_step {step} cannot be"
-    if cell["precision"]["name"] == "fp16":
-        return "a CUDA graph of the step: the scaler of fp16 asks the host in each step"
-    if _kernel(cell, "compile") in {"reduce_overhead", "max_autotune"}:
-        return f"a CUDA graph of the step: compile {_kernel(cell, 'compile')} captures its own"
     names = [part["name"] for part in cell["regularizer"]]
     others = [name for name in names if name not in _CAPTURED]
-    if others:
-        return f"a CUDA graph of the step: regularizer {others[0]} keeps state or asks the host"
-    if _kernel(cell, "checkpointing") == "layers" and "dropout" in names:
-        return "a CUDA graph of the step: recomputed dropout reads the random state on the host"
-    return None
+    compiler, recomputes = _kernel(cell, "compile"), _kernel(cell, "checkpointing") == "layers"
+    reasons = {
+        f"optimizer {optimizer} has no capturable step": "capturable" not in accepts
+        and optimizer not in _GRAPH_SAFE,
+        f"it has the update in it, so optimizer_step {step} cannot be": step
+        in {"compiled", "capturable"},
+        "the scaler of fp16 asks the host in each step": cell["precision"]["name"] == "fp16",
+        f"compile {compiler} captures its own": compiler in {"reduce_overhead", "max_autotune"},
+        f"regularizer {', '.join(others)} keeps state or asks the host": bool(others),
+        "recomputed dropout reads the random state on the host": recomputes and "dropout" in names,
+    }
+    found = [reason for reason, holds in reasons.items() if holds]
+    return f"no CUDA graph of the step: {found[0]}" if found else None
 
 
 def no_compiler(cell: Cell, capabilities: Capabilities) -> str | None:

@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 
 def gathered(trial: Trial, batch: Batch) -> Tensor:
     """Write the logits [M, V] of the masked slots and sum their cross entropy."""
-    return trial.criterion(
-        trial.logits(batch), batch.labels, label_smoothing=trial.label_smoothing
-    )
+    return trial.criterion(trial.logits(batch), batch.labels, label_smoothing=trial.label_smoothing)
 
 
 def all_slots(trial: Trial, batch: Batch) -> Tensor:

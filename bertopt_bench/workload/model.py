@@ -58,10 +58,10 @@ class BertConfig:
 class BertForMaskedLM(nn.Module):
     """The encoder and its MLM head, the decoder tied to the word embeddings.
 
-    ``attention`` replaces ``scaled_dot_product_attention``, ``layer_norm`` and ``gelu`` what is called
-    so, everywhere; each has the signature of what it replaces. ``mlm_loss`` computes decoder and
-    cross entropy of what the head's transform gives, where labels are given. None of them changes a
-    parameter. ``recompute`` keeps the inputs of encoder layers only.
+    ``attention`` replaces ``scaled_dot_product_attention``, ``layer_norm`` and ``gelu`` what is
+    called so, everywhere; each has the signature of what it replaces. ``mlm_loss`` computes decoder
+    and cross entropy of what the head's transform gives, where labels are given. None of them
+    changes a parameter. ``recompute`` keeps the inputs of encoder layers only.
     """
 
     def __init__(

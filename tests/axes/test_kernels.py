@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from drawn import ENTRIES, make_groups, parameters
+from drawn import ENTRIES, LR, make_groups, parameters, train
 from torch.nn.functional import scaled_dot_product_attention
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -16,6 +16,7 @@ from bertopt_bench.axes import devices, optimizers, regularizers
 from bertopt_bench.axes.kernels import _steps
 from bertopt_bench.errors import UserError
 from bertopt_bench.measure.tracing import trace_step
+from bertopt_bench.trial.optimizing import set_rates
 
 
 def operations(call: Any) -> list[str]:
@@ -279,6 +280,35 @@ def test_forced_attention_is_what_runs_on_cuda(name: str) -> None:
     assert seen(kernel.expects, operations(call))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", [name for name, entry in ENTRIES.items() if "Initial" in entry.notes]
+)
+def test_compiled_steps_equal_the_loop(name: str) -> None:
+    """Eight steps on drawn gradients, the rate changing; oracle: the optimizer's own eager step.
+
+    Muon orthogonalises in bfloat16, whose roundings torch.compile leaves out between operations.
+    """
+    torch.compiler.reset()
+    weights = []
+    for step in ("default", "compiled"):
+        kernel = catalogue.resolve("kernel.optimizer_step", step)()
+        groups = make_groups()
+        optimizer = catalogue.resolve("optimizer", name)(groups, lr=LR)
+        for group in optimizer.param_groups:
+            group["initial_lr"] = LR
+        with kernel.context() if kernel.context else contextlib.nullcontext():
+            if kernel.call:
+                kernel.call(optimizer)
+            for number in range(8):
+                set_rates(optimizer, 1 - number / 16)
+                trained = train(optimizer, parameters(groups), 1, seed=number)
+        weights.append(trained)
+
+    tolerance = 0.02 * LR if name == "muon" else 1e-6
+    torch.testing.assert_close(weights[1], weights[0], rtol=1e-5, atol=tolerance)
+
+
 @pytest.mark.parametrize("masked", [False, True])
 def test_flex_attention_computes_what_torch_does(masked: bool) -> None:
     """Forward, eagerly on a CPU (it has no backward pass there); oracle: torch's own choice.
@@ -318,9 +348,7 @@ def test_the_tanh_gelu_is_torchs_and_not_the_exact_one() -> None:
     kernel = catalogue.resolve("kernel.gelu", "tanh")()
     hidden = torch.linspace(-6, 6, 1001)
 
-    assert torch.equal(
-        kernel.call(hidden), torch.nn.functional.gelu(hidden, approximate="tanh")
-    )
+    assert torch.equal(kernel.call(hidden), torch.nn.functional.gelu(hidden, approximate="tanh"))
     difference = (kernel.call(hidden) - torch.nn.functional.gelu(hidden)).abs().max()
     assert 1e-5 < difference < 5e-4
     assert not kernel.exact

@@ -1,4 +1,4 @@
-"""The example of a Triton kernel of one's own: in Triton's interpreter, where triton is installed."""
+"""The example of a Triton kernel of one's own, in Triton's interpreter where it is installed."""
 
 from __future__ import annotations
 

@@ -15,8 +15,8 @@ from written_matrices import expand, load
 
 from bertopt_bench.errors import MatrixError
 from bertopt_bench.matrix import cells, spec
-from bertopt_bench.matrix.identity import cell_id
 from bertopt_bench.matrix.choices import DEFAULTS
+from bertopt_bench.matrix.identity import cell_id
 from bertopt_bench.matrix.labels import UNSAID, choices
 
 if TYPE_CHECKING:

@@ -79,7 +79,7 @@ def test_the_chunked_loss_is_seen_in_the_trace(make_request: MakeRequest) -> Non
 
     usual = assemble(make_request())
     usual.kernels = {**usual.kernels, "mlm_loss": trial.kernels["mlm_loss"]}
-    with pytest.raises(passes.KernelMismatchError, match="kernel.mlm_loss was forced"):
+    with pytest.raises(passes.KernelMismatchError, match=r"kernel\.mlm_loss was forced"):
         passes.trace(usual)
 
 

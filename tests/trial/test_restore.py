@@ -123,7 +123,7 @@ def test_checkpointing(make_request: MakeRequest, name: str) -> None:
 @pytest.mark.parametrize("name", DECLARED)
 def test_compiled_optimizer_step(make_request: MakeRequest, name: str) -> None:
     """No graph is made in the timed loop, though the rate changes in each step."""
-    torch._dynamo.reset()
+    torch.compiler.reset()
     check_burn_in_leaves_no_mark(
         make_request(optimizer=name, optimizer_step="compiled", schedule="linear")
     )
@@ -131,8 +131,8 @@ def test_compiled_optimizer_step(make_request: MakeRequest, name: str) -> None:
 
 @pytest.mark.slow
 def test_compiled_optimizer_step_with_decay_and_averages(make_request: MakeRequest) -> None:
-    """Hooks run around it: decay that the optimizer has no argument for, and an average after it."""
-    torch._dynamo.reset()
+    """Hooks run around it: decay that the optimizer has no argument for, an average after it."""
+    torch.compiler.reset()
     check_burn_in_leaves_no_mark(
         make_request(
             optimizer="adam", optimizer_step="compiled", regularizer=["weight_decay", "ema"]
@@ -143,7 +143,7 @@ def test_compiled_optimizer_step_with_decay_and_averages(make_request: MakeReque
 @pytest.mark.slow
 def test_everything_compiled(make_request: MakeRequest) -> None:
     """Model with recomputed layers and dropout, chunked loss, optimizer step."""
-    torch._dynamo.reset()
+    torch.compiler.reset()
     check_burn_in_leaves_no_mark(
         make_request(
             compile="default",
@@ -189,5 +189,5 @@ ON_CUDA = [
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("axes", ON_CUDA)
 def test_kernels_of_cuda(make_request: MakeRequest, axes: dict[str, Any]) -> None:
-    torch._dynamo.reset()
+    torch.compiler.reset()
     check_burn_in_leaves_no_mark(make_request(device="cuda", precision="bf16", **axes))

@@ -37,23 +37,21 @@ def train(trial: Trial) -> tuple[list[float], dict[str, torch.Tensor]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", DECLARED)
-def test_compiled_steps_equal_eager_ones(make_request: MakeRequest, name: str) -> None:
-    """Oracle: the optimizer's own step, over a falling rate: losses and weights to rounding."""
-    torch._dynamo.reset()
+@pytest.mark.parametrize("name", ["adamw", "momentum", "lamb"])
+def test_compiled_steps_train_as_eager_ones(make_request: MakeRequest, name: str) -> None:
+    """Oracle: the optimizer's own step, over a falling rate: losses to rounding."""
+    torch.compiler.reset()
     expected = train(assemble(make_request(optimizer=name)))
     found = train(assemble(make_request(optimizer=name, optimizer_step="compiled")))
 
-    assert found[0] == pytest.approx(expected[0], rel=1e-4)
-    for key, value in expected[1].items():
-        torch.testing.assert_close(found[1][key], value, rtol=1e-3, atol=2e-5)
+    assert found[0] == pytest.approx(expected[0], rel=1e-5)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["adamw", "lion"])
 def test_a_compiled_step_is_proved_by_its_trace(make_request: MakeRequest, name: str) -> None:
     """Oracle: the profiler's names; an eager step in its place fails the trial."""
-    torch._dynamo.reset()
+    torch.compiler.reset()
     trial = assemble(make_request(optimizer=name, optimizer_step="compiled"))
     traced, _ = passes.trace(trial)
 
@@ -61,13 +59,13 @@ def test_a_compiled_step_is_proved_by_its_trace(make_request: MakeRequest, name:
 
     eager = assemble(make_request(optimizer=name))
     eager.kernels = trial.kernels
-    with pytest.raises(passes.KernelMismatchError, match="kernel.optimizer_step was forced"):
+    with pytest.raises(passes.KernelMismatchError, match=r"kernel\.optimizer_step was forced"):
         passes.trace(eager)
 
 
 def test_a_step_that_cannot_be_one_graph_raises() -> None:
     """Nothing falls back to eager unseen; oracle: adafactor, which reads norms to the host."""
-    torch._dynamo.reset()
+    torch.compiler.reset()
     weight = torch.ones(3, 3, requires_grad=True)
     weight.grad = torch.ones(3, 3)
     optimizer = catalogue.resolve("optimizer", "adafactor")(
@@ -75,7 +73,7 @@ def test_a_step_that_cannot_be_one_graph_raises() -> None:
     )
     _steps.compile_step(optimizer)
 
-    with pytest.raises(torch._dynamo.exc.Unsupported):
+    with pytest.raises(torch._dynamo.exc.TorchDynamoException):
         optimizer.step()
 
 
@@ -85,6 +83,7 @@ def test_declared_values_are_those_of_a_fresh_state(name: str) -> None:
 
     The state tensors stay where they are.
     """
+
     def run(weights: list[torch.Tensor], optimizer: torch.optim.Optimizer) -> None:
         for step in range(2):
             for weight in weights:
@@ -187,7 +186,7 @@ def test_an_optimizer_of_ones_own_can_be_compiled(
     (tmp_path / "own_signs.py").write_text(OWN)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.chdir(tmp_path)
-    torch._dynamo.reset()
+    torch.compiler.reset()
     request = make_request(optimizer_step="compiled")
     request["cell"]["optimizer"] = {"name": "own_signs:Signs", "lr": 1e-3, "decay": 0.9}
     eager = make_request()

@@ -47,7 +47,7 @@ def test_gelu() -> None:
 
 
 def test_mlm_loss() -> None:
-    """Oracle: torch's cross entropy in float64, loss and gradients; large logits do not overflow."""
+    """Oracle: torch's cross entropy in float64, with gradients; large logits do not overflow."""
     labels = torch.tensor([3, -100, 0, 6])
     results = []
     for own in (True, False):

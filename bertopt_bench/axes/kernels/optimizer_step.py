@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from bertopt_bench.axes.kernels import COMPILED, Kernel
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_GRAPHS_A_STEP = 64  # torch's 8 are two for each of four groups: one too few for a third reason
 # Every foreach step adds by lists; grad_clip, ema and an fp16 scaler, which walk over lists beside
 # it, use other operations. (A fused step counts its steps so.)
 _FOREACH = "aten::_foreach_add"
@@ -54,6 +59,7 @@ def compiled() -> Kernel:
     """
     return Kernel(
         call=_compile,
+        context=_many_groups,
         expects=COMPILED,
         forbids=(_FOREACH, *_FUSED),
         in_place=True,
@@ -74,6 +80,16 @@ def capturable() -> Kernel:
         expects=("cudaGraphLaunch", "cuGraphLaunch"),
         in_place=True,
     )
+
+
+@contextmanager
+def _many_groups() -> Iterator[None]:
+    """Let a step be compiled for each group of weights, and again once its state is there."""
+    import torch
+
+    compiling: Any = torch.compiler.config  # patch is put into it at run time
+    with compiling.patch(recompile_limit=_GRAPHS_A_STEP):
+        yield
 
 
 def _compile(optimizer: Any) -> None:
