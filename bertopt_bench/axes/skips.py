@@ -244,7 +244,9 @@ def uncapturable_step(cell: Cell, capabilities: Capabilities) -> str | None:
     names = [part["name"] for part in cell["regularizer"]]
     others = [name for name in names if name not in _CAPTURED]
     compiler, recomputes = _kernel(cell, "compile"), _kernel(cell, "checkpointing") == "layers"
+    layout = cell["workload"].get("layout", "padded")
     reasons = {
+        f"layout {layout} has tensors of other shapes in each batch": layout != "padded",
         f"optimizer {optimizer} has no capturable step": "capturable" not in accepts
         and optimizer not in _GRAPH_SAFE,
         f"it has the update in it, so optimizer_step {step} cannot be": step

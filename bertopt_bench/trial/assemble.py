@@ -164,9 +164,10 @@ def _model(
         position_embedding=workload["position_embedding"],
         **options,
     )
-    replaced = {name: kernels[name].call for name in CALLED if name in kernels}
+    replaced: dict[str, Any] = {name: kernels[name].call for name in CALLED if name in kernels}
     checkpointing = kernels.get("checkpointing", Kernel())
-    return BertForMaskedLM(config, **replaced, **checkpointing.options)
+    options = {**replaced, **checkpointing.options}
+    return BertForMaskedLM(config, **options)
 
 
 def _summed_loss(kernels: Mapping[str, Kernel]) -> Callable[[Trial, Batch], torch.Tensor]:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from bertopt_bench.trial.live import Trial
+    from bertopt_bench.workload.model import BertConfig
 
 ALLOWED_RATIO = 8.0  # of a kernel's error by torch's own: another order of sums is no other formula
 ALLOWED_EPSILONS = 16.0  # ... and what is granted where torch's own happens to be (nearly) exact
@@ -164,6 +165,12 @@ class _Draw:
         return drawn.to(self.trial.device.torch_device)
 
 
+def _config(trial: Trial) -> BertConfig:
+    config: Any = trial.model.config
+    known: BertConfig = config
+    return known
+
+
 def _sample(trial: Trial) -> tuple[int, int]:
     """Give sequences and slots of the sample: the cell's, but few sequences."""
     workload = trial.cell["workload"]
@@ -172,7 +179,7 @@ def _sample(trial: Trial) -> tuple[int, int]:
 
 def _attention(trial: Trial, call: Callable[..., Tensor]) -> Case:
     draw, (rows, slots) = _Draw(trial), _sample(trial)
-    size = trial.model.config.size
+    size = _config(trial).size
     shape = (rows, size.heads, slots, size.head_size)
     inputs = {
         name: draw.normal(*shape, dtype=draw.activations) for name in ("query", "key", "value")
@@ -181,7 +188,7 @@ def _attention(trial: Trial, call: Callable[..., Tensor]) -> Case:
     if trial.batches.at(0).attention_mask is not None:
         lengths = draw.whole(max(1, slots // 2), slots + 1, (rows, 1, 1, 1))
         mask = torch.arange(slots, device=lengths.device) < lengths
-    plain = {"attn_mask": mask, "dropout_p": 0.0}
+    plain: dict[str, Any] = {"attn_mask": mask, "dropout_p": 0.0}
     return Case(
         inputs,
         partial(call, **plain),
@@ -192,7 +199,7 @@ def _attention(trial: Trial, call: Callable[..., Tensor]) -> Case:
 
 def _layer_norm(trial: Trial, call: Callable[..., Tensor]) -> Case:
     draw, (rows, slots) = _Draw(trial), _sample(trial)
-    config = trial.model.config
+    config = _config(trial)
     hidden = config.size.hidden
     inputs = {
         "input": draw.normal(rows, slots, hidden, dtype=draw.activations, mean=0.5),
@@ -213,14 +220,14 @@ def _layer_norm(trial: Trial, call: Callable[..., Tensor]) -> Case:
 
 def _gelu(trial: Trial, call: Callable[..., Tensor]) -> Case:
     draw, (rows, slots) = _Draw(trial), _sample(trial)
-    inner = trial.model.config.size.intermediate
+    inner = _config(trial).size.intermediate
     inputs = {"input": draw.normal(rows, slots, inner, dtype=draw.activations, std=2.0)}
     return Case(inputs, call, functional.gelu, references.gelu)
 
 
 def _mlm_loss(trial: Trial, call: Callable[..., Tensor]) -> Case:
     draw, (rows, _) = _Draw(trial), _sample(trial)
-    config = trial.model.config
+    config = _config(trial)
     vocabulary, hidden = config.vocabulary_size, config.size.hidden
     slots = max(2, rows * trial.batches.masked_slots // trial.cell["workload"]["batch_size"])
     labels = draw.whole(0, vocabulary, (slots,))

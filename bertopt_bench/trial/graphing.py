@@ -6,18 +6,18 @@ reads them; the loss is copied out. Gradients keep their place and are set to 0 
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from bertopt_bench.trial.batches import Batch
 from bertopt_bench.trial.optimizing import set_rates
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from bertopt_bench.trial.batches import Batch
     from bertopt_bench.trial.live import Trial
 
     Call = Callable[[], Any]
@@ -70,8 +70,8 @@ def _body(whole: WholeStep) -> None:
 
 
 def _copied(batch: Batch) -> Batch:
-    tensors = (getattr(batch, field.name) for field in fields(batch))
-    return Batch(*(None if tensor is None else tensor.clone() for tensor in tensors))
+    tensors = {field.name: getattr(batch, field.name) for field in fields(batch)}
+    return replace(batch, **{n: t.clone() for n, t in tensors.items() if t is not None})
 
 
 def _fill(buffer: Batch, batch: Batch) -> None:

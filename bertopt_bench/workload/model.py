@@ -106,6 +106,7 @@ class BertForMaskedLM(nn.Module):
             masked = masked.index_select(0, masked_index)
         words = self.bert.embeddings.word_embeddings.weight
         head = self.cls["predictions"]
+        assert isinstance(head, Predictions)
         if labels is None or self.mlm_loss is None:
             logits: Tensor = head(masked, words)
             return logits

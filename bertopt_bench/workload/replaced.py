@@ -71,7 +71,9 @@ def recompute(
     """
     if not torch.is_grad_enabled():
         return forward(*inputs)
-    named = {} if torch.compiler.is_compiling() else {"context_fn": _name_the_second_run}
+    named: dict[str, Any] = (
+        {} if torch.compiler.is_compiling() else {"context_fn": _name_the_second_run}
+    )
     output: Tensor = checkpoint(
         forward, *inputs, use_reentrant=False, preserve_rng_state=random, **named
     )

@@ -74,6 +74,12 @@ def cell(**changes: Any) -> dict[str, Any]:
     return changed
 
 
+def laid_out(layout: str, **changes: Any) -> dict[str, Any]:
+    changed = cell(**changes)
+    changed["workload"]["layout"] = layout
+    return changed
+
+
 def fired(content: dict[str, Any], capabilities: dict[str, Any]) -> dict[str, str]:
     checked = {name: rule.check(content, capabilities) for name, rule in RULES.items()}
     return {name: reason for name, reason in checked.items() if reason is not None}
@@ -122,6 +128,11 @@ SKIPPED = [
         )
     ],
     ("attention_without_dropout", cell(attention="flex", regularizer=[DROPOUT], **GPU), gpu(9, 0)),
+    (
+        "uncapturable_step",
+        laid_out("packed", cuda_graph="step", attention="varlen", **GPU),
+        gpu(9, 0),
+    ),
     ("varlen_needs_a_layout", cell(attention="varlen", **GPU), gpu(9, 0)),
     ("missing_package", cell(layer_norm="liger", **GPU), NO_EXTRAS | {"cuda": gpu(9, 0)["cuda"]}),
     (
@@ -190,6 +201,7 @@ POSSIBLE = [
     (cell(mlm_loss="dense", regularizer=[SMOOTHING]), CPU_ONLY),
     (cell(gelu="tanh", checkpointing="layers", regularizer=[DROPOUT]), CPU_ONLY),
     (cell(attention="flex", **GPU), gpu(8, 0)),
+    (laid_out("packed", attention="varlen", **GPU), gpu(8, 0)),
     (cell(mlm_loss="cut_cross_entropy", layer_norm="liger", **GPU), gpu(8, 0)),
     (cell(cuda_graph="step", optimizer_step="fused", **GPU), gpu(8, 0)),
     (cell(cuda_graph="step", optimizer="momentum", compile="default", **GPU), gpu(8, 0)),

@@ -77,7 +77,8 @@ class Captured:
 
 def beside(call: Callable[[], Any]) -> None:
     """Run a call in a stream of its own, as one that will be captured must have run before."""
-    stream, current = torch.cuda.Stream(), torch.cuda.current_stream()
+    make: Any = torch.cuda.Stream  # torch leaves it untyped
+    stream, current = make(), torch.cuda.current_stream()
     stream.wait_stream(current)
     with torch.cuda.stream(stream):
         call()
@@ -111,4 +112,4 @@ def _step_by(part: torch.optim.Optimizer, step: Callable[[], Any]) -> None:
         return step()
 
     hooked: Callable[..., Any] = torch.optim.Optimizer.profile_hook_step(stepped)
-    part.step = partial(hooked, part)  # type: ignore[method-assign, assignment]
+    part.step = partial(hooked, part)  # type: ignore[method-assign]
