@@ -4,7 +4,8 @@
 head or vector (norms and biases). Decay is the regularizer axis', so every entry's own is 0;
 ``weight_decay`` is decoupled, ``l2`` is coupled (added to the gradient), and an entry has those
 that its class does itself. Vectors are never decayed. ``foreach`` and ``fused`` belong to the
-``kernel.optimizer_step`` axis; None leaves the choice to torch.
+``kernel.optimizer_step`` axis; None leaves the choice to torch. ``Initial:`` gives the values that
+a weight's state begins with, to which a compiled or captured step is put back in place.
 
 Default rates start from the source that is named. *Tried* are those of a coarse look, no tuning:
 held-out loss of ``tiny`` on python_docs, batch 16, 150 to 200 steps, linear decay, one seed, where
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
+from bertopt_bench.axes.decaying import decayed, one_decay
 from bertopt_bench.errors import UserError
 
 if TYPE_CHECKING:
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 
     Groups = Sequence[dict[str, Any]]
 
-PACKAGES = {"lion": "pytorch_optimizer", "lamb": "pytorch_optimizer"}
+PACKAGES = dict.fromkeys(("lion", "lamb", "ademamix"), "pytorch_optimizer")
 """Entries that need a package beyond torch; it comes with the extra ``optimizers``."""
 
 LOOP_ONLY = frozenset({"muon"})
@@ -44,10 +46,11 @@ def sgd(
     Source: Robbins and Monro, 1951; torch.optim.SGD.
     Default: lr 0.3, some hundred times Adam's. Tried: 0.1 and 0.3 stay at 5.30, 1 diverges.
     Search: lr log 1e-2..3e0.
+    Initial: nothing.
     """
     from torch.optim import SGD
 
-    return SGD(_decayed(groups, l2), lr=lr, foreach=foreach, fused=fused)
+    return SGD(decayed(groups, l2), lr=lr, foreach=foreach, fused=fused)
 
 
 def momentum(
@@ -65,10 +68,11 @@ def momentum(
     Default: lr 0.05, near sgd's times 1 - momentum. Tried: 5.25 at 0.01, 4.92 at 0.05, 4.90 at
         0.1; 0.3 diverges.
     Search: lr log 5e-3..2e-1; momentum linear 0.8..0.99.
+    Initial: momentum_buffer 0.
     """
     from torch.optim import SGD
 
-    return SGD(_decayed(groups, l2), lr=lr, momentum=momentum, foreach=foreach, fused=fused)
+    return SGD(decayed(groups, l2), lr=lr, momentum=momentum, foreach=foreach, fused=fused)
 
 
 def nesterov(
@@ -85,11 +89,12 @@ def nesterov(
     Source: Nesterov, 1983, as in Sutskever et al., ICML 2013; torch.optim.SGD.
     Default: as momentum. Tried: 4.78 at 0.03, 4.83 at 0.05, 4.84 at 0.1; 0.3 diverges.
     Search: lr log 5e-3..2e-1; momentum linear 0.8..0.99.
+    Initial: momentum_buffer 0.
     """
     from torch.optim import SGD
 
     options: dict[str, Any] = {"foreach": foreach, "fused": fused}
-    return SGD(_decayed(groups, l2), lr=lr, momentum=momentum, nesterov=True, **options)
+    return SGD(decayed(groups, l2), lr=lr, momentum=momentum, nesterov=True, **options)
 
 
 def adam(
@@ -101,17 +106,19 @@ def adam(
     l2: float = 0.0,
     foreach: bool | None = None,
     fused: bool | None = None,
+    capturable: bool = False,
 ) -> Optimizer:
     """Scale each weight's step by its gradient's second moment; decay is coupled.
 
     Source: Kingma and Ba, arXiv 1412.6980; torch.optim.Adam.
     Default: as adamw.
     Search: lr log 1e-4..1e-2.
+    Initial: step 0, exp_avg 0, exp_avg_sq 0.
     """
     from torch.optim import Adam
 
-    options: dict[str, Any] = {"foreach": foreach, "fused": fused}
-    return Adam(_decayed(groups, l2), lr=lr, betas=betas, eps=eps, **options)
+    options: dict[str, Any] = {"foreach": foreach, "fused": fused, "capturable": capturable}
+    return Adam(decayed(groups, l2), lr=lr, betas=betas, eps=eps, **options)
 
 
 def adamw(
@@ -123,6 +130,7 @@ def adamw(
     weight_decay: float = 0.0,
     foreach: bool | None = None,
     fused: bool | None = None,
+    capturable: bool = False,
 ) -> Optimizer:
     """Scale as Adam does, with decoupled decay: the baseline.
 
@@ -131,11 +139,12 @@ def adamw(
         eps of BERT (Devlin et al., arXiv 1810.04805). Tried: 4.93 at 5e-4, 4.82 at 1e-3, 4.74 to
         4.83 at 2e-3; 4e-3 stays at 5.28.
     Search: lr log 1e-4..1e-2.
+    Initial: step 0, exp_avg 0, exp_avg_sq 0.
     """
     from torch.optim import AdamW
 
-    options: dict[str, Any] = {"foreach": foreach, "fused": fused}
-    return AdamW(_decayed(groups, weight_decay), lr=lr, betas=betas, eps=eps, **options)
+    options: dict[str, Any] = {"foreach": foreach, "fused": fused, "capturable": capturable}
+    return AdamW(decayed(groups, weight_decay), lr=lr, betas=betas, eps=eps, **options)
 
 
 def adagrad(
@@ -154,12 +163,12 @@ def adagrad(
     Default: lr 5e-3, half of torch's 1e-2. Tried: 4.96 at 2.5e-3, 4.85 at 5e-3; 1e-2 and above
         stay at 5.28.
     Search: lr log 5e-4..2e-2.
+    Initial: step 0, sum initial_accumulator_value.
     """
     from torch.optim import Adagrad
 
-    options: dict[str, Any] = {"lr": lr, "eps": eps, "foreach": foreach, "fused": fused}
-    options["initial_accumulator_value"] = initial_accumulator_value
-    return Adagrad(_decayed(groups, l2), **options)
+    options: dict[str, Any] = {"initial_accumulator_value": initial_accumulator_value}
+    return Adagrad(decayed(groups, l2), lr=lr, eps=eps, foreach=foreach, fused=fused, **options)
 
 
 def rmsprop(
@@ -172,6 +181,7 @@ def rmsprop(
     centered: bool = False,
     l2: float = 0.0,
     foreach: bool | None = None,
+    capturable: bool = False,
 ) -> Optimizer:
     """Divide the gradient by a running root mean square of itself, without bias correction.
 
@@ -179,11 +189,13 @@ def rmsprop(
     Default: lr 5e-4, half of adamw's: the first step is ten times lr. Tried: 4.89 at 3e-4, 4.88 at
         1e-3; 2e-3 stays at 5.27.
     Search: lr log 5e-5..5e-3.
+    Initial: step 0, square_avg 0, momentum_buffer 0, grad_avg 0.
     """
     from torch.optim import RMSprop
 
     options: dict[str, Any] = {"momentum": momentum, "centered": centered, "foreach": foreach}
-    return RMSprop(_decayed(groups, l2), lr=lr, alpha=alpha, eps=eps, **options)
+    options["capturable"] = capturable
+    return RMSprop(decayed(groups, l2), lr=lr, alpha=alpha, eps=eps, **options)
 
 
 def nadam(
@@ -196,24 +208,21 @@ def nadam(
     weight_decay: float = 0.0,
     l2: float = 0.0,
     foreach: bool | None = None,
+    capturable: bool = False,
 ) -> Optimizer:
     """Give Adam Nesterov's look ahead.
 
     Source: Dozat, 2016; torch.optim.NAdam (with weight_decay: the NAdamW of AlgoPerf).
     Default: as adamw. Tried: 4.80 at 1e-3, 4.79 at 2e-3; 4e-3 stays at 5.28.
     Search: lr log 1e-4..1e-2.
+    Initial: step 0, mu_product 1, exp_avg 0, exp_avg_sq 0.
     """
     from torch.optim import NAdam
 
-    return NAdam(
-        _decayed(groups, _one_decay("nadam", weight_decay, l2)),
-        lr=lr,
-        betas=betas,
-        eps=eps,
-        momentum_decay=momentum_decay,
-        decoupled_weight_decay=weight_decay > 0,
-        foreach=foreach,
-    )
+    rows = decayed(groups, one_decay("nadam", weight_decay, l2))
+    options: dict[str, Any] = {"foreach": foreach, "capturable": capturable}
+    options |= {"decoupled_weight_decay": weight_decay > 0, "momentum_decay": momentum_decay}
+    return NAdam(rows, lr=lr, betas=betas, eps=eps, **options)
 
 
 def radam(
@@ -225,6 +234,7 @@ def radam(
     weight_decay: float = 0.0,
     l2: float = 0.0,
     foreach: bool | None = None,
+    capturable: bool = False,
 ) -> Optimizer:
     """Rectify Adam's early steps, where the second moment is known from few gradients.
 
@@ -232,17 +242,14 @@ def radam(
     Default: lr 8e-3: rectified steps are smaller than Adam's for the first thousand. Tried: 5.13 at
         2e-3, 4.86 at 4e-3, 4.80 at 8e-3, 4.70 at 1.6e-2.
     Search: lr log 1e-3..5e-2.
+    Initial: step 0, exp_avg 0, exp_avg_sq 0.
     """
     from torch.optim import RAdam
 
-    return RAdam(
-        _decayed(groups, _one_decay("radam", weight_decay, l2)),
-        lr=lr,
-        betas=betas,
-        eps=eps,
-        decoupled_weight_decay=weight_decay > 0,
-        foreach=foreach,
-    )
+    rows = decayed(groups, one_decay("radam", weight_decay, l2))
+    options: dict[str, Any] = {"foreach": foreach, "capturable": capturable}
+    options["decoupled_weight_decay"] = weight_decay > 0
+    return RAdam(rows, lr=lr, betas=betas, eps=eps, **options)
 
 
 def adafactor(
@@ -267,8 +274,7 @@ def adafactor(
     """
     from torch.optim import Adafactor
 
-    rows = _decayed(groups, weight_decay)
-    scales = (None, smallest_scale)
+    rows, scales = decayed(groups, weight_decay), (None, smallest_scale)
     return Adafactor(rows, lr=lr, beta2_decay=beta2_decay, eps=scales, d=clip, foreach=foreach)
 
 
@@ -286,11 +292,11 @@ def lion(
     Default: lr 5e-4, half of adamw's (the paper: 3 to 10 times smaller). Tried: 5.46 at 2.5e-4,
         4.96 at 5e-4, 4.92 at 1e-3.
     Search: lr log 3e-5..3e-3.
+    Initial: exp_avg 0.
     """
     from pytorch_optimizer import Lion
 
-    rows = _decayed(groups, weight_decay)
-    optimizer: Optimizer = Lion(rows, lr=lr, betas=betas, foreach=foreach)
+    optimizer: Optimizer = Lion(decayed(groups, weight_decay), lr=lr, betas=betas, foreach=foreach)
     return optimizer
 
 
@@ -313,19 +319,41 @@ def lamb(
     Default: lr 1e-2, twice that of the paper's largest batch. Tried: 4.95 at 5e-3, 4.92 at 1e-2;
         3e-2 stays at 5.30.
     Search: lr log 1e-3..3e-2.
+    Initial: exp_avg 0, exp_avg_sq 0, weight_norm 0, adam_norm 0, trust_ratio 0.
     """
     from pytorch_optimizer import Lamb
 
-    rows = _decayed(groups, weight_decay)
-    optimizer: Optimizer = Lamb(
-        [{**row, "adam": row["role"] == "vector"} for row in rows],
-        lr=lr,
-        betas=betas,
-        eps=eps,
-        pre_norm=pre_norm,
-        adam_debias=True,  # else the library divides the finished step by 1 - beta1 ** t
-        foreach=foreach,
-    )
+    rows = [{**row, "adam": row["role"] == "vector"} for row in decayed(groups, weight_decay)]
+    # else the library divides the finished step by 1 - beta1 ** t
+    options: dict[str, Any] = {"adam_debias": True, "pre_norm": pre_norm, "foreach": foreach}
+    optimizer: Optimizer = Lamb(rows, lr=lr, betas=betas, eps=eps, **options)
+    return optimizer
+
+
+def ademamix(
+    groups: Groups,
+    *,
+    lr: float = 1e-3,
+    betas: tuple[float, float, float] = (0.9, 0.999, 0.9999),
+    slow_weight: float = 5.0,
+    eps: float = 1e-6,
+    weight_decay: float = 0.0,
+    foreach: bool | None = None,
+) -> Optimizer:
+    """Add slow_weight times a far slower momentum to Adam's own.
+
+    Without the paper's ramps of that weight and of the third beta, set by a run's length.
+
+    Source: Pagliardini et al., arXiv 2409.03137; pytorch_optimizer.AdEMAMix.
+    Default: lr as adamw; betas and weight (there alpha) of the paper.
+    Search: lr log 1e-4..1e-2; slow_weight linear 2..8.
+    Initial: exp_avg 0, exp_avg_sq 0, exp_avg_slow 0.
+    """
+    from pytorch_optimizer import AdEMAMix
+
+    options: dict[str, Any] = {"alpha": slow_weight, "weight_decouple": True, "foreach": foreach}
+    rows = decayed(groups, weight_decay)
+    optimizer: Optimizer = AdEMAMix(rows, lr=lr, betas=betas, eps=eps, **options)
     return optimizer
 
 
@@ -354,6 +382,7 @@ def muon(
     Default: lr 4e-3 for both parts, which 2502.16982 scales Muon for. Tried: 5.20 at 1e-3, 4.83 at
         2e-3, 4.69 at 4e-3.
     Search: lr log 5e-4..2e-2; momentum linear 0.9..0.98.
+    Initial: step 0, exp_avg 0, exp_avg_sq 0, momentum_buffer 0.
     """
     from torch.optim import AdamW, Muon
 
@@ -361,29 +390,10 @@ def muon(
 
     if foreach:
         raise UserError("optimizer 'muon' has no foreach step: take another optimizer_step.")
-    rows = _decayed(groups, weight_decay)
+    rows = decayed(groups, weight_decay)
     matrices = [row for row in rows if row["role"] == "matrix"]
     others = [row for row in rows if row["role"] != "matrix"]
     own = {"lr": lr, "momentum": momentum, "nesterov": nesterov, "ns_steps": ns_steps}
     rate = lr if adamw_lr is None else adamw_lr
     adamw = {"lr": rate, "betas": betas, "eps": eps, "foreach": foreach}
     return join((Muon, matrices, own | {"adjust_lr_fn": adjust_lr}), (AdamW, others, adamw))
-
-
-def _decayed(groups: Groups, decay: float) -> list[dict[str, Any]]:
-    """Copy the groups with torch's decay argument set, to 0 for vectors."""
-    return [{**g, "weight_decay": 0.0 if g["role"] == "vector" else decay} for g in groups]
-
-
-def _one_decay(name: str, weight_decay: float, l2: float) -> float:
-    """Give the one decay of a class that has a single argument for both kinds.
-
-    Raises:
-        UserError: both kinds are asked for.
-    """
-    if weight_decay and l2:
-        raise UserError(
-            f"optimizer '{name}' decays either way, not both: weight_decay is {weight_decay} and "
-            f"l2 is {l2}. Keep one of them."
-        )
-    return weight_decay or l2

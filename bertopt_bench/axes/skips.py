@@ -1,14 +1,16 @@
 """Skip rules: ``(cell, capabilities) -> reason or None``, asked before a cell is run.
 
 ``cell`` is the canonical cell, ``capabilities`` what ``measure.capabilities`` found on this
-machine, with ``accepts`` (keywords by optimizer) added. A matrix may ``allow`` the rules that say
-so: what they skip is possible, only a bad idea.
+machine, with ``accepts`` (keywords by optimizer) and ``initial`` (optimizers that declare how their
+state begins) added. A matrix may ``allow`` the rules that say so: what they skip is possible, only
+a bad idea.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from bertopt_bench.axes.kernels import attention, layer_norm, mlm_loss
 from bertopt_bench.axes.optimizers import LOOP_ONLY, PACKAGES
 
 if TYPE_CHECKING:
@@ -16,6 +18,24 @@ if TYPE_CHECKING:
 
     Cell = Mapping[str, Any]
     Capabilities = Mapping[str, Any]
+
+_KERNEL_PACKAGES = {
+    "attention": attention.PACKAGES,
+    "layer_norm": layer_norm.PACKAGES,
+    "mlm_loss": mlm_loss.PACKAGES,
+}
+_COMMANDS = {"flash_attn": "pip install flash-attn --no-build-isolation"}
+_ON_CUDA = {  # entries that exist on CUDA only, by operation
+    "attention": ("efficient", "cudnn", "varlen", "flash_attn"),
+    "layer_norm": ("liger",),
+    "mlm_loss": ("liger", "cut_cross_entropy"),
+    "optimizer_step": ("capturable",),
+    "cuda_graph": ("step",),
+}
+_CHUNKED_SINCE = (2, 13)
+_GRAPH_SAFE = ("sgd", "momentum", "nesterov")  # their steps count nothing
+_CAPTURED = ("none", "l1", "l2", "weight_decay", "dropout", "label_smoothing", "grad_clip")
+"""Regularizers that keep nothing between steps and ask the host for nothing."""
 
 _AMPERE = (8, 0)
 _DEFAULT_POSITIONS = 512
@@ -84,9 +104,14 @@ def missing_package(cell: Cell, capabilities: Capabilities) -> str | None:
     needed = {"optimizers": PACKAGES.get(cell["optimizer"]["name"])}
     if str(cell["workload"].get("corpus", "")).startswith("hf:"):
         needed["hub"] = "datasets"
-    for extra, package in needed.items():
+    found = [(f"'bertopt-bench[{extra}]'", package) for extra, package in needed.items()]
+    kernels = _KERNEL_PACKAGES if cell["device"]["name"] == "cuda" else {}  # else: no use of them
+    for operation, packages in kernels.items():
+        found.append(("'bertopt-bench[kernels]'", packages.get(_kernel(cell, operation) or "")))
+    for target, package in found:
         if package and capabilities["packages"].get(package) is None:
-            return f"{package} is not installed: pip install 'bertopt-bench[{extra}]'"
+            command = _COMMANDS.get(package, f"pip install {target}")
+            return f"{package} is not installed: {command}"
     return None
 
 
@@ -100,12 +125,56 @@ def no_fused_step(cell: Cell, capabilities: Capabilities) -> str | None:
     return _no_step(cell, capabilities, "fused")
 
 
-def attention_needs_cuda(cell: Cell, _capabilities: Capabilities) -> str | None:
-    """Skip efficient and cudnn attention without a GPU."""
-    kernel = cell["kernel"]["attention"]["name"]
-    if kernel not in {"efficient", "cudnn"} or cell["device"]["name"] == "cuda":
+def no_capturable_step(cell: Cell, capabilities: Capabilities) -> str | None:
+    """Skip the capturable step of optimizers that have none."""
+    return _no_step(cell, capabilities, "capturable")
+
+
+def no_initial_state(cell: Cell, capabilities: Capabilities) -> str | None:
+    """Skip compiled and captured steps of optimizers that do not say how their state begins."""
+    step, graph = _kernel(cell, "optimizer_step"), _kernel(cell, "cuda_graph")
+    if step not in {"compiled", "capturable"} and graph != "step":
         return None
-    return f"attention {kernel} exists on CUDA only"
+    optimizer = cell["optimizer"]["name"]
+    if optimizer in capabilities.get("initial", ()):
+        return None
+    return (
+        f"optimizer {optimizer} declares no initial state ('Initial:' in its docstring): a "
+        "compiled or captured step could not be put back after burn-in"
+    )
+
+
+def kernel_needs_cuda(cell: Cell, _capabilities: Capabilities) -> str | None:
+    """Skip kernels that exist on a GPU only."""
+    if cell["device"]["name"] == "cuda":
+        return None
+    for operation, names in _ON_CUDA.items():
+        name = _kernel(cell, operation)
+        if name in names:
+            return f"{operation} {name} exists on CUDA only"
+    if _kernel(cell, "attention") == "flex":
+        return "attention flex has no backward pass on a CPU: it trains on CUDA only"
+    if _kernel(cell, "compile") == "reduce_overhead":
+        return (
+            "compile reduce_overhead is a mode of CUDA graphs; on a CPU it would be default again"
+        )
+    return None
+
+
+def attention_without_dropout(cell: Cell, _capabilities: Capabilities) -> str | None:
+    """Skip attention dropout with kernels that have none."""
+    kernel = _kernel(cell, "attention")
+    if kernel not in {"flex", "varlen"} or not _attention_dropout(cell):
+        return None
+    return f"attention {kernel} has no dropout: set attention_dropout = 0"
+
+
+def varlen_needs_a_layout(cell: Cell, _capabilities: Capabilities) -> str | None:
+    """Skip varlen attention over padded text: it walks over sequences with nothing between."""
+    layout = cell["workload"].get("layout", "padded")
+    if _kernel(cell, "attention") != "varlen" or layout != "padded":
+        return None
+    return "attention varlen needs text without padding: a layout that is unpadded or packed"
 
 
 def attention_needs_half(cell: Cell, _capabilities: Capabilities) -> str | None:
@@ -113,7 +182,7 @@ def attention_needs_half(cell: Cell, _capabilities: Capabilities) -> str | None:
     kernel, precision = cell["kernel"]["attention"]["name"], cell["precision"]["name"]
     if cell["device"]["name"] != "cuda":
         return None
-    if kernel in {"flash", "cudnn"} and precision not in _HALF:
+    if kernel in {"flash", "cudnn", "varlen", "flash_attn"} and precision not in _HALF:
         return f"attention {kernel} computes in bf16 and fp16 only on CUDA, not in {precision}"
     if kernel == "efficient" and precision == "fp64":
         return "attention efficient computes in 16 and 32 bits only, not in fp64"
@@ -124,7 +193,7 @@ def flash_with_dropout_on_cpu(cell: Cell, _capabilities: Capabilities) -> str | 
     """Skip flash attention with attention dropout on a CPU, which has no such kernel."""
     if cell["kernel"]["attention"]["name"] != "flash" or cell["device"]["name"] != "cpu":
         return None
-    if not any(part.get("attention_dropout") for part in cell["regularizer"]):
+    if not _attention_dropout(cell):
         return None
     return "flash attention on a CPU has no dropout: set attention_dropout = 0"
 
@@ -134,7 +203,8 @@ def flash_with_padding_on_cuda(cell: Cell, _capabilities: Capabilities) -> str |
 
     Allow: yes
     """
-    if cell["kernel"]["attention"]["name"] != "flash" or cell["device"]["name"] != "cuda":
+    flash = _kernel(cell, "attention") in {"flash", "flash_attn"}
+    if not flash or cell["device"]["name"] != "cuda":
         return None
     if _layout(cell) != "padded":
         return None
@@ -185,9 +255,66 @@ def no_kernel_for_unequal_lengths(cell: Cell, capabilities: Capabilities) -> str
     return None
 
 
+def loss_needs_half(cell: Cell, _capabilities: Capabilities) -> str | None:
+    """Skip the cut cross entropy in other than 16 bits."""
+    name, precision = _kernel(cell, "mlm_loss"), cell["precision"]["name"]
+    if name != "cut_cross_entropy" or cell["device"]["name"] != "cuda" or precision in _HALF:
+        return None
+    return f"mlm_loss cut_cross_entropy computes in bf16 and fp16 only, not in {precision}"
+
+
+def chunked_loss_needs_torch(cell: Cell, capabilities: Capabilities) -> str | None:
+    """Skip the chunked loss where torch has none yet."""
+    if _kernel(cell, "mlm_loss") != "chunked":
+        return None
+    version = tuple(int(part) for part in capabilities["torch"].split(".")[:2])
+    if version >= _CHUNKED_SINCE:
+        return None
+    return f"mlm_loss chunked needs torch 2.13 or newer, this is {capabilities['torch']}"
+
+
+def loss_without_smoothing(cell: Cell, _capabilities: Capabilities) -> str | None:
+    """Skip label smoothing with losses that compute the plain one."""
+    name = _kernel(cell, "mlm_loss")
+    smoothed = any(part.get("label_smoothing") for part in cell["regularizer"])
+    if not smoothed or name in {None, *mlm_loss.SMOOTHING}:
+        return None
+    return f"mlm_loss {name} computes no label smoothing: take {' or '.join(mlm_loss.SMOOTHING)}"
+
+
+def uncapturable_step(cell: Cell, capabilities: Capabilities) -> str | None:
+    """Skip CUDA graphs of whole steps that ask the host, or hold state that no graph can renew."""
+    if _kernel(cell, "cuda_graph") != "step":
+        return None
+    optimizer, step = cell["optimizer"]["name"], _kernel(cell, "optimizer_step")
+    accepts = capabilities["accepts"].get(optimizer, ())
+    names = [part["name"] for part in cell["regularizer"]]
+    others = [name for name in names if name not in _CAPTURED]
+    compiler, recomputes = _kernel(cell, "compile"), _kernel(cell, "checkpointing") == "layers"
+    layout = cell["workload"].get("layout", "padded")
+    reasons = {
+        f"layout {layout} has tensors of other shapes in each batch": layout != "padded",
+        f"optimizer {optimizer} has no capturable step": "capturable" not in accepts
+        and optimizer not in _GRAPH_SAFE,
+        f"it has the update in it, so optimizer_step {step} cannot be": step
+        in {"compiled", "capturable"},
+        "the scaler of fp16 asks the host in each step": cell["precision"]["name"] == "fp16",
+        f"compile {compiler} captures its own": compiler in {"reduce_overhead", "max_autotune"},
+        f"regularizer {', '.join(others)} keeps state or asks the host": bool(others),
+        "recomputed dropout reads the random state on the host": recomputes and "dropout" in names,
+    }
+    found = [reason for reason, holds in reasons.items() if holds]
+    return f"no CUDA graph of the step: {found[0]}" if found else None
+
+
 def no_compiler(cell: Cell, capabilities: Capabilities) -> str | None:
     """Skip torch.compile without a C++ compiler."""
-    if cell["kernel"]["compile"]["name"] == "off" or capabilities["compiler"]:
+    compiles = (
+        _kernel(cell, "compile") not in {None, "off"}
+        or _kernel(cell, "optimizer_step") == "compiled"
+        or _kernel(cell, "attention") == "flex"
+    )
+    if capabilities["compiler"] or not compiles:
         return None
     return "torch.compile needs a C++ compiler, and none was found: install g++ or clang++"
 
@@ -224,6 +351,16 @@ def uneven_micro_batches(cell: Cell, _capabilities: Capabilities) -> str | None:
     """Skip batches that micro-batches do not divide."""
     batch, parts = cell["workload"]["batch_size"], cell["workload"]["micro_batches"]
     return None if batch % parts == 0 else f"batch_size {batch} is no multiple of {parts} parts"
+
+
+def _kernel(cell: Cell, operation: str) -> str | None:
+    """Name the entry of an operation; None where the cell does not say, which is the default."""
+    name: str | None = cell["kernel"].get(operation, {}).get("name")
+    return name
+
+
+def _attention_dropout(cell: Cell) -> bool:
+    return any(part.get("attention_dropout") for part in cell["regularizer"])
 
 
 def _no_step(cell: Cell, capabilities: Capabilities, kind: str) -> str | None:

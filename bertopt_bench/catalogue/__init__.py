@@ -63,7 +63,9 @@ AXES = tuple(_MODULES)
 """Names of the axes; a ``kernel`` axis for each module in ``axes/kernels``."""
 
 _CLOSED = {
-    "kernel.optimizer_step": "a step belongs to its optimizer, so write optimizer = 'module:Name'"
+    "kernel.optimizer_step": "a step belongs to its optimizer, so write optimizer = 'module:Name'",
+    "kernel.checkpointing": "what is kept and what is computed again is the network's",
+    "kernel.cuda_graph": "a step is captured whole or not at all",
 }
 """Axes that take no entry from outside, and what to do instead."""
 

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 POSITIONAL = {"optimizer": "groups", "schedule": "total_steps", "corpus": "the text after a colon"}
 """What an axis' entries may be called with, besides their options."""
 
-HIDDEN = {"optimizer": frozenset({"foreach", "fused"})}
-"""Keywords that another axis sets (``kernel.optimizer_step``)."""
+HIDDEN = {"optimizer": frozenset({"foreach", "fused", "capturable"})}
+"""Keywords that another axis sets (``kernel.optimizer_step``, ``kernel.cuda_graph``)."""
 
 KINDS = ("bool", "int", "float", "str", "tuple", "list")
 _NOTE = re.compile(r"([A-Z][A-Za-z]*): (.*)")

@@ -55,7 +55,7 @@ def canonical(entry: Entry, options: Mapping[str, Any]) -> dict[str, Any]:
         if key in HIDDEN.get(entry.axis, ()):
             raise UserError(
                 f"{who} is not told '{key}' here: set kernel.optimizer_step to "
-                "'loop', 'foreach' or 'fused'."
+                "'loop', 'foreach', 'fused' or 'capturable'."
             )
         if not entry.open:
             takes = f"It takes: {', '.join(known)}." if known else "It takes no options."

@@ -151,9 +151,11 @@ def _known(matrix: Matrix, capabilities: Mapping[str, Any]) -> dict[str, Any]:
         for levels in (matrix.levels, *matrix.includes)
         for choice in levels["optimizer"]
     }
+    optimizers = {name: catalogue.find("optimizer", name) for name in names}
     return {
         **capabilities,
-        "accepts": {name: sorted(catalogue.find("optimizer", name).accepts) for name in names},
+        "accepts": {name: sorted(entry.accepts) for name, entry in optimizers.items()},
+        "initial": [name for name, entry in optimizers.items() if "Initial" in entry.notes],
         "skip_slower_precisions": matrix.skip_slower_precisions,
     }
 

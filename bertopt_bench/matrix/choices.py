@@ -19,7 +19,11 @@ DEFAULTS = {
     "precision": "fp32",
     "device": "cpu",
     "kernel.attention": "default",
+    "kernel.checkpointing": "off",
+    "kernel.cuda_graph": "off",
+    "kernel.gelu": "default",
     "kernel.layer_norm": "default",
+    "kernel.mlm_loss": "sparse",
     "kernel.optimizer_step": "default",
     "kernel.compile": "off",
 }

@@ -97,7 +97,7 @@ def _cell(cell: Cell, steps: int, matrix: Matrix, rates: Mapping[str, float]) ->
         masked=workload["batch_size"]
         * formulas.masked_slots(workload["seq_len"], workload["mask_rate"]),
     )
-    step_seconds = flops / rates[device] + STEP_OVERHEAD_SECONDS
+    step_seconds = formulas.computed_flops(cell.content) / rates[device] + STEP_OVERHEAD_SECONDS
     return CellForecast(
         flops,
         step_seconds,
@@ -112,7 +112,10 @@ def _trial_seconds(cell: Cell, steps: int, step_seconds: float, matrix: Matrix) 
     evaluations = evaluation_steps(steps, workload["evaluate_every"])
     batches = len(evaluations) * workload["evaluation_batches"]
     apart: int = matrix.timing["burn_in_steps"] + matrix.timing["phase_steps"] + 1
-    compiling = cell.content["kernel"].get("compile", {"name": "off"})["name"] != "off"
+    compiling = (
+        formulas.kernel_name(cell.content, "compile") not in {None, "off"}
+        or formulas.kernel_name(cell.content, "optimizer_step") == "compiled"
+    )
     steps_worth: float = steps + apart + batches / formulas.TRAIN_FACTOR
     overhead = TRIAL_OVERHEAD_SECONDS + (COMPILE_SECONDS if compiling else 0.0)
     return overhead + steps_worth * step_seconds

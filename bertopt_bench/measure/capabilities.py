@@ -16,7 +16,16 @@ from typing import Any
 
 from bertopt_bench.measure.machine import allowed_cores, cpu_flags
 
-OPTIONAL_PACKAGES = ("pytorch_optimizer", "datasets", "pyarrow", "transformers", "triton")
+OPTIONAL_PACKAGES = (
+    "pytorch_optimizer",
+    "datasets",
+    "pyarrow",
+    "transformers",
+    "triton",
+    "liger_kernel",
+    "cut_cross_entropy",
+    "flash_attn",
+)
 INSTRUCTION_SETS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_fp16", "asimd", "bf16")
 
 

@@ -190,6 +190,7 @@ class Record(Stored):
     peak_resident_bytes: int | None = None
     phases: Phases | None = None
     kernels_ran: tuple[str, ...] = ()
+    kernel_errors: tuple[dict[str, Any], ...] = ()
     process: dict[str, Any] = {}
     imported: dict[str, Any] = {}
     disturbance: dict[str, Any] = {}

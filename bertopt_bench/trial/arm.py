@@ -25,6 +25,7 @@ from bertopt_bench.measure.imports import prove_imports
 from bertopt_bench.measure.torch_build import gpu_state
 from bertopt_bench.trial import passes
 from bertopt_bench.trial.assemble import assemble
+from bertopt_bench.trial.checking import check_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, MutableSequence
@@ -68,9 +69,12 @@ class _Arm:
     def warm(self, command: Mapping[str, Any]) -> dict[str, Any]:
         """Evaluate at the initial weights, burn in, run windows of steps until two agree.
 
-        A step is traced where that is asked for: once a duel, or always where memory is compared.
+        Where that is asked for (once a duel, or always where memory is compared) kernels are
+        checked and a step is traced.
         """
         trial = self.trial
+        if command["trace"]:
+            check_numbers(trial)
         initial = trial.evaluate().loss
         burn_in = passes.burn_in(trial, self.request["timing"]["burn_in_steps"])
         traced = self._traced() if command["trace"] else {}

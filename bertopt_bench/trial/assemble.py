@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +17,12 @@ import torch
 from bertopt_bench import catalogue
 from bertopt_bench.axes.kernels import Kernel
 from bertopt_bench.errors import UserError
+from bertopt_bench.trial import losses
 from bertopt_bench.trial.layouts import arrange, open_batches
 from bertopt_bench.trial.live import Trial
-from bertopt_bench.trial.optimizing import DECAYS, build_optimizer, multipliers
+from bertopt_bench.trial.optimizing import multipliers
 from bertopt_bench.trial.regularizing import Regularizers
+from bertopt_bench.trial.stepping import capture_whole_step, make_optimizer
 from bertopt_bench.workload import formulas
 from bertopt_bench.workload.loss import masked_cross_entropy
 from bertopt_bench.workload.model import (
@@ -32,7 +35,11 @@ from bertopt_bench.workload.model import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-CALLED = ("attention", "layer_norm")  # operations whose call a kernel may replace in the network
+    from bertopt_bench.trial.batches import Batch
+
+CALLED = ("attention", "layer_norm", "gelu", "mlm_loss")
+"""Operations whose call a kernel may replace in the network."""
+
 STREAMS = ("initial_weights", "dropout")  # data order and masks were drawn with the batches
 
 
@@ -55,8 +62,8 @@ def build(axis: str, choice: Mapping[str, Any], *positional: Any) -> Any:
 def build_kernel(operation: str, choice: Mapping[str, Any]) -> Kernel:
     """Build an operation's kernel; a user's own is the function itself, with the call's signature.
 
-    For ``attention`` that is scaled_dot_product_attention's, for ``layer_norm`` torch's function of
-    that name, for ``compile`` model -> callable. A name may stand for one that is installed.
+    That signature stands at the operation's first entry ('Own:'); for ``compile`` it is model ->
+    callable. A name may stand for one that is installed.
     """
     name = choice["name"]
     if catalogue.describe(f"kernel.{operation}", name).target.startswith("bertopt_bench."):
@@ -68,7 +75,8 @@ def build_kernel(operation: str, choice: Mapping[str, Any]) -> Kernel:
             f"optimizer = '{name}' instead."
         )
     options = {key: value for key, value in choice.items() if key != "name"}
-    return Kernel(call=partial(catalogue.resolve(f"kernel.{operation}", name), **options))
+    call = partial(catalogue.resolve(f"kernel.{operation}", name), **options)
+    return Kernel(call=call, compiles=operation == "compile")
 
 
 def assemble(request: Mapping[str, Any]) -> Trial:
@@ -78,15 +86,11 @@ def assemble(request: Mapping[str, Any]) -> Trial:
     device = build("device", cell["device"])
     precision = build("precision", cell["precision"])
     precision.apply()
-    kernels = {op: build_kernel(op, choice) for op, choice in cell["kernel"].items()}
+    kernels = _kernels(cell)
     make_regularizers = partial(_regularizers, cell)
     model_options = make_regularizers().model_options()
     model = _model(text["vocabulary_size"], workload, model_options, kernels)
-    initialise(model, torch.Generator().manual_seed(derive_seed(seed, "initial_weights")))
-    weights_sha256 = hash_weights(model)
-    model.to(device=device.torch_device, dtype=getattr(torch, precision.weight_dtype))
-    device.seed(derive_seed(seed, "dropout"))
-    model.train()
+    weights_sha256 = _start(model, seed, device, precision)
     groups = parameter_groups(model)
     open_text = partial(
         open_batches,
@@ -95,24 +99,47 @@ def assemble(request: Mapping[str, Any]) -> Trial:
         arrangement=arrange(cell),
     )
     schedule = build("schedule", cell["schedule"], workload["steps"])
-    return Trial(
+    trial = Trial(
         cell=cell,
         steps=request["steps"],
         device=device,
         precision=precision,
         model=model,
         criterion=masked_cross_entropy,
+        summed_loss=_summed_loss(kernels),
         compiled=_compiled(model, cell["kernel"]["compile"]["name"], kernels["compile"]),
         groups=groups,
         batches=open_text(text["batches"][str(seed)]),
         held_out=open_text(text["evaluation"]),
         multipliers=multipliers(schedule, workload["steps"]),
         make_regularizers=make_regularizers,
-        make_optimizer=lambda regularizers: _optimizer(cell, groups, kernels, regularizers),
+        make_optimizer=partial(make_optimizer, cell, groups, kernels),
         kernels=kernels,
         initial_weights_sha256=weights_sha256,
         kernel_contexts=_enter(kernels),
+        keeps_gradients=any(kernel.options.get("capturable") for kernel in kernels.values()),
     )
+    if "cuda_graph" in kernels and kernels["cuda_graph"].in_place:
+        capture_whole_step(trial)
+    return trial
+
+
+def _kernels(cell: Mapping[str, Any]) -> dict[str, Kernel]:
+    """Build the cell's kernels; within a compiled model nothing names what is computed again."""
+    kernels = {op: build_kernel(op, choice) for op, choice in cell["kernel"].items()}
+    if "checkpointing" in kernels and cell["kernel"]["compile"]["name"] != "off":
+        kernels["checkpointing"] = replace(kernels["checkpointing"], expects=())
+    return kernels
+
+
+def _start(model: torch.nn.Module, seed: int, device: Any, precision: Any) -> str:
+    """Draw the weights, place them, seed what training draws; give the hash of the weights."""
+    initialise(model, torch.Generator().manual_seed(derive_seed(seed, "initial_weights")))
+    weights_sha256 = hash_weights(model)
+    model.to(device=device.torch_device, dtype=getattr(torch, precision.weight_dtype))
+    device.seed(derive_seed(seed, "dropout"))
+    model.train()
+    return weights_sha256
 
 
 def _regularizers(cell: Mapping[str, Any]) -> Regularizers:
@@ -140,8 +167,18 @@ def _model(
         position_embedding=workload["position_embedding"],
         **options,
     )
-    replaced = {name: kernels[name].call for name in CALLED if name in kernels}
-    return BertForMaskedLM(config, **replaced)
+    replaced: dict[str, Any] = {name: kernels[name].call for name in CALLED if name in kernels}
+    checkpointing = kernels.get("checkpointing", Kernel())
+    options = {**replaced, **checkpointing.options}
+    return BertForMaskedLM(config, **options)
+
+
+def _summed_loss(kernels: Mapping[str, Kernel]) -> Callable[[Trial, Batch], torch.Tensor]:
+    """Choose how a micro-batch's loss is computed."""
+    kernel = kernels.get("mlm_loss", Kernel())
+    if kernel.call is not None:
+        return losses.within_the_model
+    return losses.all_slots if kernel.options.get("all_slots") else losses.gathered
 
 
 def _compiled(model: torch.nn.Module, name: str, kernel: Kernel) -> Callable[..., torch.Tensor]:
@@ -152,31 +189,6 @@ def _compiled(model: torch.nn.Module, name: str, kernel: Kernel) -> Callable[...
         return own
     compiled: Callable[..., torch.Tensor] = torch.compile(model, dynamic=False, **kernel.options)
     return compiled
-
-
-def _optimizer(
-    cell: Mapping[str, Any],
-    groups: list[dict[str, Any]],
-    kernels: Mapping[str, Kernel],
-    regularizers: Regularizers,
-) -> torch.optim.Optimizer:
-    choice = cell["optimizer"]
-    entry = catalogue.describe("optimizer", choice["name"])
-    outside = ":" in choice["name"]  # what its decay argument means is not known here
-    accepts = entry.accepts - set(DECAYS) if outside else entry.accepts
-    options = {key: value for key, value in choice.items() if key != "name"}
-    step_options = {  # an optimizer without the keyword has the loop only
-        key: value
-        for key, value in kernels["optimizer_step"].options.items()
-        if value or key in entry.accepts
-    }
-    return build_optimizer(
-        catalogue.resolve("optimizer", choice["name"]),
-        accepts,
-        groups,
-        {**options, **step_options},
-        regularizers.optimizer_options(),
-    )
 
 
 def hash_weights(model: torch.nn.Module) -> str:

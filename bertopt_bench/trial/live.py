@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from bertopt_bench.trial.optimizing import set_rates
 from bertopt_bench.trial.regularizing import LossContext, Regularizers
 
 if TYPE_CHECKING:
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
     from bertopt_bench.trial.batches import Batch, Batches
     from bertopt_bench.trial.layouts import RaggedBatches
+
+    Made = tuple[torch.optim.Optimizer, Callable[[], None] | None]  # what puts it back in place
 
 
 @dataclass(slots=True)
@@ -36,18 +39,22 @@ class Trial:
     model: torch.nn.Module
     compiled: Callable[..., torch.Tensor]
     criterion: Callable[..., torch.Tensor]
+    summed_loss: Callable[[Trial, Batch], torch.Tensor]
     groups: list[dict[str, Any]]
     batches: Batches | RaggedBatches
     held_out: Batches | RaggedBatches
     multipliers: list[float]
     make_regularizers: Callable[[], Regularizers]
-    make_optimizer: Callable[[Regularizers], torch.optim.Optimizer]
+    make_optimizer: Callable[[Regularizers], Made]
     kernels: Mapping[str, Any]
     initial_weights_sha256: str
     kernel_contexts: ExitStack
+    keeps_gradients: bool = False
+    whole_step: Callable[[int], None] | None = None
     regularizers: Regularizers = field(init=False)
     optimizer: torch.optim.Optimizer = field(init=False)
-    scaler: torch.amp.GradScaler | None = field(init=False)
+    reset_optimizer: Callable[[], None] | None = field(init=False, default=None)
+    scaler: torch.amp.GradScaler | None = field(init=False, default=None)
     label_smoothing: float = field(init=False)
     losses: list[torch.Tensor] = field(init=False, default_factory=list)
     skipped_steps: int = field(init=False, default=0)
@@ -66,14 +73,20 @@ class Trial:
         self._renew()
 
     def _renew(self) -> None:
-        """Make what carries state between steps anew, by the factories that made it first."""
+        """Make what carries state between steps anew, by the factories that made it first.
+
+        An optimizer whose step was compiled or captured stays, and is put back in place.
+        """
         self.regularizers = self.make_regularizers()
-        self.optimizer = self.make_optimizer(self.regularizers)
-        self.scaler = None
+        if self.reset_optimizer is None:
+            self.optimizer, self.reset_optimizer = self.make_optimizer(self.regularizers)
+            if self.precision.scaler:
+                self.optimizer.register_step_post_hook(self._note_step)
+        else:
+            self.reset_optimizer()
         if self.precision.scaler:
             self.scaler = torch.amp.GradScaler(self.device.type)
             self.scale = self.scaler.get_scale()  # no sync yet: it is a number still
-            self.optimizer.register_step_post_hook(self._note_step)
         criterion_options = self.regularizers.criterion_options()
         self.label_smoothing = criterion_options.get("label_smoothing", 0.0)
         self.losses, self.skipped_steps, self.schedule_step = [], 0, 0
@@ -86,7 +99,7 @@ class Trial:
         with torch.no_grad():
             for name, value in self.model.state_dict().items():
                 value.copy_(self._initial[name])
-        self.model.zero_grad(set_to_none=True)
+        self.model.zero_grad(set_to_none=not self.keeps_gradients)
         self._renew()
         self.device.set_random_state(self._random_state)
 
@@ -103,10 +116,7 @@ class Trial:
 
     def forward(self, batch: Batch, index: int) -> torch.Tensor:
         """Give the criterion of a micro-batch: its summed loss over the step's masked tokens."""
-        total = self.criterion(
-            self.logits(batch), batch.labels, label_smoothing=self.label_smoothing
-        )
-        return total / self.batches.masked_tokens[index]
+        return self.summed_loss(self, batch) / self.batches.masked_tokens[index]
 
     def penalise(self, loss: torch.Tensor, batch: Batch) -> torch.Tensor:
         """Add what regularizers add to the loss."""
@@ -125,12 +135,14 @@ class Trial:
         """Add the gradients of a micro-batch."""
         torch.autograd.backward(loss if self.scaler is None else self.scaler.scale(loss))
 
+    def multiplier(self) -> float:
+        """Give the schedule's multiplier of the next step."""
+        # burn-in may go past the last step; the timed loop never does
+        return self.multipliers[min(self.schedule_step, len(self.multipliers) - 1)]
+
     def update(self) -> None:
         """Update the weights once."""
-        # burn-in may go past the last step; the timed loop never does
-        multiplier = self.multipliers[min(self.schedule_step, len(self.multipliers) - 1)]
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["initial_lr"] * multiplier
+        set_rates(self.optimizer, self.multiplier())
         if self.scaler is None:
             for hook in self.regularizers.gradients:
                 hook(self.optimizer.param_groups)
@@ -144,10 +156,13 @@ class Trial:
                 hook(self.optimizer.param_groups)
         else:
             self.skipped_steps += 1
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=not self.keeps_gradients)
 
     def step(self, index: int) -> None:
         """Train one step: no host sync (one where an fp16 scaler needs it), no print, no file."""
+        if self.whole_step is not None:
+            self.whole_step(index)
+            return
         total: torch.Tensor | None = None
         for micro in range(self.batches.micro_batches):
             batch = self.fetch(index, micro)

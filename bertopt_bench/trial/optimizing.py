@@ -50,6 +50,75 @@ def build_optimizer(
     return optimizer
 
 
+def set_rates(optimizer: torch.optim.Optimizer, multiplier: float) -> None:
+    """Set every group's rate for the next step; one that a graph reads is filled in place."""
+    for group in optimizer.param_groups:
+        rate = group["initial_lr"] * multiplier
+        if isinstance(group["lr"], torch.Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
+
+
+class InPlaceReset:
+    """Puts an optimizer back to its start without touching where its tensors lie.
+
+    ``initial`` gives the value that each tensor of a weight's state begins with, by its name. What
+    groups hold is put back to what it was when this was made.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, initial: Mapping[str, float]) -> None:
+        self.optimizer, self.initial = optimizer, initial
+        self.groups = [_without_parameters(group) for group in optimizer.param_groups]
+
+    def __call__(self) -> None:
+        """Reset.
+
+        Raises:
+            UserError: the state has something that no initial value is declared for.
+        """
+        for state in self.optimizer.state.values():
+            for name, value in state.items():
+                if name not in self.initial or not isinstance(value, torch.Tensor):
+                    declared = ", ".join(self.initial) or "nothing"
+                    raise UserError(
+                        f"the optimizer keeps '{name}' for each weight, and declares {declared}; "
+                        "add it to 'Initial:' in the docstring, as a tensor's first value, or "
+                        "take an optimizer_step that is neither compiled nor captured."
+                    )
+                value.fill_(self.initial[name])
+        for group, kept in zip(self.optimizer.param_groups, self.groups, strict=True):
+            for name in group.keys() - kept.keys() - {"params"}:
+                del group[name]
+            group.update(kept)
+
+
+def _without_parameters(group: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in group.items() if name != "params"}
+
+
+def initial_values(note: str, options: Mapping[str, Any]) -> dict[str, float]:
+    """Read a docstring's 'Initial:' line: ``step 0, sum initial_accumulator_value`` or ``nothing``.
+
+    A word in place of a number is an option of the entry.
+
+    Raises:
+        UserError: it is written otherwise.
+    """
+    text = note.strip().rstrip(".")
+    values: dict[str, float] = {}
+    for part in [] if text == "nothing" else text.split(","):
+        name, _, value = part.strip().partition(" ")
+        try:
+            values[name] = float(options.get(value, value))
+        except ValueError:
+            raise UserError(
+                f"the optimizer's docstring says 'Initial: {note}'; it must be pairs of a name and "
+                "a number or option, as 'step 0, exp_avg 0', or 'nothing'."
+            ) from None
+    return values
+
+
 def _decay_hook(decay: Mapping[str, float]) -> Callable[..., None]:
     """Give a step pre-hook that decays everything but vectors."""
 

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
     from bertopt_bench.trial.live import Trial
 
+_TOLD = ("attention", "_f", "cross_entropy", "layer_norm", "gelu", "Compiled", "Graph")
+"""Parts of the names that an error about kernels lists."""
+
 
 class KernelMismatchError(RuntimeError):
     """A kernel that the cell forces did not run; the text names those that did."""
@@ -96,7 +99,7 @@ def check_kernels(trial: Trial, ran: Sequence[str]) -> None:
     Raises:
         KernelMismatchError: a forced kernel did not run, or one ran that it rules out.
     """
-    seen = ", ".join(name for name in ran if "attention" in name or "_f" in name)
+    seen = ", ".join(name for name in ran if any(part in name for part in _TOLD))
     for operation, kernel in trial.kernels.items():
         if kernel.expects and not any(part in name for part in kernel.expects for name in ran):
             raise KernelMismatchError(

@@ -24,7 +24,7 @@ from bertopt_bench.measure import ceilings, clock, memory
 from bertopt_bench.measure.disturbance import Disturbance
 from bertopt_bench.measure.imports import prove_imports
 from bertopt_bench.measure.torch_build import gpu_state
-from bertopt_bench.trial import assemble, loop, passes, probe
+from bertopt_bench.trial import assemble, checking, loop, passes, probe
 from bertopt_bench.trial.arm import run_arm
 from bertopt_bench.trial.batches import Batches
 from bertopt_bench.workload import formulas
@@ -72,7 +72,7 @@ def classify(error: BaseException) -> tuple[str, str]:
     )
     if out_of_memory:
         return "out_of_memory", text.splitlines()[0]
-    if isinstance(error, UserError | passes.KernelMismatchError):
+    if isinstance(error, UserError | passes.KernelMismatchError | checking.KernelCheckError):
         return "failed", str(error)
     frame = traceback.extract_tb(error.__traceback__)[-1]
     place = f"{os.path.basename(frame.filename)}:{frame.lineno} in {frame.name}"  # noqa: PTH119 - a bare file name: no path of this machine goes into a record
@@ -126,8 +126,9 @@ def _proof(request: Mapping[str, Any]) -> dict[str, Any]:
 def _prepare(trial: Trial, request: Mapping[str, Any], assembled: float) -> dict[str, Any]:
     """Burn in, take the separate passes, restore; give the fields known before the timed loop."""
     timing = request["timing"]
+    kernel_errors = checking.check_numbers(trial)
     started = perf_counter()
-    compiles = request["cell"]["kernel"]["compile"]["name"] != "off"
+    compiles = any(kernel.compiles for kernel in trial.kernels.values())
     with _every_core() if compiles else nullcontext():
         burn_in = passes.burn_in(trial, timing["burn_in_steps"])
     burn_in_seconds = perf_counter() - started
@@ -142,6 +143,7 @@ def _prepare(trial: Trial, request: Mapping[str, Any], assembled: float) -> dict
         "compile_seconds": burn_in[0] - min(burn_in[1:]) if compiles and burn_in[1:] else None,
         "phases": phases,
         "kernels_ran": list(traced.operations),
+        "kernel_errors": kernel_errors,
         "peak_memory_bytes": peak_bytes,
         "initial_weights_sha256": trial.initial_weights_sha256,
         "parameter_count": sum(p.numel() for p in trial.model.parameters()),

@@ -61,8 +61,12 @@ _STATE_BYTES = {
     "adafactor": 0.1,  # a row and a column a matrix; vectors have one entry a parameter
     "lion": 4.0,
     "lamb": 8.0,
+    "ademamix": 12.0,
     "muon": 4.0,  # its matrices; AdamW's parameters are added in memory_forecast_bytes
 }
+FUSED_LOSSES = ("chunked", "liger", "cut_cross_entropy")
+"""Entries of ``kernel.mlm_loss`` that never hold all logits."""
+
 _UNKNOWN_STATE_BYTES = 8.0  # an entry of the user's own: two moments, as most have
 _AUTOCAST_BYTES = {"bf16": 3.25, "fp16": 3.25, "fp64": 8.0}
 """Mean bytes a kept number; autocast keeps fp32 copies around norms (measured 52 / 16 h bytes)."""
@@ -192,6 +196,35 @@ def train_flops(size: ModelSize, *, vocabulary: int, batch: int, seq_len: int, m
     )
 
 
+def kernel_name(cell: Mapping[str, Any], operation: str) -> str | None:
+    """Name the entry of an operation; None where the cell does not say, which is the default."""
+    name: str | None = cell["kernel"].get(operation, {}).get("name")
+    return name
+
+
+def recomputes_layers(cell: Mapping[str, Any]) -> bool:
+    """Say whether the backward pass runs the encoder's layers again."""
+    return kernel_name(cell, "checkpointing") == "layers"
+
+
+def computed_flops(cell: Mapping[str, Any]) -> int:
+    """Count what a step of a canonical cell computes, which a forecast of its time stands on.
+
+    More than the model's FLOPs where layers are run again, or the head on slots that do not count:
+    work that is no progress, so that the share of the peak (MFU) leaves it out.
+    """
+    workload = cell["workload"]
+    size = model_size(workload["model"])
+    batch, seq_len = workload["batch_size"], workload["seq_len"]
+    dense = kernel_name(cell, "mlm_loss") == "dense"
+    rows = seq_len if dense else masked_slots(seq_len, workload["mask_rate"])
+    shape = {"vocabulary": workload["vocabulary_size"], "batch": batch, "seq_len": seq_len}
+    flops = train_flops(size, masked=batch * rows, **shape)
+    if recomputes_layers(cell):
+        flops += forward_flops(size, masked=0, **shape)
+    return flops
+
+
 def masked_slots(seq_len: int, mask_rate: float) -> int:
     """Give K, the slots for masked tokens in a sequence; [CLS] and [SEP] are never masked."""
     return max(1, round(mask_rate * (seq_len - 2)))
@@ -217,7 +250,10 @@ def activation_bytes_per_slot(cell: Mapping[str, Any], size: ModelSize) -> float
     if cell["kernel"]["attention"]["name"] == "math" or dropout:
         numbers += 2 * heads * seq_len
     bytes_each = _AUTOCAST_BYTES.get(cell["precision"]["name"], 4.0)
-    return bytes_each * (size.layers * numbers + 2 * h)
+    kept = size.layers * numbers
+    if recomputes_layers(cell):  # each layer's input, and all of the layer that is run again
+        kept = size.layers * h + numbers
+    return bytes_each * (kept + 2 * h)
 
 
 def memory_forecast_bytes(cell: Mapping[str, Any]) -> int:
@@ -241,7 +277,10 @@ def memory_forecast_bytes(cell: Mapping[str, Any]) -> int:
     sequences: int = workload["batch_size"] // workload["micro_batches"]
     slots = masked_slots(workload["seq_len"], workload["mask_rate"])
     activations = sequences * workload["seq_len"] * activation_bytes_per_slot(cell, size)
-    logits = 3 * width * sequences * slots * vocabulary
+    rows = slots if kernel_name(cell, "mlm_loss") != "dense" else workload["seq_len"]
+    logits = 3 * width * sequences * rows * vocabulary
+    if kernel_name(cell, "mlm_loss") in FUSED_LOSSES:  # their gradients instead
+        logits = width * (vocabulary + sequences * slots) * size.hidden
     gradients = width * parameters
     foreach = gradients if cell["kernel"]["optimizer_step"]["name"] == "foreach" else 0
     averaged = gradients if any(part["name"] == "ema" for part in cell["regularizer"]) else 0

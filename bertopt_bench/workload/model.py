@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from bertopt_bench.errors import UserError, nearest
 from bertopt_bench.workload.ragged import Ragged, attend_within
+from bertopt_bench.workload.replaced import OwnLayerNorm, recompute, same_shape
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
     Attention = Callable[..., Tensor]  # of scaled_dot_product_attention's signature
     Norm = Callable[..., Tensor]  # of torch.nn.functional.layer_norm's signature
+    Activation = Callable[[Tensor], Tensor]
+    Loss = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]  # hidden, words, bias, labels: a sum
 
 POSITION_EMBEDDINGS = ("learned", "sinusoidal")
 INITIAL_STD = 0.02  # of every matrix and embedding, as in BERT
@@ -57,8 +60,10 @@ class BertConfig:
 class BertForMaskedLM(nn.Module):
     """The encoder and its MLM head, the decoder tied to the word embeddings.
 
-    ``attention`` replaces ``scaled_dot_product_attention``, ``layer_norm`` the function of that
-    name, everywhere; each has the signature of what it replaces. Neither changes a parameter.
+    ``attention`` replaces ``scaled_dot_product_attention``, ``layer_norm`` and ``gelu`` what is
+    called so, everywhere; each has the signature of what it replaces. ``mlm_loss`` computes decoder
+    and cross entropy of what the head's transform gives, where labels are given. None of them
+    changes a parameter. ``recompute`` keeps the inputs of encoder layers only.
     """
 
     def __init__(
@@ -67,42 +72,64 @@ class BertForMaskedLM(nn.Module):
         *,
         attention: Attention | None = None,
         layer_norm: Norm | None = None,
+        gelu: Activation | None = None,
+        mlm_loss: Loss | None = None,
+        recompute: bool = False,
     ) -> None:
         super().__init__()
         self.config = config
-        self.bert = Bert(config, attention or functional.scaled_dot_product_attention, layer_norm)
-        self.cls = nn.ModuleDict({"predictions": Predictions(config, layer_norm)})
+        attend = attention or functional.scaled_dot_product_attention
+        activate = functional.gelu if gelu is None else same_shape("GELU", gelu)
+        kind = RecomputedLayer if recompute else Layer
+        self.bert = Bert(config, attend, layer_norm, activate, kind)
+        self.cls = nn.ModuleDict({"predictions": Predictions(config, layer_norm, activate)})
+        self.mlm_loss = mlm_loss
 
     def forward(
         self,
         input_ids: Tensor,
         attention_mask: Tensor | Ragged | None,
-        masked_index: Tensor,
+        masked_index: Tensor | None,
         segment_ids: Tensor | None = None,
+        labels: Tensor | None = None,
     ) -> Tensor:
-        """Give the logits [M, V] of the masked slots.
+        """Give the logits [M, V] of the masked slots; with labels [M] the summed loss instead.
 
         Args:
             input_ids: [B, S], int32 or int64; [T] where the mask is ``Ragged``.
             attention_mask: bool [B, 1, 1, S], True where a slot is no padding; None: none is;
                 ``Ragged``: T flat slots, and what lies in them.
-            masked_index: [M] int64, each a flat index into B*S or T.
+            masked_index: [M] int64, each a flat index into B*S or T; None: all slots.
             segment_ids: [B, S] or [T], int32 or int64; None: all are of segment 0.
+            labels: [M] int64, -100 where a slot does not count; only where ``mlm_loss`` is given.
         """
         hidden = self.bert(input_ids, attention_mask, segment_ids)
-        masked = hidden.view(-1, hidden.shape[-1]).index_select(0, masked_index)
+        masked = hidden.view(-1, hidden.shape[-1])
+        if masked_index is not None:
+            masked = masked.index_select(0, masked_index)
         words = self.bert.embeddings.word_embeddings.weight
-        logits: Tensor = self.cls["predictions"](masked, words)
-        return logits
+        head = self.cls["predictions"]
+        assert isinstance(head, Predictions)
+        if labels is None or self.mlm_loss is None:
+            logits: Tensor = head(masked, words)
+            return logits
+        return self.mlm_loss(head.transformed(masked), words, head.bias, labels)
 
 
 class Bert(nn.Module):
     """Embeddings, encoder and, if asked for, a pooler (which the MLM loss leaves unused)."""
 
-    def __init__(self, config: BertConfig, attention: Attention, norm: Norm | None) -> None:
+    def __init__(
+        self,
+        config: BertConfig,
+        attention: Attention,
+        norm: Norm | None,
+        gelu: Activation,
+        kind: type[Layer],
+    ) -> None:
         super().__init__()
         self.embeddings = Embeddings(config, norm)
-        layers = [Layer(config, attention, norm) for _ in range(config.size.layers)]
+        layers = [kind(config, attention, norm, gelu) for _ in range(config.size.layers)]
         self.encoder = nn.ModuleDict({"layer": nn.ModuleList(layers)})
         if config.pooler:
             dense = nn.Linear(config.size.hidden, config.size.hidden)
@@ -165,7 +192,9 @@ class Embeddings(nn.Module):
 class Layer(nn.Module):
     """A post-norm encoder layer."""
 
-    def __init__(self, config: BertConfig, attention: Attention, norm: Norm | None) -> None:
+    def __init__(
+        self, config: BertConfig, attention: Attention, norm: Norm | None, gelu: Activation
+    ) -> None:
         super().__init__()
         hidden, inner = config.size.hidden, config.size.intermediate
         self.attention = nn.ModuleDict(
@@ -173,13 +202,26 @@ class Layer(nn.Module):
         )
         self.intermediate = nn.ModuleDict({"dense": nn.Linear(hidden, inner)})
         self.output = AddNorm(config, inner, norm)
+        self.gelu = gelu
 
     def forward(self, hidden: Tensor, mask: Tensor | Ragged | None) -> Tensor:
         """Transform hidden states [B, S, h], or [T, h]."""
         hidden = self.attention["output"](self.attention["self"](hidden, mask), hidden)
-        inner = functional.gelu(self.intermediate["dense"](hidden))
+        inner = self.gelu(self.intermediate["dense"](hidden))
         output: Tensor = self.output(inner, hidden)
         return output
+
+
+class RecomputedLayer(Layer):
+    """A layer of which only the inputs are kept: its backward pass runs it again."""
+
+    def __init__(self, config: BertConfig, *parts: Any) -> None:
+        super().__init__(config, *parts)
+        self.random = bool(config.dropout or config.attention_dropout)
+
+    def forward(self, *inputs: Any) -> Tensor:
+        """Transform hidden states as a layer does."""
+        return recompute(super().forward, inputs, random=self.random)
 
 
 class SelfAttention(nn.Module):
@@ -232,9 +274,10 @@ class AddNorm(nn.Module):
 class Predictions(nn.Module):
     """The MLM head: a transform, then the tied decoder with a bias of its own."""
 
-    def __init__(self, config: BertConfig, norm: Norm | None) -> None:
+    def __init__(self, config: BertConfig, norm: Norm | None, gelu: Activation) -> None:
         super().__init__()
         hidden = config.size.hidden
+        self.gelu = gelu
         self.transform = nn.ModuleDict(
             {"dense": nn.Linear(hidden, hidden), "LayerNorm": _layer_norm(config, norm)}
         )
@@ -242,30 +285,12 @@ class Predictions(nn.Module):
 
     def forward(self, masked: Tensor, words: Tensor) -> Tensor:
         """Give logits [M, V] of hidden states [M, h] and the word embeddings [V, h]."""
-        transformed = functional.gelu(self.transform["dense"](masked))
-        return functional.linear(self.transform["LayerNorm"](transformed), words, self.bias)
+        return functional.linear(self.transformed(masked), words, self.bias)
 
-
-class OwnLayerNorm(nn.LayerNorm):
-    """A layer norm whose parameters are torch's and whose function is another."""
-
-    def __init__(self, hidden: int, eps: float, compute: Norm) -> None:
-        super().__init__(hidden, eps=eps)
-        self.compute = compute
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """Norm hidden states [..., h].
-
-        Raises:
-            ValueError: the function gave another shape, which might broadcast unseen.
-        """
-        normed = self.compute(hidden, self.normalized_shape, self.weight, self.bias, self.eps)
-        if normed.shape != hidden.shape:
-            raise ValueError(
-                f"the layer norm gave shape {list(normed.shape)} for an input of shape "
-                f"{list(hidden.shape)}; it must keep the shape"
-            )
-        return normed
+    def transformed(self, masked: Tensor) -> Tensor:
+        """Give what the decoder is multiplied with, [M, h]."""
+        hidden: Tensor = self.transform["LayerNorm"](self.gelu(self.transform["dense"](masked)))
+        return hidden
 
 
 def sinusoids(positions: int, hidden: int) -> Tensor:

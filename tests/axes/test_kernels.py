@@ -7,13 +7,16 @@ from typing import Any
 
 import pytest
 import torch
-from drawn import ENTRIES, make_groups, parameters
+from drawn import ENTRIES, LR, make_groups, parameters, train
 from torch.nn.functional import scaled_dot_product_attention
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bertopt_bench import catalogue
 from bertopt_bench.axes import devices, optimizers, regularizers
+from bertopt_bench.axes.kernels import _steps
+from bertopt_bench.errors import UserError
 from bertopt_bench.measure.tracing import trace_step
+from bertopt_bench.trial.optimizing import set_rates
 
 
 def operations(call: Any) -> list[str]:
@@ -245,13 +248,19 @@ def test_reduced_puts_the_flag_of_the_process_back(before: bool) -> None:
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    [("off", {}), ("default", {"mode": "default"}), ("max_autotune", {"mode": "max-autotune"})],
+    [
+        ("off", {}),
+        ("default", {"mode": "default"}),
+        ("reduce_overhead", {"mode": "reduce-overhead"}),
+        ("max_autotune", {"mode": "max-autotune"}),
+    ],
 )
 def test_compile_modes_are_torchs(name: str, options: dict[str, str]) -> None:
     """Each mode is one that torch.compile knows."""
     made = catalogue.resolve("kernel.compile", name)()
 
     assert made.options == options
+    assert made.compiles == bool(made.expects) == bool(options)
     if options:
         assert torch._inductor.list_mode_options(options["mode"]) is not None
 
@@ -269,3 +278,131 @@ def test_forced_attention_is_what_runs_on_cuda(name: str) -> None:
             scaled_dot_product_attention(query, query, query).sum().backward()
 
     assert seen(kernel.expects, operations(call))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", [name for name, entry in ENTRIES.items() if "Initial" in entry.notes]
+)
+def test_compiled_steps_equal_the_loop(name: str) -> None:
+    """Eight steps on drawn gradients, the rate changing; oracle: the optimizer's own eager step.
+
+    Muon orthogonalises in bfloat16, whose roundings torch.compile leaves out between operations.
+    """
+    torch.compiler.reset()
+    weights = []
+    for step in ("default", "compiled"):
+        kernel = catalogue.resolve("kernel.optimizer_step", step)()
+        groups = make_groups()
+        optimizer = catalogue.resolve("optimizer", name)(groups, lr=LR)
+        for group in optimizer.param_groups:
+            group["initial_lr"] = LR
+        with kernel.context() if kernel.context else contextlib.nullcontext():
+            if kernel.call:
+                kernel.call(optimizer)
+            for number in range(8):
+                set_rates(optimizer, 1 - number / 16)
+                trained = train(optimizer, parameters(groups), 1, seed=number)
+        weights.append(trained)
+
+    tolerance = 0.02 * LR if name == "muon" else 1e-6
+    torch.testing.assert_close(weights[1], weights[0], rtol=1e-5, atol=tolerance)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_flex_attention_computes_what_torch_does(masked: bool) -> None:
+    """Forward, eagerly on a CPU (it has no backward pass there); oracle: torch's own choice.
+
+    The mask of blocks is made once for a mask, however many layers ask for it.
+    """
+    from torch.nn.attention import flex_attention as flex
+
+    kernel = catalogue.resolve("kernel.attention", "flex")()
+    kernel.call.attend = flex.flex_attention  # as it is before torch.compile
+    generator = torch.Generator().manual_seed(0)
+    inputs = [torch.randn(3, 2, 10, 8, generator=generator) for _ in range(3)]
+    mask = None
+    if masked:
+        mask = (torch.arange(10) < torch.tensor([[10], [4], [7]]))[:, None, None, :]
+    with torch.no_grad():
+        found = kernel.call(*inputs, attn_mask=mask)
+        blocks = kernel.call.blocks
+        kernel.call(*inputs, attn_mask=mask)
+
+    assert kernel.call.blocks is blocks
+    assert (blocks is None) == (mask is None)
+    torch.testing.assert_close(found, scaled_dot_product_attention(*inputs, attn_mask=mask))
+
+
+def test_flex_attention_refuses_dropout() -> None:
+    """Oracle: the rule attention_without_dropout; no dropout is left out unseen."""
+    kernel = catalogue.resolve("kernel.attention", "flex")()
+    query = torch.ones(1, 1, 4, 8)
+
+    with pytest.raises(RuntimeError, match="no dropout"):
+        kernel.call(query, query, query, dropout_p=0.1)
+
+
+def test_the_tanh_gelu_is_torchs_and_not_the_exact_one() -> None:
+    """Oracle: torch's approximation bit for bit; the exact one differs by less than 5e-4."""
+    kernel = catalogue.resolve("kernel.gelu", "tanh")()
+    hidden = torch.linspace(-6, 6, 1001)
+
+    assert torch.equal(kernel.call(hidden), torch.nn.functional.gelu(hidden, approximate="tanh"))
+    difference = (kernel.call(hidden) - torch.nn.functional.gelu(hidden)).abs().max()
+    assert 1e-5 < difference < 5e-4
+    assert not kernel.exact
+
+
+@pytest.mark.parametrize("rows", [0, 1, 3, 100])
+def test_chunks_of_any_size_give_the_loss_and_gradients(rows: int) -> None:
+    """Oracle: linear and cross entropy apart; a label of -100 counts for nothing."""
+    kernel = catalogue.resolve("kernel.mlm_loss", "chunked")(rows=rows)
+    generator = torch.Generator().manual_seed(0)
+    draws = [torch.randn(size, generator=generator) for size in ((7, 6), (11, 6), (11,))]
+    labels = torch.tensor([0, -100, 10, 3, 3, -100, 7])
+    results = []
+    for own in (True, False):
+        inputs = [draw.clone().requires_grad_() for draw in draws]
+        loss = (
+            kernel.call(*inputs, labels)
+            if own
+            else torch.nn.functional.cross_entropy(
+                torch.nn.functional.linear(*inputs), labels, reduction="sum"
+            )
+        )
+        loss.backward()
+        results.append([loss.detach(), *(value.grad for value in inputs)])
+
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_a_negative_number_of_rows_is_refused() -> None:
+    """Oracle: what came and what is allowed, in the error."""
+    with pytest.raises(UserError, match="rows is -1; it must be 0 or more"):
+        catalogue.resolve("kernel.mlm_loss", "chunked")(rows=-1)
+
+
+@pytest.mark.parametrize("axis", ["kernel.layer_norm", "kernel.mlm_loss", "kernel.attention"])
+def test_packages_of_kernels_are_entries_that_exist(axis: str) -> None:
+    """Oracle: the axis' own entries; the machine is asked for each package."""
+    from bertopt_bench.measure.capabilities import OPTIONAL_PACKAGES
+
+    packages = {name: catalogue.package_of(axis, name) for name in catalogue.entries(axis)}
+    needed = {package for package in packages.values() if package}
+
+    assert needed
+    assert needed <= set(OPTIONAL_PACKAGES)
+
+
+def test_rates_are_filled_in_place_once_they_are_tensors() -> None:
+    """Oracle: the same tensors with new values; fp64 weights get fp64 rates."""
+    groups = [*make_groups(), *make_groups(dtype=torch.float64)]
+    optimizer = optimizers.adamw(groups, lr=0.25)
+
+    _steps.rates_to_tensors(optimizer)
+
+    rates = [group["lr"] for group in optimizer.param_groups]
+    assert {rate.dtype for rate in rates} == {torch.float32, torch.float64}
+    assert all(rate.item() == 0.25 for rate in rates)

@@ -134,10 +134,12 @@ def test_foreach_and_fused_steps_equal_the_loop(name: str, kind: str) -> None:
 
 @pytest.mark.parametrize("name", ENTRIES)
 def test_accepted_keywords_are_what_the_class_supports(name: str) -> None:
-    """An entry has the keyword fused just where its class has it, and every one has foreach."""
+    """An entry has fused and capturable just where its class has them, and all have foreach."""
     fused = {"sgd", "momentum", "nesterov", "adam", "adamw", "adagrad"}
+    capturable = {"adam", "adamw", "rmsprop", "nadam", "radam"}
 
     assert ("fused" in ENTRIES[name].accepts) == (name in fused)
+    assert ("capturable" in ENTRIES[name].accepts) == (name in capturable)
     assert "foreach" in ENTRIES[name].accepts
 
 

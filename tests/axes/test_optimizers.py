@@ -106,6 +106,28 @@ def test_lamb_equals_its_paper() -> None:
     torch.testing.assert_close(ours, [w.detach() for w in parameters(groups)])
 
 
+def test_ademamix_equals_its_paper() -> None:
+    """Eight steps equal algorithm 1 of arXiv 2409.03137 without its ramps, written out here."""
+    lr, (beta1, beta2, beta3), alpha, eps, decay = LR, (0.9, 0.999, 0.9999), 5.0, 1e-6, 0.1
+    groups = make_groups()
+    state = [[torch.zeros_like(weight) for _ in range(3)] for weight in parameters(groups)]
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for step in range(1, 9):
+            for (fast, square, slow), weight in zip(state, parameters(groups), strict=True):
+                gradient = torch.randn(weight.shape, generator=generator)
+                fast.mul_(beta1).add_((1 - beta1) * gradient)
+                slow.mul_(beta3).add_((1 - beta3) * gradient)
+                square.mul_(beta2).add_((1 - beta2) * gradient**2)
+                mixed = fast / (1 - beta1**step) + alpha * slow
+                update = mixed / ((square / (1 - beta2**step)).sqrt() + eps)
+                weight.sub_(lr * (update + (decay if weight.ndim > 1 else 0.0) * weight))
+
+    ours = run("ademamix", lr=lr, weight_decay=decay)
+
+    torch.testing.assert_close(ours, [w.detach() for w in parameters(groups)], rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("name", "factor"),
     [("adam", 1), ("adamw", 1), ("adagrad", 1), ("lion", 1), ("rmsprop", 10)],

@@ -31,14 +31,25 @@ CELL: dict[str, Any] = {
         "compile": {"name": "off"},
     },
 }
+OPERATIONS = [axis.partition(".")[2] for axis in catalogue.AXES if axis.startswith("kernel.")]
 CPU_ONLY: dict[str, Any] = {
     "torch": "2.13.0",
     "cuda": {"count": 0, "names": [], "capability": []},
-    "packages": {"pytorch_optimizer": "4.1.0", "datasets": "3.0", "pyarrow": None},
+    "packages": {
+        "pytorch_optimizer": "4.1.0",
+        "datasets": "3.0",
+        "pyarrow": None,
+        "liger_kernel": "0.6.0",
+        "cut_cross_entropy": "25.1.1",
+        "flash_attn": "2.8.3",
+    },
     "compiler": True,
     "accepts": {
         name: sorted(entry.accepts) for name, entry in catalogue.entries("optimizer").items()
     },
+    "initial": [
+        name for name, entry in catalogue.entries("optimizer").items() if "Initial" in entry.notes
+    ],
     "precision_ratio": {},
     "skip_slower_precisions": False,
 }
@@ -54,7 +65,7 @@ def cell(**changes: Any) -> dict[str, Any]:
     for key, value in changes.items():
         if key in changed["workload"]:
             changed["workload"][key] = value
-        elif key in changed["kernel"]:
+        elif key in OPERATIONS:
             changed["kernel"][key] = {"name": value}
         elif key == "regularizer":
             changed[key] = value
@@ -62,6 +73,12 @@ def cell(**changes: Any) -> dict[str, Any]:
             changed["workload"][key] = value
         else:
             changed[key] = value if isinstance(value, dict) else {"name": value}
+    return changed
+
+
+def laid_out(layout: str, **changes: Any) -> dict[str, Any]:
+    changed = cell(**changes)
+    changed["workload"]["layout"] = layout
     return changed
 
 
@@ -75,6 +92,8 @@ DECAY = {"name": "weight_decay", "weight_decay": 0.01}
 COUPLED = {"name": "l2", "l2": 1e-4}
 DROPOUT = {"name": "dropout", "dropout": 0.0, "attention_dropout": 0.1}
 ODD_HEADS = {"hidden": 60, "heads": 5, "positions": 512}
+SMOOTHING = {"name": "label_smoothing", "label_smoothing": 0.1}
+GPU: dict[str, Any] = {"device": "cuda", "precision": "bf16"}
 
 SKIPPED = [
     ("no_cuda", cell(device="cuda"), CPU_ONLY),
@@ -93,8 +112,53 @@ SKIPPED = [
     ("missing_package", cell(corpus="hf:some/set"), NO_EXTRAS),
     ("no_foreach_step", cell(optimizer="muon", optimizer_step="foreach"), CPU_ONLY),
     ("no_fused_step", cell(optimizer="nadam", optimizer_step="fused"), CPU_ONLY),
-    ("attention_needs_cuda", cell(attention="efficient"), CPU_ONLY),
-    ("attention_needs_cuda", cell(attention="cudnn"), CPU_ONLY),
+    ("no_capturable_step", cell(optimizer="lion", optimizer_step="capturable", **GPU), gpu(9, 0)),
+    ("no_initial_state", cell(optimizer="adafactor", optimizer_step="compiled"), CPU_ONLY),
+    ("no_initial_state", cell(optimizer="my:Own", optimizer_step="compiled"), CPU_ONLY),
+    *[
+        ("kernel_needs_cuda", cell(**axes), CPU_ONLY)
+        for axes in (
+            {"attention": "efficient"},
+            {"attention": "cudnn"},
+            {"attention": "flash_attn"},
+            {"attention": "flex"},
+            {"layer_norm": "liger"},
+            {"mlm_loss": "liger"},
+            {"mlm_loss": "cut_cross_entropy"},
+            {"optimizer_step": "capturable"},
+            {"compile": "reduce_overhead"},
+            {"cuda_graph": "step"},
+        )
+    ],
+    ("attention_without_dropout", cell(attention="flex", regularizer=[DROPOUT], **GPU), gpu(9, 0)),
+    (
+        "uncapturable_step",
+        laid_out("packed", cuda_graph="step", attention="varlen", **GPU),
+        gpu(9, 0),
+    ),
+    ("varlen_needs_a_layout", cell(attention="varlen", **GPU), gpu(9, 0)),
+    ("missing_package", cell(layer_norm="liger", **GPU), NO_EXTRAS | {"cuda": gpu(9, 0)["cuda"]}),
+    (
+        "missing_package",
+        cell(mlm_loss="cut_cross_entropy", **GPU),
+        NO_EXTRAS | {"cuda": gpu(9, 0)["cuda"]},
+    ),
+    ("loss_needs_half", cell(mlm_loss="cut_cross_entropy", device="cuda"), gpu(9, 0)),
+    ("chunked_loss_needs_torch", cell(mlm_loss="chunked"), CPU_ONLY | {"torch": "2.12.1"}),
+    ("loss_without_smoothing", cell(mlm_loss="chunked", regularizer=[SMOOTHING]), CPU_ONLY),
+    ("loss_without_smoothing", cell(mlm_loss="my:loss", regularizer=[SMOOTHING]), CPU_ONLY),
+    *[
+        ("uncapturable_step", cell(cuda_graph="step", device="cuda", **axes), gpu(9, 0))
+        for axes in (
+            {"optimizer": "lion"},
+            {"optimizer_step": "compiled"},
+            {"precision": "fp16"},
+            {"compile": "max_autotune"},
+            {"regularizer": [{"name": "ema", "decay": 0.9}]},
+            {"regularizer": [{"name": "my:Own"}]},
+            {"regularizer": [{"name": "dropout", "dropout": 0.1}], "checkpointing": "layers"},
+        )
+    ],
     ("attention_needs_half", cell(attention="cudnn", device="cuda"), gpu(9, 0)),
     (
         "attention_needs_half",
@@ -155,6 +219,16 @@ POSSIBLE = [
     (cell(layout="packed", device="cuda", precision="bf16"), gpu(8, 0)),
     (cell(layout="packed", device="cuda", precision="fp16", attention="efficient"), gpu(7, 5)),
     (cell(layout="unpadded", device="cuda", precision="fp16", regularizer=[DROPOUT]), gpu(7, 5)),
+    (cell(optimizer="lamb", optimizer_step="compiled"), CPU_ONLY),
+    (cell(mlm_loss="chunked"), CPU_ONLY),
+    (cell(mlm_loss="dense", regularizer=[SMOOTHING]), CPU_ONLY),
+    (cell(gelu="tanh", checkpointing="layers", regularizer=[DROPOUT]), CPU_ONLY),
+    (cell(attention="flex", **GPU), gpu(8, 0)),
+    (laid_out("packed", attention="varlen", **GPU), gpu(8, 0)),
+    (cell(mlm_loss="cut_cross_entropy", layer_norm="liger", **GPU), gpu(8, 0)),
+    (cell(cuda_graph="step", optimizer_step="fused", **GPU), gpu(8, 0)),
+    (cell(cuda_graph="step", optimizer="momentum", compile="default", **GPU), gpu(8, 0)),
+    (cell(optimizer_step="capturable", checkpointing="layers", **GPU), gpu(8, 0)),
 ]
 
 
@@ -186,6 +260,16 @@ def test_allowable_rules_are_those_of_bad_ideas() -> None:
     [
         (cell(optimizer="lamb"), NO_EXTRAS, "pip install 'bertopt-bench[optimizers]'"),
         (cell(corpus="hf:x"), NO_EXTRAS, "pip install 'bertopt-bench[hub]'"),
+        (
+            cell(mlm_loss="liger", **GPU),
+            NO_EXTRAS | {"cuda": gpu(9, 0)["cuda"]},
+            "liger_kernel is not installed: pip install 'bertopt-bench[kernels]'",
+        ),
+        (
+            cell(attention="flash_attn", **GPU),
+            NO_EXTRAS | {"cuda": gpu(9, 0)["cuda"]},
+            "pip install flash-attn --no-build-isolation",
+        ),
         (
             cell(optimizer={"name": "adamw", "weight_decay": 0.1}, regularizer=[DECAY]),
             CPU_ONLY,

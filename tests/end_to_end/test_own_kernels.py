@@ -32,11 +32,17 @@ def raises(input, normalized_shape, weight, bias, eps):
     raise KeyError("a bug")
 
 
+def inexact(input, normalized_shape, weight, bias, eps):
+    """Forgets the mean."""
+    return input * (input.square().mean(-1, keepdim=True) + eps).rsqrt() * weight + bias
+
+
 def narrow(input, normalized_shape, weight, bias, eps):
     """Gives the means alone, which would broadcast."""
     return input.mean(-1, keepdim=True)
 '''
-LEVELS = "axes.kernel.layer_norm=['default','norms:plain','norms:raises','norms:narrow']"
+NAMES = ["default", *(f"norms:{name}" for name in ("plain", "raises", "narrow", "inexact"))]
+LEVELS = f"axes.kernel.layer_norm={NAMES}"
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +55,7 @@ def by_norm(command: Command, project: Path) -> dict[str, dict[str, Any]]:
     assert done.returncode == 0, done.stderr
     lines = (project / "results/norms/records.jsonl").read_text().splitlines()
     records = [json.loads(line) for line in lines]
-    assert len(records) == 4
+    assert len(records) == 5
     silent = {"name": "default"}
     return {row["cell"]["kernel"].get("layer_norm", silent)["name"]: row for row in records}
 
@@ -63,6 +69,10 @@ def test_plain_operations_train_as_torchs_own(by_norm: dict[str, dict[str, Any]]
     assert own["evaluations"][-1]["loss"] == pytest.approx(
         usual["evaluations"][-1]["loss"], abs=1e-5
     )
+    errors = {row["quantity"]: row for row in own["kernel_errors"]}
+    assert list(errors) == ["output", *(f"gradient of {n}" for n in ("input", "weight", "bias"))]
+    assert all(row["error"] <= row["allowed_error"] for row in errors.values())
+    assert usual["kernel_errors"] == []
     assert own["initial_weights_sha256"] == usual["initial_weights_sha256"]
     assert "norms.py" in own["code"]["outside"]
 
@@ -71,7 +81,14 @@ def test_plain_operations_train_as_torchs_own(by_norm: dict[str, dict[str, Any]]
     ("name", "words"),
     [
         ("norms:raises", "KeyError: 'a bug' (at norms.py:14 in raises)"),
-        ("norms:narrow", "the layer norm gave shape [4, 16, 1] for an input of shape [4, 16, 16]"),
+        (
+            "norms:narrow",
+            "'norms:narrow': its output has shape [4, 16, 1]; it must have [4, 16, 16]",
+        ),
+        (
+            "norms:inexact",
+            "kernel.layer_norm 'norms:inexact': its output differs from float64 by",
+        ),
     ],
 )
 def test_a_wrong_one_is_a_failed_record_with_its_reason(

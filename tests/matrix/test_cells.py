@@ -15,8 +15,9 @@ from written_matrices import expand, load
 
 from bertopt_bench.errors import MatrixError
 from bertopt_bench.matrix import cells, spec
+from bertopt_bench.matrix.choices import DEFAULTS
 from bertopt_bench.matrix.identity import cell_id
-from bertopt_bench.matrix.labels import choices, drawn_from
+from bertopt_bench.matrix.labels import UNSAID, choices, drawn_from
 
 if TYPE_CHECKING:
     import random
@@ -180,6 +181,18 @@ def test_a_layout_is_said_only_where_it_is_not_padded() -> None:
     assert [cell.label for cell in left if cell.skip] == ["padded"]
     with pytest.raises(MatrixError, match="Did you mean 'packed'"):
         expand({"workload": {"layout": "paked"}})
+
+
+@pytest.mark.parametrize("axis", UNSAID)
+def test_later_axes_leave_every_older_cell_as_it_was(axis: str) -> None:
+    """Oracle: the cell of a silent matrix, and that the default is what matrices mean."""
+    operation, usual = axis.partition(".")[2], UNSAID[axis]["name"]
+    (silent,) = expand({"seeds": [1]})
+    (said,) = expand({"axes": {"kernel": {operation: usual}}})
+
+    assert said.id == silent.id
+    assert operation not in said.content["kernel"]
+    assert DEFAULTS[axis] == usual
 
 
 def test_an_exclusion_may_name_an_unsaid_choice() -> None:

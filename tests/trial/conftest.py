@@ -49,7 +49,8 @@ def write_batches(folder: Path, count: int, seed: int) -> dict[str, str]:
     ids[np.arange(LENGTH) >= lengths[..., None]] = 0
     labels = draw.integers(5, VOCABULARY, (count, BATCH, SLOTS))
     labels[:, ::2, 1] = -100  # a slot that is not used
-    positions = draw.integers(1, LENGTH // 2 - 1, (count, BATCH, SLOTS)).astype(np.int32)
+    places = np.tile(np.arange(1, LENGTH // 2 - 1), (count, BATCH, 1))  # a token is masked once
+    positions = draw.permuted(places, axis=2)[:, :, :SLOTS].astype(np.int32)
     positions[labels < 0] = 0
     np.save(folder / "input_ids.npy", ids)
     np.save(folder / "lengths.npy", lengths)
@@ -87,6 +88,11 @@ def make_request(text: dict[str, Any]) -> Callable[..., dict[str, Any]]:
                 ("optimizer_step", "default"),
                 ("compile", "off"),
             )
+        }
+        kernels |= {  # a cell says these only where it chooses them
+            operation: choice(f"kernel.{operation}", axes.pop(operation))
+            for operation in ("gelu", "layer_norm", "mlm_loss", "checkpointing", "cuda_graph")
+            if operation in axes
         }
         cell = {
             "workload": {**WORKLOAD, **(workload or {})},

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
     MakeRequest = Callable[..., dict[str, Any]]
 
-NEEDS_CUDA = {"efficient", "cudnn"}
+NEEDS_CUDA = {"efficient", "cudnn", "flex", "varlen", "flash_attn"}
+DECLARED = [
+    name for name, entry in catalogue.entries("optimizer").items() if "Initial" in entry.notes
+]
 
 
 def train(trial: Trial) -> tuple[list[float], dict[str, torch.Tensor], float]:
@@ -86,16 +89,69 @@ def test_attention(make_request: MakeRequest, name: str) -> None:
     check_burn_in_leaves_no_mark(make_request(attention=name, schedule="constant"))
 
 
-@pytest.mark.parametrize("name", catalogue.entries("kernel.optimizer_step"))
+@pytest.mark.parametrize("name", ["default", "loop", "foreach", "fused"])
 def test_optimizer_step(make_request: MakeRequest, name: str) -> None:
     check_burn_in_leaves_no_mark(make_request(optimizer_step=name, schedule="constant"))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [n for n in catalogue.entries("kernel.compile") if n != "off"])
+@pytest.mark.parametrize("name", ["default", "max_autotune"])
 def test_compile(make_request: MakeRequest, name: str) -> None:
     check_burn_in_leaves_no_mark(
         make_request(compile=name, regularizer=["dropout"], schedule="constant")
+    )
+
+
+@pytest.mark.parametrize("name", catalogue.entries("kernel.gelu"))
+def test_gelu(make_request: MakeRequest, name: str) -> None:
+    check_burn_in_leaves_no_mark(make_request(gelu=name, schedule="constant"))
+
+
+@pytest.mark.parametrize("name", ["sparse", "dense", "chunked", {"name": "chunked", "rows": 3}])
+def test_mlm_loss(make_request: MakeRequest, name: Any) -> None:
+    check_burn_in_leaves_no_mark(make_request(mlm_loss=name, schedule="constant"))
+
+
+@pytest.mark.parametrize("name", catalogue.entries("kernel.checkpointing"))
+def test_checkpointing(make_request: MakeRequest, name: str) -> None:
+    check_burn_in_leaves_no_mark(
+        make_request(checkpointing=name, regularizer=["dropout"], schedule="constant")
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", DECLARED)
+def test_compiled_optimizer_step(make_request: MakeRequest, name: str) -> None:
+    """No graph is made in the timed loop, though the rate changes in each step."""
+    torch.compiler.reset()
+    check_burn_in_leaves_no_mark(
+        make_request(optimizer=name, optimizer_step="compiled", schedule="linear")
+    )
+
+
+@pytest.mark.slow
+def test_compiled_optimizer_step_with_decay_and_averages(make_request: MakeRequest) -> None:
+    """Hooks run around it: decay that the optimizer has no argument for, an average after it."""
+    torch.compiler.reset()
+    check_burn_in_leaves_no_mark(
+        make_request(
+            optimizer="adam", optimizer_step="compiled", regularizer=["weight_decay", "ema"]
+        )
+    )
+
+
+@pytest.mark.slow
+def test_everything_compiled(make_request: MakeRequest) -> None:
+    """Model with recomputed layers and dropout, chunked loss, optimizer step."""
+    torch.compiler.reset()
+    check_burn_in_leaves_no_mark(
+        make_request(
+            compile="default",
+            optimizer_step="compiled",
+            checkpointing="layers",
+            mlm_loss="chunked",
+            regularizer=["dropout"],
+        )
     )
 
 
@@ -116,3 +172,22 @@ def test_on_cuda(make_request: MakeRequest, precision: str) -> None:
     check_burn_in_leaves_no_mark(
         make_request(device="cuda", precision=precision, schedule="constant")
     )
+
+
+ON_CUDA = [
+    {"attention": "flex"},
+    {"optimizer_step": "capturable"},
+    {"cuda_graph": "step"},
+    {"cuda_graph": "step", "optimizer_step": "fused", "regularizer": ["dropout", "grad_clip"]},
+    {"cuda_graph": "step", "checkpointing": "layers", "mlm_loss": "chunked"},
+    {"compile": "reduce_overhead"},
+    {"optimizer_step": "compiled"},
+]
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("axes", ON_CUDA)
+def test_kernels_of_cuda(make_request: MakeRequest, axes: dict[str, Any]) -> None:
+    torch.compiler.reset()
+    check_burn_in_leaves_no_mark(make_request(device="cuda", precision="bf16", **axes))

@@ -212,3 +212,38 @@ def test_muon_keeps_one_moment_of_matrices_and_two_of_the_rest() -> None:
     )
 
     assert difference == 4 * matrices
+
+
+def kernels(**operations: str) -> dict[str, object]:
+    plain = cell("adamw", seq_len=32, batch_size=4)
+    chosen = {operation: {"name": name} for operation, name in operations.items()}
+    return {**plain, "kernel": {**plain["kernel"], **chosen}}  # type: ignore[dict-item]
+
+
+def test_recomputed_layers_are_a_forward_pass_more_and_keep_their_inputs() -> None:
+    """Oracle: by hand: 12 layers of base keep h numbers a slot, and one layer all its 16 h."""
+    size = formulas.model_size("base")
+    shape = {"vocabulary": 30_522, "batch": 4, "seq_len": 32}
+    again = formulas.computed_flops(kernels(checkpointing="layers"))
+    usual = formulas.computed_flops(kernels())
+
+    assert usual == formulas.train_flops(size, masked=4 * 4, **shape)
+    assert again - usual == 4 * 32 * 12 * (8 * 768**2 + 4 * 768 * 3072 + 4 * 32 * 768)
+    kept = formulas.activation_bytes_per_slot(kernels(checkpointing="layers"), size)
+    assert kept == 4 * (12 * 768 + 16 * 768 + 2 * 768)  # f = 4h: 8h + 2f = 16h
+    assert kept < formulas.activation_bytes_per_slot(kernels(), size) / 6
+
+
+def test_dense_logits_are_those_of_all_slots() -> None:
+    """Oracle: by hand: 28 slots more a sequence, three tensors of V fp32 numbers for each."""
+    usual, dense = kernels(), kernels(mlm_loss="dense")
+
+    assert formulas.computed_flops(dense) - formulas.computed_flops(usual) == (
+        3 * 4 * (32 - 4) * (2 * 768**2 + 2 * 768 * 30_522)
+    )
+    wide = {"batch_size": 64, "seq_len": 512}
+    grown = [
+        formulas.memory_forecast_bytes({**one, "workload": {**one["workload"], **wide}})  # type: ignore[dict-item]
+        for one in (usual, dense)
+    ]
+    assert grown[1] - grown[0] == 3 * 4 * 64 * (512 - 76) * 30_522

@@ -16,11 +16,17 @@ class Kernel:
 
     Attributes:
         call: replaces the operation's call (attention: scaled_dot_product_attention's signature).
+            Of an optimizer step: changes how a finished optimizer steps, in place.
         context: gives a context that holds for the whole trial.
-        options: handed to the optimizer (optimizer_step) or to torch.compile (compile).
+        options: handed to the optimizer (optimizer_step), to torch.compile (compile), or to the
+            model (mlm_loss, checkpointing).
         expects: parts of the names of profiler operations; one of them must be in a traced training
             step, else the kernel was not what ran. Empty where nothing is forced.
         forbids: parts of the names of operations that must not be in that step.
+        exact: computes what the operation says, to rounding, so that it can be checked.
+        in_place: what was compiled or captured holds on to the optimizer's tensors, so that they
+            are put back by the initial values that the optimizer declares, never made anew.
+        compiles: torch.compile is at work.
     """
 
     call: Callable[..., Any] | None = None
@@ -28,3 +34,10 @@ class Kernel:
     options: Mapping[str, Any] = field(default_factory=dict)
     expects: tuple[str, ...] = ()
     forbids: tuple[str, ...] = ()
+    exact: bool = True
+    in_place: bool = False
+    compiles: bool = False
+
+
+COMPILED = ("Torch-Compiled Region", "CompiledFxGraph")
+"""What the profiler calls a graph of torch.compile that runs (torch 2.9 to 2.13)."""

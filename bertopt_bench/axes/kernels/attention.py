@@ -1,4 +1,4 @@
-"""Attention: which backend of torch's scaled_dot_product_attention runs."""
+"""Attention: which implementation of scaled dot product attention runs."""
 
 from __future__ import annotations
 
@@ -11,10 +11,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
+PACKAGES = {"flash_attn": "flash_attn"}
+"""Entries that need a package beyond torch, which has no extra here: it builds for hours."""
+
 
 def default() -> Kernel:
     """Let torch choose.
 
+    Own: 'module:function', called as torch.nn.functional.scaled_dot_product_attention(query, key,
+        value, attn_mask=, dropout_p=) is; queries are [B, a, S, d], the mask bool [B, 1, 1, S].
     Source: torch.nn.functional.scaled_dot_product_attention.
     """
     return Kernel()
@@ -57,6 +62,107 @@ def cudnn() -> Kernel:
     Source: NVIDIA cuDNN; torch.nn.attention.SDPBackend.CUDNN_ATTENTION.
     """
     return _only("CUDNN_ATTENTION", "_scaled_dot_product_cudnn_attention")
+
+
+def flex() -> Kernel:
+    """Compile a kernel for the batch's own mask, blocks of padding left out: CUDA only to train.
+
+    The mask of blocks is made anew in each step, once for all layers. No attention dropout.
+
+    Source: Dong et al., arXiv 2412.05496; torch.nn.attention.flex_attention.
+    """
+    return Kernel(call=_Flex(), expects=("flex_attention",), compiles=True)
+
+
+def varlen() -> Kernel:
+    """Attend within sequences that lie one after the other, with no padding between: CUDA only.
+
+    Needs a layout that leaves padding out (unpadded, packed): called as varlen_attn is, with
+    queries, keys and values [T, a, d], the sequences' bounds and their greatest length. No dropout.
+
+    Source: torch.nn.attention.varlen.varlen_attn; Dao, arXiv 2307.08691.
+    """
+    return Kernel(
+        call=_varlen,
+        options={"signature": "varlen"},
+        expects=("_varlen_attn", "_flash_attention_forward"),
+    )
+
+
+def flash_attn() -> Kernel:
+    """Use the flash-attn package: CUDA, 16 bits, and no mask.
+
+    Source: Dao, arXiv 2307.08691; flash_attn.flash_attn_func.
+    """
+    return Kernel(call=_flash_attn, expects=("FlashAttnFunc", "flash_fwd_kernel"))
+
+
+class _Flex:
+    """FlexAttention in the signature of scaled_dot_product_attention."""
+
+    def __init__(self) -> None:
+        self.attend: Any = None
+        self.mask: Any = None
+        self.blocks: Any = None
+
+    def __call__(
+        self, query: Any, key: Any, value: Any, attn_mask: Any = None, dropout_p: float = 0.0
+    ) -> Any:
+        """Attend [B, a, S, d], where a mask bool [B, 1, 1, S] says which keys count.
+
+        Raises:
+            RuntimeError: dropout is asked for.
+        """
+        import torch
+        from torch.nn.attention.flex_attention import flex_attention
+
+        if dropout_p:
+            raise RuntimeError("flex attention has no dropout: set attention_dropout = 0")
+        if torch.compiler.is_compiling():  # within a compiled model it is part of that graph
+            return flex_attention(query, key, value, block_mask=_block_mask(attn_mask))
+        if self.attend is None:
+            self.attend = torch.compile(flex_attention, dynamic=False)
+        if attn_mask is not self.mask:
+            self.mask, self.blocks = attn_mask, _block_mask(attn_mask)
+        return self.attend(query, key, value, block_mask=self.blocks)
+
+
+def _block_mask(mask: Any) -> Any:
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    if mask is None:
+        return None
+    keep = mask[:, 0, 0, :]
+
+    def real(batch: Any, _head: Any, _query: Any, key: Any) -> Any:
+        return keep[batch, key]
+
+    rows, slots = keep.shape
+    return create_block_mask(real, rows, None, slots, slots, device=keep.device)
+
+
+def _varlen(
+    query: Any, key: Any, value: Any, cu_seq_q: Any, cu_seq_k: Any, max_q: int, max_k: int
+) -> Any:
+    from torch.nn.attention.varlen import varlen_attn
+
+    return varlen_attn(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k)
+
+
+def _flash_attn(
+    query: Any, key: Any, value: Any, attn_mask: Any = None, dropout_p: float = 0.0
+) -> Any:
+    """Attend [B, a, S, d].
+
+    Raises:
+        RuntimeError: there is a mask.
+    """
+    from flash_attn import flash_attn_func
+
+    if attn_mask is not None:
+        raise RuntimeError("flash-attn takes no mask, and padded text needs one")
+    rows = (tensor.transpose(1, 2) for tensor in (query, key, value))
+    return flash_attn_func(*rows, dropout_p=dropout_p).transpose(1, 2)
 
 
 @contextmanager

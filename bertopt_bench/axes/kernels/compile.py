@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bertopt_bench.axes.kernels import Kernel
+from bertopt_bench.axes.kernels import COMPILED, Kernel
 
 
 def off() -> Kernel:
@@ -15,7 +15,15 @@ def default() -> Kernel:
 
     Source: Ansel et al., ASPLOS 2024; torch.compile.
     """
-    return Kernel(options={"mode": "default"})
+    return _compiled("default")
+
+
+def reduce_overhead() -> Kernel:
+    """Compile, and replay the graphs as CUDA graphs: CUDA only, a CPU has none.
+
+    Source: torch.compile, mode reduce-overhead.
+    """
+    return _compiled("reduce-overhead")
 
 
 def max_autotune() -> Kernel:
@@ -23,4 +31,8 @@ def max_autotune() -> Kernel:
 
     Source: torch.compile, mode max-autotune.
     """
-    return Kernel(options={"mode": "max-autotune"})
+    return _compiled("max-autotune")
+
+
+def _compiled(mode: str) -> Kernel:
+    return Kernel(options={"mode": mode}, expects=COMPILED, compiles=True)

@@ -1,0 +1,154 @@
+"""What share of the memory's bandwidth do optimizer steps reach, by implementation?
+
+100 M parameters in a BERT's mix of tensors. Steps alternate with the bandwidth ceiling's own mix (4
+reads and 3 writes of float32, in place), the order within a pair drawn; the share is the bytes that
+the update needs at least by the bytes that the ceiling moves in the same time, with its interval.
+
+The least bytes are those of one pass in place: each tensor read once, each that changes written
+once. LAMB needs two, since its trust ratio is known after a pass over all weights: the second reads
+weight and moments again. What an implementation moves besides counts against it.
+
+    python benchmarks/peers/optimizer_bandwidth.py [--pairs 20] [--optimizer adamw --optimizer lion]
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import os
+from contextlib import nullcontext
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import torch
+from pairing import paired_ratio
+
+from bertopt_bench import catalogue
+from bertopt_bench.axes import optimizers
+from bertopt_bench.measure.ceilings import BANDWIDTH_BYTES_PER_PARAMETER, _adamw_mix
+from bertopt_bench.trial.assemble import build_kernel
+from bertopt_bench.trial.regularizing import Regularizers
+from bertopt_bench.trial.stepping import make_optimizer
+from bertopt_bench.workload.formulas import ModelSize
+from bertopt_bench.workload.model import BertConfig, BertForMaskedLM, initialise, parameter_groups
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SIZE = ModelSize(hidden=2048, layers=2, heads=16, intermediate=8192, positions=64)
+VOCABULARY = 64  # next to nothing: 105 M parameters, nearly all in the encoder
+CEILING_PARAMETERS = 25_000_000
+WORDS = {  # reads and writes of a float32 a parameter, at the least
+    "sgd": (2, 1),
+    "momentum": (3, 2),
+    "nesterov": (3, 2),
+    "adagrad": (3, 2),
+    "rmsprop": (3, 2),
+    "adam": (4, 3),
+    "adamw": (4, 3),
+    "nadam": (4, 3),
+    "radam": (4, 3),
+    "lion": (3, 2),
+    "lamb": (4 + 3, 2 + 1),
+    "ademamix": (5, 4),
+}
+GOAL, FUSED_ADAMW_GOAL = 0.60, 0.85
+STEPS = ("loop", "foreach", "fused", "compiled")
+
+
+def make_groups() -> list[dict[str, Any]]:
+    """Draw weights and gradients of a BERT."""
+    generator = torch.Generator().manual_seed(0)
+    model = BertForMaskedLM(BertConfig(VOCABULARY, SIZE))
+    initialise(model, generator)
+    block = torch.randn(2**16, generator=generator) * 1e-3
+    for parameter in model.parameters():
+        copies = -(-parameter.numel() // block.numel())
+        parameter.grad = block.repeat(copies)[: parameter.numel()].view(parameter.shape).clone()
+    return parameter_groups(model)
+
+
+def has_step(optimizer: str, step: str) -> bool:
+    """Say whether the optimizer has such a step, as the skip rules do."""
+    accepts = catalogue.find("optimizer", optimizer).accepts
+    if step in {"foreach", "fused"}:
+        return step in accepts and optimizer not in optimizers.LOOP_ONLY
+    return True
+
+
+def make_step(name: str, step: str) -> Callable[[], float]:
+    """Build the optimizer as a trial does; give a call that steps once and gives the seconds."""
+    choice = catalogue.canonical(catalogue.find("optimizer", name), {})
+    kernel = build_kernel("optimizer_step", {"name": step})
+    kernels = {"optimizer_step": kernel}
+    optimizer, _ = make_optimizer({"optimizer": choice}, make_groups(), kernels, Regularizers([]))
+
+    def timed() -> float:
+        start = perf_counter()
+        optimizer.step()
+        return perf_counter() - start
+
+    with kernel.context() if kernel.context else nullcontext():
+        for _ in range(3):
+            timed()
+    return timed
+
+
+def make_ceiling() -> Callable[[], float]:
+    """Give a call that moves the ceiling's bytes once and gives the seconds."""
+    arrays = [torch.randn(2**10).repeat(CEILING_PARAMETERS // 2**10) for _ in range(4)]
+    mix = _adamw_mix(*arrays)
+
+    def timed() -> float:
+        start = perf_counter()
+        mix()
+        return perf_counter() - start
+
+    for _ in range(3):
+        timed()
+    return timed
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pairs", type=int, default=20)
+    parser.add_argument("--optimizer", action="append", choices=WORDS)
+    parser.add_argument("--step", action="append", choices=STEPS)
+    arguments = parser.parse_args()
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    parameters = sum(p.numel() for group in make_groups() for p in group["params"])
+    ceiling = make_ceiling()
+    moved = BANDWIDTH_BYTES_PER_PARAMETER * (CEILING_PARAMETERS // 2**10 * 2**10)
+    print(f"{parameters / 1e6:.1f} M parameters, {torch.get_num_threads()} threads")
+    print("| optimizer | step | share of the ceiling | interval | GB/s | ms |")
+    print("|---|---|---|---|---|---|")
+    for name in arguments.optimizer or WORDS:
+        needed = 4 * sum(WORDS[name]) * parameters
+        best = 0.0
+        for step in arguments.step or STEPS:
+            if not has_step(name, step):
+                continue
+            torch.compiler.reset()
+            gc.collect()
+            result = paired_ratio(make_step(name, step), ceiling, pairs=arguments.pairs)
+            share, low, high = (
+                needed / moved / ratio for ratio in (result.ratio, result.high, result.low)
+            )
+            best = max(best, share)
+            print(
+                f"| {name} | {step} | {share:.0%} | {low:.0%} to {high:.0%} "
+                f"| {needed / result.first_median_seconds / 1e9:.1f} "
+                f"| {result.first_median_seconds * 1e3:.0f} |",
+                flush=True,
+            )
+            if (name, step) == ("adamw", "fused"):
+                print(f"adamw, fused: goal {FUSED_ADAMW_GOAL:.0%}: {said(share, FUSED_ADAMW_GOAL)}")
+        print(f"{name}: best {best:.0%}, goal {GOAL:.0%}: {said(best, GOAL)}", flush=True)
+
+
+def said(share: float, goal: float) -> str:
+    return "met" if share >= goal else "MISSED"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""Change how an optimizer steps. Imports torch: only an entry that is being called imports this.
+
+Hooks (decay, an fp16 scaler's) run around the new step, eagerly, as they did around the old one.
+"""
+
+from __future__ import annotations
+
+import inspect
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+EAGER_STEPS = 2  # before a capture: they make the state, and the workspaces of libraries
+COMPILE: dict[str, Any] = {"dynamic": False, "fullgraph": True}
+"""A step that cannot be one graph raises, so that none runs eagerly unseen."""
+
+
+def compile_step(optimizer: torch.optim.Optimizer) -> None:
+    """Let torch.compile make the update of each part of an optimizer.
+
+    pytorch-optimizer hands numbers that change over as tensors itself; torch's classes take a rate
+    that is a tensor, and keep their counts of steps as such.
+    """
+    for part in _parts(optimizer):
+        own = getattr(part, "_compile_foreach", None)
+        if own is not None:
+            own(dict(COMPILE))
+            continue
+        rates_to_tensors(part)
+        # below torch's wrappers, which break the graph around the body
+        body = torch.compile(inspect.unwrap(type(part).step), **COMPILE)
+        _step_by(part, partial(_without_gradients, body, part))
+
+
+def capture_step(optimizer: torch.optim.Optimizer) -> None:
+    """Let each part of an optimizer capture its step as a CUDA graph, and replay that."""
+    for part in _parts(optimizer):
+        rates_to_tensors(part)
+        body = inspect.unwrap(type(part).step)
+        _step_by(part, Captured(partial(_without_gradients, body, part), capture, beside))
+
+
+def rates_to_tensors(optimizer: torch.optim.Optimizer) -> None:
+    """Turn learning rates into tensors: a graph that is made once reads a new rate each step."""
+    for group in optimizer.param_groups:
+        like = group["params"][0]
+        dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
+        group["lr"] = torch.tensor(float(group["lr"]), dtype=dtype, device=like.device)
+
+
+class Captured:
+    """A call that runs eagerly at first, is captured, and from then on replayed."""
+
+    def __init__(
+        self,
+        call: Callable[[], Any],
+        capture: Callable[[Callable[[], Any]], Callable[[], Any]],
+        warm: Callable[[Callable[[], Any]], Any],
+    ) -> None:
+        self.call, self.capture, self.warm, self.calls = call, capture, warm, 0
+        self.replay: Callable[[], Any] | None = None
+
+    def __call__(self) -> None:
+        """Run it, whichever way."""
+        if self.replay is None and self.calls >= EAGER_STEPS:
+            self.replay = self.capture(self.call)
+        if self.replay is None:
+            self.calls += 1
+            self.warm(self.call)
+        else:
+            self.replay()
+
+
+def beside(call: Callable[[], Any]) -> None:
+    """Run a call in a stream of its own, as one that will be captured must have run before."""
+    make: Any = torch.cuda.Stream  # torch leaves it untyped
+    stream, current = make(), torch.cuda.current_stream()
+    stream.wait_stream(current)
+    with torch.cuda.stream(stream):
+        call()
+    current.wait_stream(stream)
+
+
+def capture(call: Callable[[], Any]) -> Callable[[], Any]:
+    """Capture a call as a CUDA graph and give what replays it; capturing runs nothing."""
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        call()
+    replay: Callable[[], Any] = graph.replay
+    return replay
+
+
+def _parts(optimizer: torch.optim.Optimizer) -> Iterator[torch.optim.Optimizer]:
+    """Give the optimizers that really step: those of a joined one."""
+    yield from getattr(optimizer, "parts", (optimizer,))
+
+
+def _without_gradients(body: Callable[..., Any], part: torch.optim.Optimizer) -> Any:
+    with torch.no_grad():
+        return body(part)
+
+
+def _step_by(part: torch.optim.Optimizer, step: Callable[[], Any]) -> None:
+    """Put a step in place of the optimizer's, its hooks around it."""
+
+    def stepped(_optimizer: torch.optim.Optimizer) -> Any:
+        return step()
+
+    hooked: Callable[..., Any] = torch.optim.Optimizer.profile_hook_step(stepped)
+    part.step = partial(hooked, part)  # type: ignore[method-assign]

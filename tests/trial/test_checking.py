@@ -1,0 +1,181 @@
+"""Kernels are checked against float64 before they are timed: right ones pass, wrong ones fail."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from torch.nn import functional
+
+from bertopt_bench.axes.kernels import Kernel
+from bertopt_bench.trial import checking, worker
+from bertopt_bench.trial.assemble import assemble
+from bertopt_bench.trial.checking import KernelCheckError, check_numbers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from bertopt_bench.trial.live import Trial
+
+    MakeRequest = Callable[..., dict[str, Any]]
+
+
+def attention(
+    query: Any, key: Any, value: Any, attn_mask: Any = None, dropout_p: float = 0.0
+) -> Any:
+    scores = query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5
+    if attn_mask is not None:
+        scores = scores.masked_fill(~attn_mask, float("-inf"))
+    return scores.softmax(-1) @ value
+
+
+def layer_norm(hidden: Any, _shape: Any, weight: Any, bias: Any, eps: float) -> Any:
+    centred = hidden - hidden.mean(-1, keepdim=True)
+    return centred * (centred.square().mean(-1, keepdim=True) + eps).rsqrt() * weight + bias
+
+
+def gelu(hidden: Any) -> Any:
+    return hidden * torch.special.ndtr(hidden)
+
+
+def mlm_loss(hidden: Any, weight: Any, bias: Any, labels: Any) -> Any:
+    logits = functional.linear(hidden, weight, bias).float()
+    return functional.cross_entropy(logits, labels, reduction="sum")
+
+
+def mlm_loss_in_64(hidden: Any, weight: Any, bias: Any, labels: Any) -> Any:
+    logits = functional.linear(hidden, weight, bias)
+    return functional.cross_entropy(logits, labels, reduction="sum")
+
+
+RIGHT: dict[str, Any] = {
+    "attention": attention,
+    "layer_norm": layer_norm,
+    "gelu": gelu,
+    "mlm_loss": mlm_loss,
+}
+
+
+def with_kernel(trial: Trial, operation: str, call: Any) -> Trial:
+    trial.kernels = {**trial.kernels, operation: Kernel(call=call)}
+    trial.cell["kernel"][operation] = {"name": "mine:own"}  # type: ignore[index]
+    return trial
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp64"])
+@pytest.mark.parametrize("operation", RIGHT)
+def test_plain_operations_pass(make_request: MakeRequest, operation: str, precision: str) -> None:
+    """Written out in torch's plain operations; oracle: the formulas in float64.
+
+    Output and the gradient of every floating input are compared; errors are of the dtype's size.
+    """
+    call = RIGHT[operation]
+    if (operation, precision) == ("mlm_loss", "fp64"):
+        call = mlm_loss_in_64
+    trial = with_kernel(assemble(make_request(precision=precision)), operation, call)
+
+    rows = check_numbers(trial)
+
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp64": torch.float64}[precision]
+    inputs = {"attention": 3, "layer_norm": 3, "gelu": 1, "mlm_loss": 3}[operation]
+    assert len(rows) == 1 + inputs
+    assert {row["operation"] for row in rows} == {operation}
+    assert {row["dtype"] for row in rows} == {str(dtype).removeprefix("torch.")}
+    for row in rows:
+        assert row["error"] <= row["allowed_error"]
+        assert row["torch_error"] <= 64 * torch.finfo(dtype).eps
+
+
+def no_gradient(hidden: Any) -> Any:
+    return functional.gelu(hidden).detach() + 0 * hidden
+
+
+WRONG: list[tuple[str, Any, str]] = [
+    ("gelu", lambda hidden: functional.gelu(hidden, approximate="tanh"), "output"),
+    ("gelu", no_gradient, "gradient of input"),
+    ("gelu", lambda hidden: functional.gelu(hidden) * float("nan"), "output"),
+    ("attention", lambda q, k, v, **_: attention(q, k, v), "output"),  # forgets the mask
+    (
+        "attention",
+        lambda q, k, v, attn_mask, **_: attention(2 * q, k, v, attn_mask),
+        "output",
+    ),
+    ("layer_norm", lambda x, s, w, b, eps: layer_norm(x, s, w, b, eps + 0.01), "output"),
+    (
+        "layer_norm",
+        lambda x, s, w, b, eps: layer_norm(x, s, w, b.detach(), eps),
+        "gradient of bias",
+    ),
+    ("mlm_loss", lambda h, w, b, y: mlm_loss(h, w, b, y) / (y != -100).sum(), "output"),
+    ("mlm_loss", lambda h, w, b, y: mlm_loss(h, w, b, y.clamp(min=0)), "output"),
+]
+
+
+@pytest.mark.parametrize(("operation", "call", "quantity"), WRONG)
+def test_wrong_kernels_fail_with_both_numbers(
+    make_request: MakeRequest, operation: str, call: Any, quantity: str
+) -> None:
+    """Oracle: mistakes made on purpose, and which quantity shows each first."""
+    trial = with_kernel(assemble(make_request()), operation, call)
+
+    with pytest.raises(KernelCheckError) as error:
+        check_numbers(trial)
+
+    text = str(error.value)
+    assert text.startswith(f"kernel.{operation} 'mine:own': its {quantity} differs from float64 by")
+    assert "torch's own in float32 by" in text
+    assert worker.classify(error.value) == ("failed", text)
+
+
+def test_another_shape_is_told(make_request: MakeRequest) -> None:
+    """Oracle: the two shapes, by hand: 4 sequences of 12 slots, 32 inner units."""
+    trial = with_kernel(assemble(make_request()), "gelu", lambda hidden: hidden.sum(-1))
+
+    with pytest.raises(KernelCheckError, match=r"shape \[4, 12\]; it must have \[4, 12, 32\]"):
+        check_numbers(trial)
+
+
+def test_what_changes_numbers_on_purpose_is_not_checked(make_request: MakeRequest) -> None:
+    """The tanh approximation is no mistake of its own entry; nothing replaced, nothing checked."""
+    assert check_numbers(assemble(make_request(gelu="tanh"))) == []
+    assert check_numbers(assemble(make_request())) == []
+
+
+def test_our_own_chunked_loss_is_checked(make_request: MakeRequest) -> None:
+    """Oracle: the formula in float64, in the dtype of the cell."""
+    for precision in ("fp32", "bf16"):
+        rows = check_numbers(assemble(make_request(mlm_loss="chunked", precision=precision)))
+
+        assert [row["quantity"] for row in rows] == [
+            "output", "gradient of hidden", "gradient of weight", "gradient of bias",
+        ]  # fmt: skip
+
+
+def test_the_check_draws_nothing_from_the_trials_generators(make_request: MakeRequest) -> None:
+    """Oracle: the generator's state before."""
+    trial = with_kernel(assemble(make_request()), "gelu", gelu)
+    before = torch.get_rng_state()
+    check_numbers(trial)
+
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_record_carries_the_errors(
+    make_request: MakeRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Oracle: the rows that the check gave; a failing one ends the trial before its burn-in."""
+    sent: list[dict[str, Any]] = []
+    worker.run_trial(make_request(mlm_loss="chunked"), sent.append, [0])
+
+    rows = sent[-1]["kernel_errors"]
+    assert {row["operation"] for row in rows} == {"mlm_loss"}
+
+    def fail(_: Any) -> list[dict[str, Any]]:
+        raise KernelCheckError("wrong")
+
+    monkeypatch.setattr(checking, "check_numbers", fail)
+    sent.clear()
+    worker.run_task("trial", make_request(), sent.append, [0], lambda: None)
+    assert [message["kind"] for message in sent] == ["ready", "failure"]
+    assert sent[-1] == {"kind": "failure", "status": "failed", "reason": "wrong"}
