@@ -7,7 +7,9 @@ interval. In neither text half of the slots are padding; `doc_strings` are the l
 the ideal ratio: model FLOPs of the padded step by those of its real tokens alone, attention's
 squared lengths and the head included. The optimizer's step (fused) is not in the ideal.
 
-    python benchmarks/peers/layouts.py [--pairs 24] [--model mini] [--precision fp32]
+    python benchmarks/peers/layouts.py [--pairs 24] [--model mini] [--precision fp32] [--cpu-time]
+
+With --cpu-time it is the CPU time of one thread, which other work on the machine disturbs least.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import tempfile
 from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, thread_time
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -67,15 +69,15 @@ class Text:
         )
 
 
-def stepper(trial: Trial) -> Callable[[], float]:
+def stepper(trial: Trial, clock: Callable[[], float] = perf_counter) -> Callable[[], float]:
     """Give a function that trains on the next batch and gives its seconds."""
     order = cycle(range(BATCHES))
 
     def step() -> float:
         index = next(order)
-        begin = perf_counter()
+        begin = clock()
         trial.step(index)
-        seconds = perf_counter() - begin
+        seconds = clock() - begin
         trial.drain()
         return seconds
 
@@ -94,9 +96,10 @@ def flops(trial: Trial, vocabulary: int, *, real: bool) -> int:
     )
 
 
-def compare(text: Text, pairs: int) -> None:
+def compare(text: Text, pairs: int, *, cpu_time: bool) -> None:
     requests = {layout: text.request(layout) for layout in ("padded", "unpadded", "packed")}
-    torch.set_num_threads(requests["padded"]["threads"])
+    torch.set_num_threads(1 if cpu_time else requests["padded"]["threads"])
+    clock = thread_time if cpu_time else perf_counter
     trials = {layout: assemble(request) for layout, request in requests.items()}
     padded = trials["padded"]
     vocabulary = requests["padded"]["text"]["vocabulary_size"]
@@ -116,7 +119,7 @@ def compare(text: Text, pairs: int) -> None:
     for layout in ("unpadded", "packed"):
         batches = trials[layout].batches
         left = 1 - sum(batches.real_tokens) / sum(batches.slot_tokens)
-        result = paired_ratio(stepper(padded), stepper(trials[layout]), pairs=pairs)
+        result = paired_ratio(stepper(padded, clock), stepper(trials[layout], clock), pairs=pairs)
         share = result.ratio / ideal
         print(f"{layout} ({left:.1%} padding left): {result}")
         print(
@@ -154,13 +157,14 @@ def main() -> None:
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--corpus", nargs="*", default=["news", "aws_docs", DOC_STRINGS])
     parser.add_argument("--seq-len", nargs="*", type=int, default=sorted(BATCH_SIZES))
+    parser.add_argument("--cpu-time", action="store_true")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         for name in arguments.corpus:
             corpus = write_doc_strings(Path(folder)) if name == DOC_STRINGS else name
             for seq_len in arguments.seq_len if name != DOC_STRINGS else [128]:
                 text = Text(name, corpus, seq_len, arguments.model, arguments.precision)
-                compare(text, arguments.pairs)
+                compare(text, arguments.pairs, cpu_time=arguments.cpu_time)
 
 
 if __name__ == "__main__":

@@ -208,7 +208,7 @@ def test_dropout_trains_and_evaluates_without_it(make_request: MakeRequest, layo
     """Oracle: two passes over a batch differ in training, and evaluations agree with padded."""
     request = make_request({"layout": layout}, regularizer=["dropout"])
     trial = assemble(request)
-    first, second = (float(trial.forward(trial.fetch(0, 0), 0)) for _ in range(2))
+    first, second = (float(trial.forward(trial.fetch(0, 0), 0).detach()) for _ in range(2))
 
     assert first != second
     assert trial.evaluate().loss == pytest.approx(assemble(make_request()).evaluate().loss)
