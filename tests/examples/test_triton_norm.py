@@ -24,7 +24,7 @@ for dtype, tolerance in ((torch.float32, 1e-5), (torch.bfloat16, 2e-2)):
         weight, bias = torch.rand(shape[-1], generator=draw), torch.rand(shape[-1], generator=draw)
         along = torch.randn(*shape, generator=draw)
         for own in (True, False):
-            inputs = [given.to(dtype), weight.clone(), bias.clone()]
+            inputs = [given.clone().to(dtype), weight.clone(), bias.clone()]
             if not own:
                 inputs = [tensor.double() for tensor in inputs]
             for tensor in inputs:
@@ -48,9 +48,10 @@ print("equal")
 )
 def test_the_triton_layer_norm_is_torchs() -> None:
     """Output and gradients in fp32 and bf16; oracle: torch's layer norm in float64."""
+    path = os.pathsep.join([str(EXAMPLE), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
         [sys.executable, "-c", CHECK],
-        env={**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": str(EXAMPLE)},
+        env={**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": path},
         capture_output=True,
         text=True,
         check=False,
