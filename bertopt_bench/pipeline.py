@@ -148,13 +148,14 @@ def profile(
     matrix = asked.chosen.matrix
     folder = Path(results or Path("results") / f"{matrix.name}-profile")
     folder = next_free(folder) if new else folder
+    notes: list[str] = []
     with open_display() as display, ResultsFolder.open(folder, matrix.digest) as store:
         try:
-            profiles = asked.run(store, display, display.say)
+            profiles = asked.run(store, display, notes.append)
         except KeyboardInterrupt:
             display.say(f"stopped; profiles that were finished are kept in {folder}")
             sys.exit(130)
-    lines = [line for one in profiles for line in lines_about(one, folder)]
+    lines = [*notes, *(line for one in profiles for line in lines_about(one, folder))]
     traced = any(one.tables for one in profiles)
     lines += how_to_open(folder) if traced else []
     sys.stdout.write("".join(f"{line}\n" for line in (*lines, f"results: {folder}")))

@@ -31,7 +31,6 @@ FLOPS = {
     "sm__ops_path_tensor_src_fp16_dst_fp16.sum": 1,
     "sm__ops_path_tensor_src_bf16_dst_fp32.sum": 1,
     "sm__ops_path_tensor_src_tf32_dst_fp32.sum": 1,
-    "sm__ops_path_tensor_src_fp8.sum": 1,
     "sm__ops_path_tensor_src_fp64.sum": 1,
 }
 """FLOPs an instruction or operation; tensor cores count theirs as operations, two a multiply-add."""
