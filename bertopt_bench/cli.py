@@ -146,8 +146,7 @@ def profile(
         list[str],
         typer.Option(
             metavar="CELL",
-            help="'KEY=VALUE ...' that narrows the matrix, a label, or the start of an id; two to "
-            "compare.  [default: the matrix' only cell]",
+            help="'KEY=VALUE ...', a label or the start of an id; two are compared.",
         ),
     ] = [],  # noqa: B006 - typer copies it
     steps: Annotated[int, typer.Option(help="How many steps are profiled.")] = 3,
@@ -161,8 +160,7 @@ def profile(
         list[Path], typer.Option(help="What `ncu --csv` wrote; one a cell, in their order.")
     ] = [],  # noqa: B006 - typer copies it
     results: Annotated[
-        Path | None,
-        typer.Option(help="Where results go.  [default: results/<matrix name>-profile]"),
+        Path | None, typer.Option(help="A folder.  [default: results/<matrix name>-profile]")
     ] = None,
     page: Annotated[Path | None, typer.Option(help="The page to write.")] = None,
     set_: Settings = [],  # noqa: B006 - typer copies it

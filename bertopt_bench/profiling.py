@@ -111,7 +111,7 @@ def lines_about(profile: Profile, folder: Path) -> list[str]:
 def how_to_open(folder: Path) -> list[str]:
     """Say how the traces are looked at without the page."""
     return [
-        "open a trace offline: chrome://tracing in Chromium, 'Load' (reads .json.gz); or "
-        "https://ui.perfetto.dev, which reads the file in the browser and sends it nowhere",
+        "open a trace offline: chrome://tracing in Chromium, 'Load' (reads .json.gz)",
+        "or https://ui.perfetto.dev, which reads the file in the browser and sends it nowhere",
         f"TensorBoard: pip install '.[tensorboard]' && tensorboard --logdir {folder / TRACES}",
     ]

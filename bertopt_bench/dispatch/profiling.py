@@ -152,9 +152,7 @@ def _profiled(
     return {**fields, "elapsed_seconds": time.monotonic() - began}
 
 
-def _kept(
-    raw: Path, cell: Cell, folder: Path, session: str, resident_bytes: int
-) -> dict[str, Any]:
+def _kept(raw: Path, cell: Cell, folder: Path, session: str, resident_bytes: int) -> dict[str, Any]:
     worker = worker_name(cell.label, cell.id)
     place = trace_place(folder, session, worker, round(time.time() * 1000))
     document = mend(read_trace(raw), place.name.removesuffix(".gz"))
@@ -167,9 +165,7 @@ def _kept(
     }
 
 
-def _ceilings(
-    zygote: Zygote, cell: Cell, store: ResultsFolder, session: str, threads: int
-) -> None:
+def _ceilings(zygote: Zygote, cell: Cell, store: ResultsFolder, session: str, threads: int) -> None:
     """Measure the roofline's roofs once, right before the steps that stand under them."""
     device = dict(cell.content["device"])
     request = {"device": device, "seconds_budget": CEILING_SECONDS, "threads": threads}
@@ -286,4 +282,3 @@ def run_tool(call: ToolCall) -> None:
         raise UserError(
             f"{call.tool} ended with {done.returncode}: {last}. Run it by hand:\n  {call.text}"
         )
-

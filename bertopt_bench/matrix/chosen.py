@@ -56,9 +56,7 @@ def choose_cells(
     if len(texts) > most:
         raise UserError(f"{len(texts)} cells were named with {OPTION}; at most {most} can be.")
     matrix = load(matrix_file, overrides)
-    found = [
-        _one(matrix_file, matrix, text, overrides, capabilities) for text in (texts or [""])
-    ]
+    found = [_one(matrix_file, matrix, text, overrides, capabilities) for text in (texts or [""])]
     for index, cell in enumerate(found):
         if cell.skip is not None:
             raise UserError(f"{_named(texts, index)} cannot run here: {cell.skip}")

@@ -33,7 +33,7 @@ FLOPS = {
     "sm__ops_path_tensor_src_tf32_dst_fp32.sum": 1,
     "sm__ops_path_tensor_src_fp64.sum": 1,
 }
-"""FLOPs an instruction or operation; tensor cores count theirs as operations, two a multiply-add."""
+"""FLOPs an instruction; tensor cores count operations themselves, two a multiply-add."""
 METRICS = (SECONDS, *BYTES, *FLOPS)
 """What to ask ncu for."""
 _PREFIXES = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12}
@@ -58,9 +58,7 @@ def read_counted(file: Path, steps: int = 1) -> list[Point]:
     for launch, kernel, metric, value in _values(_rows(file, text)):
         sums[kernel][metric] += value
         launches[kernel].add(launch)
-    points = [
-        _point(kernel, found, len(launches[kernel]), steps) for kernel, found in sums.items()
-    ]
+    points = [_point(kernel, found, len(launches[kernel]), steps) for kernel, found in sums.items()]
     usable = [point for point in points if point.bytes and point.seconds]
     if not usable:
         raise UserError(
@@ -113,10 +111,10 @@ def _values(rows: list[list[str]]) -> Iterator[tuple[str, str, str, float]]:
             for metric, unit, text in zip(header, units, row, strict=False)
             if metric in METRICS or metric == ALL_BYTES
         ]
-    for place, who, metric, unit, text in cells:
+    for place, who, metric, units_of_it, text in cells:
         number = _number(text)
         if number is not None:
-            yield place, who, metric, number * _factor(unit)
+            yield place, who, metric, number * _factor(units_of_it)
 
 
 def _number(text: str) -> float | None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from bertopt_bench.measure.traces import PHASES, REST
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from bertopt_bench.measure.traces import Node, Trace
 
@@ -196,9 +196,7 @@ def _operators(trace: Trace, device: Callable[[Node], float]) -> tuple[OperatorR
     for node in trace.operators():
         types = ",".join(str(t) for t in node.args.get("Input type", []))
         sums = found.setdefault((node.name, node.shapes, types), Sums(len(trace.steps)))
-        sums.add(
-            node.step, own=node.self_duration, total=node.duration, device=device(node)
-        )
+        sums.add(node.step, own=node.self_duration, total=node.duration, device=device(node))
     rows = [
         OperatorRow(
             *key, sums.calls, sums.seconds("own"), sums.seconds("total"), sums.seconds("device")
@@ -278,7 +276,8 @@ def _within(work: Iterable[Busy], step: tuple[float, float]) -> list[Busy]:
 
 def _idle(of: str, trace: Trace, busy: Sequence[Sequence[Busy]]) -> Idle:
     count = len(trace.steps)
-    total, found = Sums(count), {}
+    total = Sums(count)
+    found: dict[tuple[str, str, str], Sums] = {}
     ranges = [(node.begin, node.end, node.phase) for node in trace.phases()]
     for step, ((begin, end), work) in enumerate(zip(trace.steps, busy, strict=True)):
         reached, after = begin, "the step's begin"
@@ -290,7 +289,10 @@ def _idle(of: str, trace: Trace, busy: Sequence[Sequence[Busy]]) -> Idle:
                 total.add(step, gap=b - reached)
             if e >= reached:
                 reached, after = e, what
-    rows = [GapRow(*key, sums.calls, sums.seconds("gap")) for key, sums in found.items()]
+    rows = [
+        GapRow(phase, after, before, sums.calls, sums.seconds("gap"))
+        for (phase, after, before), sums in found.items()
+    ]
     rows.sort(key=lambda row: -sum(row.seconds))
     return Idle(of, total.seconds("gap"), tuple(rows[:MOST_GAPS]))
 
@@ -342,9 +344,3 @@ def _timeline(trace: Trace, line: Sequence[tuple[float, int]]) -> Timeline:
         round((end - begin) * 1e-6, 10),
         tuple((phase, round((at - begin) * 1e-6, 9)) for phase, at in ends),
     )
-
-
-def share_of_steps(seconds: Mapping[str, Seconds] | Seconds, step_seconds: Seconds) -> float:
-    """Give the share of all steps' time."""
-    values = seconds if isinstance(seconds, tuple) else tuple(map(sum, seconds.values()))
-    return sum(values) / sum(step_seconds)

@@ -58,7 +58,8 @@ def memory_figure(timeline: Timeline, label: str) -> str:
     """Draw the allocated bytes over one step, with the phases' ends."""
     highest = max(timeline.high_bytes)
     factor, unit = next(
-        (f, u) for f, u in ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"), (1, "B"))
+        (f, u)
+        for f, u in ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"), (1, "B"))
         if highest >= f or f == 1
     )
     top = highest * 1.06
@@ -186,11 +187,10 @@ def prefixed(value: float) -> str:
     return f"{value / factor:.3g} {prefix}".rstrip()
 
 
-def _roofs(
-    x: LogScale, y: LogScale, rates: Mapping[str, float], bandwidth: float | None
-) -> str:
+def _roofs(x: LogScale, y: LogScale, rates: Mapping[str, float], bandwidth: float | None) -> str:
     """Draw a flat roof a dtype, and the sloped one of bandwidth up to the highest."""
-    parts, taken = [], []
+    parts: list[str] = []
+    taken: list[float] = []
     low = 10.0**x.low
     for name, rate in sorted(rates.items(), key=lambda pair: -pair[1]):
         begin = x.at(max(rate / bandwidth, low)) if bandwidth else 0

@@ -207,9 +207,7 @@ def difference_rows(a: TraceTables, b: TraceTables, *, by: str) -> list[dict[str
     zeros = [(0.0,) * len(tables.step_seconds) for tables in (a, b)]
     found = []
     for key in dict.fromkeys([*sides[0], *sides[1]]):
-        spreads = [
-            Spread.of(side.get(key, zero)) for side, zero in zip(sides, zeros, strict=True)
-        ]
+        spreads = [Spread.of(side.get(key, zero)) for side, zero in zip(sides, zeros, strict=True)]
         found.append((key, spreads, spreads[1].median - spreads[0].median))
     found.sort(key=lambda one: -abs(one[2]))
     return [

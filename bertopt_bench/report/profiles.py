@@ -33,16 +33,14 @@ def context(profiles: Profiles) -> dict[str, Any]:
     """Gather all that the template shows but the packed data."""
     latest = profiles.latest
     name = latest[-1].session if latest else ""
-    session = next(
-        (frame.plain_session(s) for s in profiles.sessions if s.session == name), {}
-    )
+    session = next((frame.plain_session(s) for s in profiles.sessions if s.session == name), {})
     traced = [profile for profile in latest if profile.tables is not None]
     views = [view(profile, session, number) for number, profile in enumerate(traced)]
     return {
         "title": f"Profile of {wording.listed([profile.label for profile in latest])}",
         "sessions": [session] if session else [],
         "counts": counts(traced),
-        "lead": [line for profile in traced for line in lead(profile)],
+        "lead": [lead(profile) for profile in traced],
         "failed": [profile for profile in latest if profile.tables is None],
         "views": views,
         "difference": difference(traced) if len(traced) > 1 else None,
@@ -69,7 +67,7 @@ def counts(traced: Sequence[Profile]) -> list[tuple[str, str]]:
     ]
 
 
-def lead(profile: Profile) -> list[str]:
+def lead(profile: Profile) -> str:
     """Say in two sentences where a step's time went."""
     tables = profile.tables
     assert tables is not None
@@ -81,12 +79,13 @@ def lead(profile: Profile) -> list[str]:
     spread = f" (quartiles {step.shown()['spread']}, n = {step.n} steps)" if step.n > 1 else ""
     idle = wording.share(sum(tables.idle.seconds) / sum(tables.step_seconds))
     whose = "the device was idle" if tables.idle.of == "device" else "no operator ran"
-    return [
+    shares = " and ".join(
+        f"{wording.share(seconds / step.median)} {phase}" for phase, seconds in (first, second)
+    )
+    return (
         f"{profile.label}: a profiled step took {wording.duration(step.median)}{spread}, of it "
-        f"{wording.share(first[1] / step.median)} {first[0]} and "
-        f"{wording.share(second[1] / step.median)} {second[0]}. The most own time went to "
-        f"{named}; {idle} of the time {whose}."
-    ]
+        f"{shares}. The most own time went to {named}; {idle} of the time {whose}."
+    )
 
 
 def view(profile: Profile, session: dict[str, Any], number: int) -> dict[str, Any]:

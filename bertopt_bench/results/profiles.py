@@ -95,9 +95,7 @@ def load_profiles(folder: Path | str) -> Profiles:
             raise UserError(f"{where}: {in_words(error)}") from error
         except UserError as error:
             raise UserError(f"{where} {error}") from error
-    return Profiles(
-        path, contents.sessions, tuple(profiles), contents.warnings + lines.warnings
-    )
+    return Profiles(path, contents.sessions, tuple(profiles), contents.warnings + lines.warnings)
 
 
 def append_profile(folder: Path, profile: Profile) -> None:

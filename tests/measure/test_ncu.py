@@ -46,10 +46,10 @@ DETAILS = "\n".join(
         "==PROF== Disconnected from process 2583",
     ]
 )
+ASKED = f'"{READ}","{WRITTEN}","{SECONDS}","{FFMA}"'
 RAW = "\n".join(
     [
-        '"ID","Process ID","Process Name","Host Name","Kernel Name",'
-        f'"launch__grid_size","{READ}","{WRITTEN}","{SECONDS}","{FFMA}"',
+        f'"ID","Process ID","Process Name","Host Name","Kernel Name","launch__grid_size",{ASKED}',
         '"","","","","","","Mbyte","Mbyte","us","inst"',
         '"0","9","python","127.0.0.1","gemm","64","1.5","0.5","10.0","1,000,000"',
         '"1","9","python","127.0.0.1","gemm","64","1.5","0.5","30.0","1,000,000"',

@@ -59,7 +59,7 @@ def test_calls_own_and_total_time_are_those_of_key_averages(
         row.key: row
         for row in profiler.key_averages()
         if not row.key.startswith((PHASE, MODULE, "ProfilerStep", "Optimizer."))
-        and row.key not in {"[memory]"}
+        and row.key != "[memory]"
     }
 
     assert ours.keys() == theirs.keys()
@@ -75,9 +75,7 @@ def test_shapes_are_kept_apart_as_key_averages_does(
     """Oracle: key_averages(group_by_input_shape=True): the number of groups of products."""
     profiler, tables, *_ = profiled
     names = {"aten::mm", "aten::addmm", "aten::bmm", "aten::native_layer_norm"}
-    theirs = [
-        row for row in profiler.key_averages(group_by_input_shape=True) if row.key in names
-    ]
+    theirs = [row for row in profiler.key_averages(group_by_input_shape=True) if row.key in names]
 
     shapes = {(row.name, row.shapes) for row in tables.operators if row.name in names}
     assert len(shapes) == len({(row.key, str(row.input_shapes)) for row in theirs})
