@@ -8,6 +8,7 @@ launched.
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -177,12 +178,12 @@ def largest_first(row: OperatorRow | ModuleRow) -> tuple[float, ...]:
 def _phases(trace: Trace) -> tuple[PhaseRow, ...]:
     count = len(trace.steps)
     host = {name: Sums(count) for name in (*PHASES, REST)}
-    for node in trace.phases():
+    for step, (begin, end) in enumerate(trace.steps):
+        host[REST].add(step, host=end - begin)
+    for node in trace.phases:
         if node.step >= 0:
             host[node.phase].add(node.step, host=node.duration)
-    for step, (begin, end) in enumerate(trace.steps):
-        inside = sum(node.duration for node in trace.phases() if node.step == step)
-        host[REST].add(step, host=end - begin - inside)
+            host[REST].add(node.step, host=-node.duration)
     for span in trace.device_spans:
         if span.launcher is not None and span.step >= 0:
             host[span.launcher.phase].add(span.step, device=span.end - span.begin)
@@ -252,21 +253,15 @@ def _device_idle(trace: Trace) -> Idle:
 
 def _host_idle(trace: Trace) -> Idle:
     """Take the main thread's operators that no other one called; Python between them is idle."""
-    work = [
-        [(node.begin, node.end, node.name) for node in _outermost(trace, number)]
-        for number in range(len(trace.steps))
-    ]
-    return _idle("host", trace, work)
-
-
-def _outermost(trace: Trace, step: int) -> Iterable[Node]:
-    stack = list(reversed(trace.roots[trace.main_thread]))
+    work: list[list[Busy]] = [[] for _ in trace.steps]
+    stack = list(trace.roots[trace.main_thread])
     while stack:
         node = stack.pop()
-        if node.is_operator and node.step == step:
-            yield node
+        if node.is_operator and node.step >= 0:
+            work[node.step].append((node.begin, node.end, node.name))
         else:
-            stack.extend(reversed(node.children))
+            stack += node.children
+    return _idle("host", trace, work)
 
 
 def _within(work: Iterable[Busy], step: tuple[float, float]) -> list[Busy]:
@@ -278,12 +273,14 @@ def _idle(of: str, trace: Trace, busy: Sequence[Sequence[Busy]]) -> Idle:
     count = len(trace.steps)
     total = Sums(count)
     found: dict[tuple[str, str, str], Sums] = {}
-    ranges = [(node.begin, node.end, node.phase) for node in trace.phases()]
+    begins = [node.begin for node in trace.phases]
     for step, ((begin, end), work) in enumerate(zip(trace.steps, busy, strict=True)):
         reached, after = begin, "the step's begin"
         for b, e, what in [*sorted(work), (end, end, "the step's end")]:
             if b > reached:
-                phase = next((p for pb, pe, p in ranges if pb <= reached < pe), REST)
+                index = bisect_right(begins, reached) - 1
+                inside = index >= 0 and reached < trace.phases[index].end
+                phase = trace.phases[index].phase if inside else REST
                 sums = found.setdefault((phase, after, what), Sums(count))
                 sums.add(step, gap=b - reached)
                 total.add(step, gap=b - reached)
@@ -335,7 +332,7 @@ def _timeline(trace: Trace, line: Sequence[tuple[float, int]]) -> Timeline:
     for between in range(reached, TIMELINE_BUCKETS):
         low[between] = min(low.get(between, held), held)
         high[between] = max(high.get(between, held), held)
-    ends = [(n.phase, n.end) for n in trace.phases() if n.step == len(trace.steps) - 1]
+    ends = [(n.phase, n.end) for n in trace.phases if n.step == len(trace.steps) - 1]
     order = sorted(low)
     return Timeline(
         tuple(round(bucket * width * 1e-6, 9) for bucket in order),

@@ -100,9 +100,10 @@ class MemoryChange:
 
 @dataclass(frozen=True)
 class Trace:
-    """A trace put in order: ``steps`` are (begin, end) of the profiled steps."""
+    """A trace put in order: ``steps`` are (begin, end), ``phases`` their ranges, as they came."""
 
     steps: tuple[tuple[float, float], ...]
+    phases: tuple[Node, ...]
     roots: Mapping[tuple[Any, Any], tuple[Node, ...]]
     main_thread: tuple[Any, Any]
     device_spans: tuple[DeviceSpan, ...]
@@ -119,11 +120,6 @@ class Trace:
                 for node in root.walk():
                     if node.is_operator and node.step >= 0:
                         yield node
-
-    def phases(self) -> Iterator[Node]:
-        """Give the ranges of phases, in the order of time."""
-        for root in self.roots[self.main_thread]:
-            yield from (node for node in root.walk() if node.category == "phase")
 
 
 def read_trace(file: Path) -> dict[str, Any]:
@@ -169,6 +165,8 @@ def _mended(event: dict[str, Any], identities: dict[str, int]) -> dict[str, Any]
     name = str(event.get("name", ""))
     if event.get("cat") == "fwdbwd":
         event["cat"] = "forward to backward"
+    elif event.get("cat") != "user_annotation":
+        return event  # a GPU's track repeats the ranges, as gpu_user_annotation
     elif name.startswith(PHASE):
         event["cat"] = "phase"
     elif name.startswith(MODULE):
@@ -213,10 +211,11 @@ def parse_trace(document: Mapping[str, Any]) -> Trace:
     if main is None or not found[main]:
         raise UserError(f"the trace holds no step (a range named '{STEP}1' and so on).")
     steps = tuple((node.begin, node.end) for node in sorted(found[main], key=lambda n: n.begin))
-    _place(nested, main, steps)
+    phases = tuple(n for root in nested[main] for n in root.walk() if n.category == "phase")
+    _place(nested, main, steps, phases)
     roots = {thread: tuple(nodes) for thread, nodes in nested.items()}
     spans = _device_spans(document["traceEvents"], roots)
-    return Trace(steps, roots, main, spans, _memory(document["traceEvents"]))
+    return Trace(steps, phases, roots, main, spans, _memory(document["traceEvents"]))
 
 
 def _node(event: Mapping[str, Any]) -> Node:
@@ -266,14 +265,10 @@ def _place(
     nested: Mapping[tuple[Any, Any], list[Node]],
     main: tuple[Any, Any],
     steps: Sequence[tuple[float, float]],
+    phases: Sequence[Node],
 ) -> None:
     """Say of every node which step, phase and module it is for."""
-    ranges = sorted(
-        (node.begin, node.end, node.name.removeprefix(PHASE))
-        for root in nested[main]
-        for node in root.walk()
-        if node.category == "phase"
-    )
+    ranges = [(node.begin, node.end, node.name.removeprefix(PHASE)) for node in phases]
     begins, step_begins = [begin for begin, _, _ in ranges], [begin for begin, _ in steps]
     for roots in nested.values():
         for node in (node for root in roots for node in root.walk()):

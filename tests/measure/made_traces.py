@@ -97,6 +97,8 @@ def with_a_device() -> dict[str, Any]:
         annotation("phase: optimizer", 80, 15),
         span("aten::copy_", 84, 6),
         *(span("cudaLaunchKernel", at, 2, "cuda_runtime", correlation=c) for at, c in launches),
+        span("phase: forward", 20, 20, "gpu_user_annotation", pid=0, tid=7),
+        span("module: encoder", 20, 20, "gpu_user_annotation", pid=0, tid=7),
         span("gemm", 20, 20, "kernel", pid=0, tid=7, correlation=1),
         span("batched", 55, 30, "kernel", pid=0, tid=7, correlation=2),
         span("Memcpy DtoD", 88, 5, "gpu_memcpy", pid=0, tid=7, correlation=3),

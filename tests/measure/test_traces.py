@@ -110,8 +110,9 @@ def test_device_time_goes_to_launcher_phase_and_kernel_and_idle_is_the_devices()
     rows = {row.name: row for row in tables.operators}
     assert rows["aten::mm"].device_seconds == us(20)
     assert rows["aten::mm"].self_seconds == us(4), "the launch is not the operator's own"
-    phases = {row.phase: row.device_seconds for row in tables.phases}
-    assert phases["backward"] == us(30)
+    phases = {row.phase: (row.seconds, row.device_seconds) for row in tables.phases}
+    assert phases["backward"] == (us(40), us(30))
+    assert phases["forward"] == (us(30), us(20)), "the GPU's copy of a range counts for nothing"
     assert tables.operators[0].name == "aten::bmm", "ordered by the device's seconds"
     assert tables.peak_bytes == (10_096,), "the device's allocator, not the host's"
 
