@@ -140,6 +140,51 @@ def duel(
 
 
 @app.command()
+def profile(
+    matrix: MatrixFile,
+    cell: Annotated[
+        list[str],
+        typer.Option(
+            metavar="CELL",
+            help="'KEY=VALUE ...', a label or the start of an id; two are compared.",
+        ),
+    ] = [],  # noqa: B006 - typer copies it
+    steps: Annotated[int, typer.Option(help="How many steps are profiled.")] = 3,
+    nsys: Annotated[
+        bool, typer.Option("--nsys", help="Also under NVIDIA Nsight Systems, with NVTX ranges.")
+    ] = False,
+    ncu: Annotated[
+        bool, typer.Option("--ncu", help="Also under Nsight Compute, which counts bytes and FLOPs.")
+    ] = False,
+    ncu_csv: Annotated[
+        list[Path], typer.Option(help="What `ncu --csv` wrote; one a cell, in their order.")
+    ] = [],  # noqa: B006 - typer copies it
+    results: Annotated[
+        Path | None, typer.Option(help="A folder.  [default: results/<matrix name>-profile]")
+    ] = None,
+    page: Annotated[Path | None, typer.Option(help="The page to write.")] = None,
+    set_: Settings = [],  # noqa: B006 - typer copies it
+    new: Annotated[bool, typer.Option("--new", help="Start another results folder.")] = False,
+) -> None:
+    """Trace a few steps of one cell or two: operators, modules, memory, gaps; no verdict."""
+    from bertopt_bench import pipeline
+
+    raise typer.Exit(
+        pipeline.profile(
+            matrix,
+            cells=cell,
+            steps=steps,
+            tools=[name for name, asked in (("nsys", nsys), ("ncu", ncu)) if asked],
+            ncu_csv=ncu_csv,
+            overrides=set_,
+            results=results,
+            page=page,
+            new=new,
+        )
+    )
+
+
+@app.command()
 def gate(
     policy: Annotated[Path, typer.Argument(help="The policy, a TOML file.", show_default=False)],
     sets: Annotated[

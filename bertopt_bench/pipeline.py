@@ -121,6 +121,50 @@ def duel(
     return duelling.exit_code(verdicts, strict=strict)
 
 
+def profile(
+    matrix_file: Path | str,
+    *,
+    cells: Sequence[str] = (),
+    steps: int = 3,
+    tools: Sequence[str] = (),
+    ncu_csv: Sequence[Path] = (),
+    overrides: Sequence[str] = (),
+    results: Path | str | None = None,
+    page: Path | str | None = None,
+    new: bool = False,
+) -> int:
+    """Trace a few steps of one cell or two, then write the page; 3 where no cell was traced.
+
+    Raises:
+        UserError: no such cell, two alike, one that cannot run here, or no step.
+    """
+    from bertopt_bench.dispatch.progress import open_display
+    from bertopt_bench.profiling import Asked, how_to_open, lines_about
+    from bertopt_bench.results.store import ResultsFolder, next_free
+
+    asked = Asked.read(
+        matrix_file, cells, steps=steps, tools=tools, ncu_csv=ncu_csv, overrides=overrides
+    )
+    matrix = asked.chosen.matrix
+    folder = Path(results or Path("results") / f"{matrix.name}-profile")
+    folder = next_free(folder) if new else folder
+    notes: list[str] = []
+    with open_display() as display, ResultsFolder.open(folder, matrix.digest) as store:
+        try:
+            profiles = asked.run(store, display, notes.append)
+        except KeyboardInterrupt:
+            display.say(f"stopped; profiles that were finished are kept in {folder}")
+            sys.exit(130)
+    lines = [*notes, *(line for one in profiles for line in lines_about(one, folder))]
+    traced = any(one.tables for one in profiles)
+    lines += how_to_open(folder) if traced else []
+    sys.stdout.write("".join(f"{line}\n" for line in (*lines, f"results: {folder}")))
+    if not traced:
+        return 3
+    _write_page(folder, Path(page or Path("reports") / f"{folder.name}.html"))
+    return 0
+
+
 def calibrate(
     *,
     duels: int = 12,
@@ -293,12 +337,34 @@ def write_report(results: Sequence[Path | str], output: Path | None = None) -> P
         UserError: no such folder, or a page that cannot be written.
     """
     from bertopt_bench.report.page import write
+    from bertopt_bench.results.profiles import has_profiles
     from bertopt_bench.results.tables import load_results
 
     page = output or Path("reports") / f"{Path(results[0]).resolve().name}.html"
-    write([load_results(folder) for folder in results], page)
+    if any(has_profiles(folder) for folder in results):
+        _write_profile_page(results, page)
+    else:
+        write([load_results(folder) for folder in results], page)
     sys.stdout.write(f"page: {page}\n")
     return page
+
+
+def _write_profile_page(results: Sequence[Path | str], page: Path) -> None:
+    """Write the page of a folder of profiles, which stands alone.
+
+    Raises:
+        UserError: other folders were named beside it.
+    """
+    from bertopt_bench.report.page import write_text
+    from bertopt_bench.report.profiles import render_profiles
+    from bertopt_bench.results.profiles import load_profiles
+
+    if len(results) > 1:
+        raise UserError(
+            f"{', '.join(map(str, results))}: a folder of profiles has a page of its own. Name it "
+            "alone: bertopt-bench report FOLDER"
+        )
+    write_text(render_profiles(load_profiles(results[0])), page)
 
 
 def verify_results(results: Path | str) -> int:

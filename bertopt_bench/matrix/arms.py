@@ -83,7 +83,7 @@ def read_arms(
     if others and not base and others[0] in _in_file(path):
         baseline = others.pop(0)
     else:
-        baseline = _asked("", "", _pairs(base, "--base"), Place("--base"))
+        baseline = _asked("", "", read_pairs(base, "--base"), Place("--base"))
     first = [*overrides, *baseline.keys]
     matrix = load(path, first)
     cells = [_one_cell(matrix, "the baseline", capabilities)]
@@ -108,13 +108,13 @@ def _in_file(path: Path) -> list[Asked]:
 
 
 def _written(text: str) -> Asked:
-    pairs = _pairs([text], "--arm")
+    pairs = read_pairs([text], "--arm")
     if not pairs:
         raise UserError("--arm is empty. Write what differs from the baseline: optimizer=lion.")
     return _asked("", text, pairs, Place("--arm"))
 
 
-def _pairs(texts: Sequence[str], option: str) -> dict[str, Any]:
+def read_pairs(texts: Sequence[str], option: str) -> dict[str, Any]:
     """Read words as ``KEY=VALUE``; a key that is given twice is a mistake."""
     pairs: dict[str, Any] = {}
     for word in (word for text in texts for word in split_words(text, option)):
@@ -128,12 +128,18 @@ def _pairs(texts: Sequence[str], option: str) -> dict[str, Any]:
 
 def _asked(name: str, text: str, table: Mapping[str, Any], place: Place) -> Asked:
     own = {key: value for key, value in table.items() if key in OWN_KEYS}
-    keys = tuple(_on_axis(key, value, place) for key, value in table.items() if key not in own)
+    keys = tuple(on_axis(key, value, place) for key, value in table.items() if key not in own)
     return Asked(str(own.pop("label", name)), text, keys, own)
 
 
-def _on_axis(key: str, value: Any, place: Place) -> tuple[str, Any]:
-    """Give the dotted key of a matrix for an axis, a kernel's operation or a workload key."""
+def on_axis(
+    key: str, value: Any, place: Place, what: str = "an arm", own: Sequence[str] = OWN_KEYS
+) -> tuple[str, Any]:
+    """Give the dotted key of a matrix for an axis, a kernel's operation or a workload key.
+
+    Raises:
+        MatrixError: there is no such key; ``what`` and its ``own`` keys are named.
+    """
     axes = axis_names()
     kernels = [axis.partition(".")[2] for axis in axes if axis.startswith("kernel.")]
     plain = [axis for axis in axes if "." not in axis]
@@ -145,9 +151,9 @@ def _on_axis(key: str, value: Any, place: Place) -> tuple[str, Any]:
         return f"workload.{key}", value
     if key.startswith(("axes.", "workload.")):  # a whole table would take the others' place
         return key, value
-    allowed = [*plain, *kernels, *WORKLOAD, *OWN_KEYS]
+    allowed = [*plain, *kernels, *WORKLOAD, *own]
     raise place.at(key).error(
-        f"no such key of an arm. Allowed: {', '.join(allowed)}.{nearest(key, allowed)}"
+        f"no such key of {what}. Allowed: {', '.join(allowed)}.{nearest(key, allowed)}"
     )
 
 

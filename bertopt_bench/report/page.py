@@ -43,8 +43,16 @@ def write(results: Sequence[ResultSet], path: Path | str, *, title: str | None =
     Raises:
         UserError: the page cannot be written there.
     """
+    return write_text(render(results, title=title), path)
+
+
+def write_text(text: str, path: Path | str) -> Path:
+    """Write a rendered page whole or not at all; missing folders are made.
+
+    Raises:
+        UserError: the page cannot be written there.
+    """
     target = Path(path)
-    text = render(results, title=title)
     try:
         _replace(target, text)
     except OSError as error:

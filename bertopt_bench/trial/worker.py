@@ -27,6 +27,7 @@ from bertopt_bench.measure.torch_build import gpu_state
 from bertopt_bench.trial import assemble, checking, loop, passes, probe
 from bertopt_bench.trial.arm import run_arm
 from bertopt_bench.trial.batches import Batches
+from bertopt_bench.trial.profiling import run_profile
 from bertopt_bench.workload import formulas
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ def run_task(
         "arm": partial(run_arm, receive=receive),
         "ceilings": run_ceilings,
         "precision_ratios": run_precision_ratios,
+        "profile": run_profile,
     }
     if request.get("threads"):
         torch.set_num_threads(request["threads"])

@@ -44,6 +44,7 @@ def run(code: str, folder: Path, environment: dict[str, str]) -> CompletedProces
         ("run", "--help"),
         ("duel", "--help"),
         ("gate", "--help"),
+        ("profile", "--help"),
         ("--version",),
         ("list",),
         ("list", "optimizer"),

@@ -1,4 +1,4 @@
-"""Let these tests use the result sets of the results room, and open pages in a real browser."""
+"""Let these tests use other rooms' result sets and traces, and open pages in a real browser."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-sys.path.append(str(Path(__file__).parents[1] / "results"))
+sys.path += [str(Path(__file__).parents[1] / room) for room in ("results", "measure")]
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 INSTALL = "needs `apt-get install chromium` and `pip install playwright`"
