@@ -72,18 +72,21 @@ class Settings:
 
 
 def read_settings(
-    matrix_file: Path | str, given: Mapping[str, Any], overrides: Settings | None = None
+    matrix_file: Path | str | None,
+    given: Mapping[str, Any],
+    overrides: Settings | None = None,
 ) -> Settings:
-    """Read ``[duel]`` of a matrix file, and what the command line gives over it.
+    """Read ``[duel]`` of a matrix file, and what the command line gives over it; None has no file.
 
     Raises:
         MatrixError: an unknown key, a wrong type, a value outside its limits.
         UserError: settings that contradict each other.
     """
-    path = Path(matrix_file)
-    table = Place(path, "duel").table(read_document(path).get("duel", {}))
-    settings = overrides or Settings()
-    settings = _settings(settings, table, Place(path, "duel"))
+    settings, table = overrides or Settings(), {}
+    if matrix_file is not None:
+        path = Path(matrix_file)
+        table = Place(path, "duel").table(read_document(path).get("duel", {}))
+        settings = _settings(settings, table, Place(path, "duel"))
     stated = {key: value for key, value in given.items() if value is not None}
     settings = _settings(settings, stated, Place("command line"))
     if settings.until is not None and {"replicates"} & {*table, *stated}:

@@ -141,7 +141,8 @@ def control_rows(duel: Duel) -> list[dict[str, Any]]:
                 "floor": "",
                 "chip": chip(finding),
                 "notes": [
-                    f"asked for {wording.percent(arm.injected_share)} of each measured step",
+                    f"asked for {wording.percent(arm.injected_share)} of each measured "
+                    f"{duel_wording.unit()}",
                     f"realised {wording.share(realised)}" if realised else "nothing was put in",
                     *duel_wording.notes(finding),
                 ],
@@ -279,6 +280,7 @@ def _identity(duel: Duel, arm: DeclaredArm) -> dict[str, str]:
         imported = {k: v for k, v in runs[0].imported.items() if k != "addresses"}
         found |= {"imported": imported, "kernels_ran": list(runs[0].kernels_ran)}
         found["block_steps"] = runs[0].block_steps
+        found |= {"operation": runs[0].operation} if runs[0].operation else {}
     flat = flattened({name: value for name, value in found.items() if value is not None})
     return {
         name.removeprefix("cell.").removeprefix("imported.modules."): value

@@ -43,8 +43,16 @@ def write(results: Sequence[ResultSet], path: Path | str, *, title: str | None =
     Raises:
         UserError: the page cannot be written there.
     """
+    return save(render(results, title=title), path)
+
+
+def save(text: str, path: Path | str) -> Path:
+    """Put a page's text in its place whole or not at all.
+
+    Raises:
+        UserError: the page cannot be written there.
+    """
     target = Path(path)
-    text = render(results, title=title)
     try:
         _replace(target, text)
     except OSError as error:
