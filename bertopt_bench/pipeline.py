@@ -108,7 +108,7 @@ def duel(
     from bertopt_bench.stats.planning import describe
 
     settings = read_settings(matrix_file, declared or {})
-    words = {"base": base, "arms": arms, "overrides": overrides, "inject": inject}
+    words: dict[str, Any] = {"base": base, "arms": arms, "overrides": overrides, "inject": inject}
     asked = duelling.read_either(matrix_file, micro, **words).require_arms()
     folder = Path(results or Path("results") / f"{asked.matrix.name}-duel")
     folder = next_free(folder) if new else folder

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from bertopt_bench.results.micro import MicroFile, MicroRow
 
 DASH = "–"  # noqa: RUF001 - a dash in a table
-AXES = ("seq_len", "batch_size", "hidden_size", "heads", "head_size", "vocabulary_size", "parameters")
+AXES = ("seq_len", "batch_size", "hidden_size", "heads", "head_size", "vocabulary_size")
 """Options that a crossover may be drawn over."""
 
 MOST_FIGURES = 40
@@ -105,7 +105,7 @@ def _varying(rows: Sequence[MicroRow]) -> tuple[list[str], dict[str, Any]]:
 
 def _row(row: MicroRow, varying: Sequence[str]) -> dict[str, Any]:
     number = row.numbers
-    host = number.get("host_us")
+    host, share = number.get("host_us"), number.get("share_of_ceiling")
     return {
         "name": row.implementation,
         "options": [str(row.options.get(key, DASH)) for key in varying],
@@ -115,7 +115,7 @@ def _row(row: MicroRow, varying: Sequence[str]) -> dict[str, Any]:
         "n": row.n,
         "gb": _significant(number.get("gb_per_second")),
         "tflop": _significant(number.get("tflop_per_second")),
-        "share": wording.share(number["share_of_ceiling"]) if "share_of_ceiling" in number else DASH,
+        "share": DASH if share is None else wording.share(share),
         "ceiling": str(row.notes.get("ceiling", "")),
         "error": _error(number.get("error")),
         "reference": _error(number.get("reference_error")),
@@ -140,7 +140,8 @@ def figures(rows: Sequence[MicroRow]) -> list[Crossover]:
         for row in rows:
             if axis not in row.options:
                 continue
-            rest = tuple((k, str(v)) for k, v in row.options.items() if k not in {axis, *_tied(axis)})
+            apart = {axis, "parameters"}  # which follow from the hidden size
+            rest = tuple((k, str(v)) for k, v in row.options.items() if k not in apart)
             panels.setdefault(rest, {}).setdefault(row.implementation, []).append(row)
         varying = _differing(list(panels))
         for rest, lines in panels.items():
@@ -150,11 +151,6 @@ def figures(rows: Sequence[MicroRow]) -> list[Crossover]:
             title = f"Seconds a call over {axis}" + (f" ({where})" if where else "")
             drawn.append(crossover(title, axis, lines))
     return drawn
-
-
-def _tied(axis: str) -> tuple[str, ...]:
-    """Name what follows from an option and must not part its line: a hidden size's parameters."""
-    return {"hidden_size": ("parameters",), "parameters": ("hidden_size",)}.get(axis, ())
 
 
 def _differing(rests: Sequence[Sequence[tuple[str, str]]]) -> set[str]:

@@ -88,7 +88,7 @@ def only_micro(paths: Sequence[Path | str]) -> bool:
     """Say whether a page is of pytest-benchmark's files; False: it is of results folders.
 
     Raises:
-        UserError: some are and some are not, or a file is neither.
+        UserError: some are and some are not.
     """
     kinds = {Path(path): _is_file(Path(path)) for path in paths}
     if len(set(kinds.values())) > 1:
@@ -149,8 +149,6 @@ def read_micro(path: Path | str) -> MicroFile:
 
 def _is_file(path: Path) -> bool:
     """Say whether a path is a file that may be pytest-benchmark's."""
-    if not path.exists():
-        raise UserError(f"{path} is not there: name a results folder, or a JSON file.")
     return path.is_file() and path.name not in {RECORDS, SESSIONS, REPLICATES}
 
 

@@ -102,7 +102,7 @@ class _Arm:
 
     def block(self, command: Mapping[str, Any]) -> dict[str, Any]:
         """Run discarded calls, then timed ones in batches of nearly equal length."""
-        self.bench.batch(command["rewarm"])
+        self.bench.batch(command["rewarm"] if self._on_host else None)
         self.disturbance.start()
         began = monotonic_ns()
         batches = [self._honest(self.bench.batch(size)) for size in self._sizes(command["steps"])]
@@ -122,15 +122,25 @@ class _Arm:
             "finite": self.case.finite(),
         }
 
+    @property
+    def _on_host(self) -> bool:
+        """Say whether the host is the device, which cannot wait for itself."""
+        return bool(self.device.type == "cpu")
+
     def _sizes(self, calls: int) -> list[int]:
-        """Split calls into batches of nearly equal size, each about as long as a batch is."""
+        """Split calls into batches of nearly equal size, each about as long as a batch is.
+
+        On a GPU all are whole batches: of each other size a graph would have to be captured.
+        """
         parts = max(1, round(calls / self.bench.calls))
+        if not self._on_host:
+            return [self.bench.calls] * parts
         whole, more = divmod(calls, parts)
         return [whole + (number < more) for number in range(parts)]
 
     def _honest(self, batch: Batch) -> Batch:
         """Refuse what says nothing of the kernel: the device had waited for the host."""
-        if self.device.type != "cpu" and batch.host_bound:
+        if not self._on_host and batch.host_bound:
             raise UserError(
                 f"{self.case.operation} '{self.case.name}' is host-bound: {batch.calls} calls took "
                 f"the host {batch.host_seconds * 1e6:.0f} us and the device "

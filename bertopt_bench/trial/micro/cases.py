@@ -1,29 +1,31 @@
 """Open a case: an operation with its buffers, ready to be called over and over.
 
-A slot is one set of buffers. Hot calls use one slot again and again; cold ones go round so many that
-none is still in the last cache when its turn comes again.
+A slot is one set of buffers. Hot calls use one slot again and again; cold ones go round so many
+that none is still in the last cache when its turn comes again.
 """
 
 from __future__ import annotations
 
 import hashlib
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from bertopt_bench.measure.machine import last_level_cache_bytes
 from bertopt_bench.trial.assemble import derive_seed
-from bertopt_bench.trial.micro import checking, stepping
-from bertopt_bench.trial.micro.functions import FUNCTIONS, Function
-from bertopt_bench.trial.micro.implementations import Implementation, find_function
+from bertopt_bench.trial.micro.running import open_runs
+from bertopt_bench.trial.micro.stepping import open_steps, shapes_of
 from bertopt_bench.workload.operation_work import Work, buffer_bytes, operation_work
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
-    from torch import Tensor
+    from bertopt_bench.trial.micro.checking import Errors
+    from bertopt_bench.trial.micro.implementations import Implementation
+    from bertopt_bench.trial.micro.opened import Opened
 
 ASSUMED_CACHE_BYTES = 64 * 2**20  # where the machine does not say
 COLD_FACTOR = 4  # slots hold more than so many caches together
@@ -31,46 +33,60 @@ FLUSH_FACTOR = 2  # so many caches are written where there would be too many slo
 MOST_SLOTS = 4096
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Case:
-    """What is called and how it is put back.
+    """What is called, what it must do, and how caches are kept hot or cold.
 
-    Attributes:
-        calls: one a slot.
-        restore: puts state that calls change back; None where none does.
-        context: holds while calls run.
-        errors: how exact the result was, checked before anything is timed.
-        work: what a call must do.
-        inputs_sha256: names the inputs, before they were cast.
-        cache: how caches were kept hot or cold, in words and bytes.
-        flush: overwrites the caches before each call; None where slots do it, or nothing.
-        implementation: with what a trace must show.
-        finite: says whether the state has stayed finite.
+    ``flush`` overwrites the caches before each call (None: slots do it, or nothing);
+    ``parameters`` are an optimizer's.
     """
 
     operation: str
     name: str
     options: Mapping[str, Any]
-    calls: Sequence[Callable[[], Any]]
-    restore: Callable[[], None] | None
-    context: Callable[[], AbstractContextManager[Any]]
-    errors: checking.Errors
+    opened: Opened
     work: Work
     inputs_sha256: str
     cache: Mapping[str, Any]
-    implementation: Implementation
     flush: Callable[[], Any] | None = None
-    finite: Callable[[], bool] = field(default=lambda: True)
     parameters: int = 0
+
+    @property
+    def calls(self) -> Sequence[Callable[[], Any]]:
+        """Give a call a slot."""
+        return self.opened.calls
+
+    @property
+    def restore(self) -> Callable[[], None] | None:
+        """Give what puts state back that calls change."""
+        return self.opened.restore
+
+    @property
+    def errors(self) -> Errors:
+        """Say how exact the result was."""
+        return self.opened.errors
+
+    @property
+    def implementation(self) -> Implementation:
+        """Give the implementation, with what a trace of it must show."""
+        return self.opened.implementation
+
+    def context(self) -> AbstractContextManager[Any]:
+        """Hold what must hold while calls run."""
+        return self.opened.context()
+
+    def finite(self) -> bool:
+        """Say whether the state has stayed finite."""
+        return self.opened.finite()
 
 
 @dataclass(frozen=True, slots=True)
 class Caching:
-    """How many slots a case has, and whether the caches are flushed instead."""
+    """How many slots a case has, and how many bytes are overwritten instead."""
 
     slots: int
     flush_bytes: int
-    words: Mapping[str, Any]
+    words: str
 
 
 def open_case(
@@ -96,39 +112,27 @@ def open_case(
         UserError: an implementation that cannot be imported, or gives a wrong result.
     """
     cache_bytes = cache_bytes or device_cache_bytes(device)
+    steps = operation == "optimizer_step"
+    parameters = sum(shape.numel() for shape in shapes_of(options)) if steps else 0
+    slot_bytes = buffer_bytes(operation, options, parameters)
+    caching = plan_caching(options["cache"], slot_bytes, cache_bytes)
     generator = torch.Generator().manual_seed(derive_seed(seed, f"micro/{operation}"))
-    if operation == "optimizer_step":
-        shapes = stepping.shapes_of(options)
-        parameters = sum(map(stepping.numel, shapes))
-        caching = plan_caching(
-            options["cache"], buffer_bytes(operation, options, parameters), cache_bytes
-        )
-        made = stepping.open_steps(implementation, options, device, shapes, generator, caching.slots)
-        calls, restore, context = made.calls, made.restore, made.context
-        errors, inputs, found, finite = made.errors, made.inputs, made.implementation, made.finite
-    else:
-        parameters, restore, finite = 0, None, lambda: True
-        caching = plan_caching(options["cache"], buffer_bytes(operation, options), cache_bytes)
-        spec, found = FUNCTIONS[operation], find_function(operation, implementation)
-        inputs = spec.draw(options, generator)
-        run = _Runs(spec, found, options, device, inputs, generator)
-        errors = run.checked(f"{operation} '{implementation}'")
-        context = run.context
-        calls = run.calls(caching.slots)
+    make = open_steps if steps else partial(open_runs, operation)
+    opened = make(implementation, options, device, generator, caching.slots)
     return Case(
         operation=operation,
         name=implementation,
         options=options,
-        calls=calls,
-        restore=restore,
-        context=context,
-        errors=errors,
+        opened=opened,
         work=operation_work(operation, options, parameters),
-        inputs_sha256=hash_inputs(inputs),
-        cache={**caching.words, "cache_bytes": cache_bytes},
-        implementation=found,
+        inputs_sha256=hash_inputs(opened.inputs),
+        cache={
+            "cache_bytes": cache_bytes,
+            "slots": caching.slots,
+            "slot_bytes": slot_bytes,
+            "kept": caching.words,
+        },
         flush=_flusher(caching.flush_bytes, device),
-        finite=finite,
         parameters=parameters,
     )
 
@@ -148,14 +152,12 @@ def plan_caching(cache: str, slot_bytes: int, cache_bytes: int) -> Caching:
     41
     """
     if cache == "hot":
-        return Caching(1, 0, {"cache": "hot", "slots": 1, "cache_words": "the same buffers again"})
+        return Caching(1, 0, "the same buffers again and again")
     slots = COLD_FACTOR * cache_bytes // slot_bytes + 1
     if slots > MOST_SLOTS:
         flushed = FLUSH_FACTOR * cache_bytes
-        words = f"{flushed} bytes written before each call, each timed alone"
-        return Caching(1, flushed, {"cache": "cold", "slots": 1, "cache_words": words})
-    words = f"{slots} sets of buffers in turn, {slots * slot_bytes} bytes together"
-    return Caching(slots, 0, {"cache": "cold", "slots": slots, "cache_words": words})
+        return Caching(1, flushed, f"{flushed:,} bytes overwritten before each call")
+    return Caching(slots, 0, f"{slots:,} sets of buffers in turn, {slots * slot_bytes:,} bytes")
 
 
 def hash_inputs(inputs: Mapping[str, Any]) -> str:
@@ -173,98 +175,3 @@ def _flusher(size: int, device: Any) -> Callable[[], Any] | None:
         return None
     buffer = torch.zeros(size // 4, dtype=torch.float32, device=device.torch_device)
     return lambda: buffer.add_(1.0)
-
-
-class _Runs:
-    """An operation of tensors in a dtype and a direction."""
-
-    def __init__(
-        self,
-        spec: Function,
-        implementation: Implementation,
-        options: Mapping[str, Any],
-        device: Any,
-        inputs: Mapping[str, Any],
-        generator: torch.Generator,
-    ) -> None:
-        self.spec, self.implementation, self.direction = spec, implementation, options["direction"]
-        self.dtype = getattr(torch, options["dtype"])
-        self.device = device
-        self.inputs = {name: self._cast(name, value) for name, value in inputs.items()}
-        out = spec.apply(spec.own, self.inputs)
-        drawn = torch.randn(out.shape, generator=generator) if out.dim() else torch.ones(())
-        self.gradient = drawn.to(device.torch_device, out.dtype)
-
-    def _cast(self, name: str, value: Any) -> Any:
-        if not isinstance(value, torch.Tensor):
-            return value
-        dtype = self.dtype if value.is_floating_point() else value.dtype
-        there = value.to(self.device.torch_device, dtype)
-        return there.requires_grad_(name in self.spec.learned and self.direction != "forward")
-
-    @contextmanager
-    def context(self) -> Iterator[None]:
-        """Hold the kernel's context, and record no gradient where only forward is asked for."""
-        with ExitStack() as stack:
-            stack.enter_context(self.implementation.context())
-            stack.enter_context(torch.set_grad_enabled(self.direction != "forward"))
-            yield
-
-    def checked(self, who: str) -> checking.Errors:
-        """Compare output and gradients with float64."""
-        with self.context():
-            found = self._results(self.implementation.call, self.inputs, self.gradient)
-        with torch.set_grad_enabled(self.direction != "forward"):
-            own = self._results(self.spec.own, self.inputs, self.gradient)
-            wide = {name: self._wide(name, value) for name, value in self.inputs.items()}
-            exact = self._gathered(self.spec.exact(wide), wide, self.gradient.double())
-        self.gradient = self.gradient.to(found["output"].dtype)
-        return checking.compare(found, own, exact, self.dtype, who)
-
-    def _wide(self, name: str, value: Any) -> Any:
-        if not isinstance(value, torch.Tensor) or not value.is_floating_point():
-            return value
-        return value.detach().double().requires_grad_(value.requires_grad)
-
-    def _results(
-        self, call: Callable[..., Tensor], inputs: Mapping[str, Any], gradient: Tensor
-    ) -> dict[str, Tensor]:
-        return self._gathered(self.spec.apply(call, inputs), inputs, gradient)
-
-    def _gathered(
-        self, out: Tensor, inputs: Mapping[str, Any], gradient: Tensor
-    ) -> dict[str, Tensor]:
-        """Give the output, and the gradients where they are asked for, by name."""
-        if self.direction == "forward":
-            return {"output": out.detach()}
-        learned = [inputs[name] for name in self.spec.learned]
-        found = torch.autograd.grad(out, learned, gradient.reshape(out.shape).to(out.dtype))
-        gradients = {
-            f"gradient of {name}": one for name, one in zip(self.spec.learned, found, strict=True)
-        }
-        return {"output": out.detach(), **gradients}
-
-    def calls(self, slots: int) -> list[Callable[[], Any]]:
-        """Make a call a slot, each on buffers of its own."""
-        made = [self._call(self.inputs, self.gradient)]
-        made += [self._call(self._copied(), self.gradient.clone()) for _ in range(slots - 1)]
-        return made
-
-    def _copied(self) -> dict[str, Any]:
-        return {
-            name: value.detach().clone().requires_grad_(value.requires_grad)
-            if isinstance(value, torch.Tensor)
-            else value
-            for name, value in self.inputs.items()
-        }
-
-    def _call(self, inputs: Mapping[str, Any], gradient: Tensor) -> Callable[[], Any]:
-        apply, call = self.spec.apply, self.implementation.call
-        learned = [inputs[name] for name in self.spec.learned]
-        if self.direction == "forward":
-            return lambda: apply(call, inputs)
-        if self.direction == "both":
-            return lambda: torch.autograd.grad(apply(call, inputs), learned, gradient)
-        with self.context():
-            out = apply(call, inputs)
-        return lambda: torch.autograd.grad(out, learned, gradient, retain_graph=True)

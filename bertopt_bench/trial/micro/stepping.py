@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from bertopt_bench.trial.micro import checking
 from bertopt_bench.trial.micro.implementations import COMPILED, Implementation, find_optimizer
+from bertopt_bench.trial.micro.opened import Opened
 from bertopt_bench.workload.model import BertConfig, BertForMaskedLM
 from bertopt_bench.workload.operation_work import bert_like
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from contextlib import AbstractContextManager
 
     from torch import Tensor
 
-    Shape = tuple[int, ...]
 
 SETTINGS: Mapping[str, Any] = {
     "lr": 1e-3,
@@ -33,96 +30,84 @@ CHECKED_STEPS = 3
 """Steps of the check; the state after them is what every batch of calls begins from."""
 
 
-@dataclass(frozen=True, slots=True)
-class Steps:
-    """Optimizers, one a slot, with all that a case needs of them."""
-
-    calls: list[Callable[[], Any]]
-    restore: Callable[[], None]
-    context: Callable[[], AbstractContextManager[Any]]
-    errors: checking.Errors
-    inputs: Mapping[str, Tensor]
-    implementation: Implementation
-    finite: Callable[[], bool]
-
-
-def numel(shape: Shape) -> int:
-    """Count a shape's elements."""
-    return math.prod(shape)
-
-
-def shapes_of(options: Mapping[str, Any]) -> list[Shape]:
+def shapes_of(options: Mapping[str, Any]) -> list[torch.Size]:
     """Give the shapes of the parameters: those of BERT-base at a hidden size, or as many in all.
 
     ``bert`` is the real mix (768 is BERT-base itself; narrower, the vocabulary shrinks alike),
     ``flat`` one tensor, ``small`` tensors of 1,024 elements, the last one with what is left.
     """
     shapes = bert_shapes(options["hidden_size"])
-    total = sum(map(numel, shapes))
+    total = sum(shape.numel() for shape in shapes)
     if options["mix"] == "flat":
-        return [(total,)]
+        return [torch.Size([total])]
     if options["mix"] == "small":
         whole, left = divmod(total, SMALL_TENSOR)
-        return [(SMALL_TENSOR,)] * whole + ([(left,)] if left else [])
+        sizes = [SMALL_TENSOR] * whole + ([left] if left else [])
+        return [torch.Size([size]) for size in sizes]
     return shapes
 
 
-def bert_shapes(hidden: int) -> list[Shape]:
+def bert_shapes(hidden: int) -> list[torch.Size]:
     """Give the parameters' shapes of a BERT as deep as base, with so large a hidden size."""
     size, vocabulary = bert_like(hidden)
     with torch.device("meta"):
         model = BertForMaskedLM(BertConfig(vocabulary_size=vocabulary, size=size))
-    return [tuple(parameter.shape) for parameter in model.parameters()]
+    return [parameter.shape for parameter in model.parameters()]
 
 
 def open_steps(
     name: str,
     options: Mapping[str, Any],
     device: Any,
-    shapes: Sequence[Shape],
     generator: torch.Generator,
     slots: int,
-) -> Steps:
-    """Make the optimizers, check the first one's steps against float64, take snapshots.
+) -> Opened:
+    """Make an optimizer a slot, check their steps against float64, take snapshots.
 
     Raises:
         UserError: an optimizer that cannot be imported or made, or whose steps are not AdamW's.
     """
     dtype, found = getattr(torch, options["dtype"]), find_optimizer(name)
-    weights = [torch.randn(shape, generator=generator) for shape in shapes]
-    gradients = [0.1 * torch.randn(shape, generator=generator) for shape in shapes]
-    placed = [
-        [one.to(device.torch_device, dtype) for one in group] for group in (weights, gradients)
-    ]
-    made = [_Slot(found, *placed, compiled=name == COMPILED) for _ in range(slots)]
-    for slot in made:
-        for _ in range(CHECKED_STEPS):
-            slot.call()
-    own = _Slot(Implementation(torch.optim.AdamW, options={"foreach": False}), *placed)
-    for _ in range(CHECKED_STEPS):
-        own.call()
-    start = torch.cat([one.double().flatten() for one in placed[0]])
-    exact = _exact_steps(start, torch.cat([one.double().flatten() for one in placed[1]]))
-    errors = checking.compare(
-        {"change of the parameters": made[0].flat() - start},
-        {"change of the parameters": own.flat() - start},
-        {"change of the parameters": exact - start},
-        dtype,
-        f"optimizer_step '{name}'",
+    shapes = shapes_of(options)
+    drawn = {
+        "weights": [torch.randn(shape, generator=generator) for shape in shapes],
+        "gradients": [0.1 * torch.randn(shape, generator=generator) for shape in shapes],
+    }
+    weights, gradients = (
+        [one.to(device.torch_device, dtype) for one in tensors] for tensors in drawn.values()
     )
+    made = [_Slot(found, weights, gradients, compiled=name == COMPILED) for _ in range(slots)]
+    for slot in made:
+        slot.check_steps()
+    own = _Slot(Implementation(torch.optim.AdamW, options={"foreach": False}), weights, gradients)
+    own.check_steps()
+    start = _flat(weights)
+    exact = _exact_steps(start, _flat(gradients))
+    changes = [
+        {"change of the parameters": flat - start} for flat in (made[0].flat(), own.flat(), exact)
+    ]
+    errors = checking.compare(*changes, dtype, f"optimizer_step '{name}'")
     for slot in made:
         slot.keep()
-    inputs = {"weights": torch.cat([one.flatten() for one in weights])}
-    inputs["gradients"] = torch.cat([one.flatten() for one in gradients])
-    return Steps(
+
+    def restore() -> None:
+        for slot in made:
+            slot.restore()
+
+    return Opened(
         calls=[slot.call for slot in made],
-        restore=lambda: [slot.restore() for slot in made] and None,
         context=nullcontext,
         errors=errors,
-        inputs=inputs,
+        inputs={key: torch.cat([x.flatten() for x in one]) for key, one in drawn.items()},
         implementation=found,
+        restore=restore,
         finite=lambda: all(slot.finite() for slot in made),
     )
+
+
+def _flat(tensors: Sequence[Tensor]) -> Tensor:
+    """Give tensors as one of float64."""
+    return torch.cat([one.detach().double().flatten() for one in tensors])
 
 
 def _exact_steps(start: Tensor, gradient: Tensor) -> Tensor:
@@ -162,7 +147,12 @@ class _Slot:
 
     def flat(self) -> Tensor:
         """Give all parameters as one float64 tensor."""
-        return torch.cat([one.detach().double().flatten() for one in self.parameters])
+        return _flat(self.parameters)
+
+    def check_steps(self) -> None:
+        """Take the steps that are checked."""
+        for _ in range(CHECKED_STEPS):
+            self.call()
 
     def keep(self) -> None:
         """Remember parameters and state, counters of steps among it."""

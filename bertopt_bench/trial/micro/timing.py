@@ -36,7 +36,7 @@ PROBE_SLEEP_SECONDS = 5e-3
 class Batch:
     """So many calls in so many seconds; ``host_seconds`` is what the host took to hand them over.
 
-    On a processor both are the same.
+    On a processor both are the same, and nothing waits for anything.
     """
 
     calls: int
@@ -285,7 +285,7 @@ class GpuTimer:
 
 
 def clock_tick_seconds() -> float:
-    """Give the resolution that the host's clock declares."""
+    """Give the resolution that the host's clock states."""
     return time.get_clock_info("perf_counter").resolution
 
 
