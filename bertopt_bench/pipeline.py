@@ -103,7 +103,6 @@ def duel(
     from bertopt_bench import duelling
     from bertopt_bench.dispatch.progress import open_display
     from bertopt_bench.matrix.duels import read_settings
-    from bertopt_bench.report.duel_wording import speaking_of
     from bertopt_bench.results.store import ResultsFolder, next_free
     from bertopt_bench.stats.planning import describe
 
@@ -120,8 +119,7 @@ def duel(
         with ResultsFolder.open(folder, plan.digest) as store:
             run = partial(duelling.fight_within_budget, plan, store, display)
             verdicts = _or_interrupted(run, folder)
-    with speaking_of("call" if micro else "step"):
-        _finish_duels([verdicts], folder, page)
+    _finish_duels([verdicts], folder, page, unit="call" if micro else "step")
     return duelling.exit_code(verdicts, strict=strict)
 
 
@@ -168,10 +166,15 @@ def _or_interrupted(run: Callable[[], Verdicts], folder: Path) -> Verdicts:
         sys.exit(130)
 
 
-def _finish_duels(found: Sequence[Verdicts], folder: Path, page: Path | str | None) -> None:
+def _finish_duels(
+    found: Sequence[Verdicts], folder: Path, page: Path | str | None, *, unit: str = "step"
+) -> None:
     """Print what duels found and write their page; the replicates are safe already."""
-    for verdicts in found:
-        _tell(verdicts)
+    from bertopt_bench.report.duel_wording import speaking_of
+
+    with speaking_of(unit):
+        for verdicts in found:
+            _tell(verdicts)
     sys.stdout.write(f"results: {folder}\n")
     _write_page(folder, Path(page or Path("reports") / f"{folder.name}.html"))
 
