@@ -192,6 +192,19 @@ def test_state_is_put_back_before_every_batch_outside_of_its_time(capturable: bo
     assert all(batch.seconds == pytest.approx(64 * 20e-6, rel=1e-3) for batch in batches)
 
 
+def test_where_caches_are_overwritten_each_call_is_timed_alone_on_the_device() -> None:
+    """Oracle: the script: overwriting takes a millisecond each time, which no event pair holds."""
+    clock = Clock()
+    gpu = ScriptedGpu(clock, 2e-6, 20e-6)
+    case: Any = SimpleNamespace(calls=[gpu.call], restore=None, flush=lambda: gpu.queue(1e-3))
+    timer = GpuTimer(case, gpu, now=clock)
+    batch = timer.batch(16)
+
+    assert timer.way == "queue"
+    assert batch.seconds == pytest.approx(16 * 20e-6, rel=1e-3)
+    assert batch.host_seconds == pytest.approx(16 * 2e-6, rel=1e-3)
+
+
 # --- the processor ---
 
 

@@ -28,7 +28,7 @@ MOST_QUEUED = 512
 
 PROBED_CALLS = 8
 SLEEP_FACTOR = 2.0
-LEAST_SLEEP_SECONDS = 200e-6
+LEAST_SLEEP_SECONDS, MOST_SLEEP_SECONDS = 200e-6, 50e-3
 PROBE_SLEEP_SECONDS = 5e-3
 
 
@@ -200,14 +200,17 @@ class GpuTimer:
     ) -> None:
         self._gpu, self._now, self._restore = gpu, now, case.restore
         self._turns = Turns(case.calls, case.restore)
-        self._hot, self._slots = len(case.calls) == 1, len(case.calls)
+        self._slots, self._flush = len(case.calls), case.flush
+        self._hot = self._slots == 1 and case.flush is None
+        self._longest_host = 0.0
         self.least_seconds, self.most_calls = DEVICE_SECONDS, MOST_CALLS
         self._graphs: dict[int, Callable[[], None]] = {}
         case.calls[0]()  # burn-in: compiles, allocates
         gpu.synchronize()
         self._cycles_a_second = self._calibrated()
         self._call_seconds = self._probed()
-        self.way = "graph" if self._graph(self._slots) is not None else "queue"
+        captured = self._flush is None and self._graph(self._slots) is not None
+        self.way = "graph" if captured else "queue"
         if self.way == "queue":
             self.most_calls = MOST_QUEUED
 
@@ -222,32 +225,54 @@ class GpuTimer:
             assert launch is not None
             if self._restore is not None:
                 self._restore()
-            launches, count = [launch], calls
-        else:
-            launches = self._turns.next(calls)
-            count = calls
-        if self._hot and self.way == "queue":
+            return self._timed([launch], calls)
+        launches = self._turns.next(calls)
+        if self._flush is not None:
+            return self._each(launches)
+        if self._hot:
             launches[0]()
-        return self._timed(launches, count)
+        return self._timed(launches, calls)
 
     def host_seconds_a_call(self) -> float | None:
         """Give what launching one call takes the host, graph or not."""
         return self._call_seconds
 
     def _timed(self, launches: Sequence[Callable[[], Any]], calls: int) -> Batch:
-        """Queue launches between two events behind a sleep; longer, if the host was overtaken."""
-        guess = SLEEP_FACTOR * self._call_seconds * len(launches)
+        """Queue launches between two events behind a sleep that outlasts the host."""
         begin, end = self._gpu.event(), self._gpu.event()
-        self._gpu.synchronize()
-        self._gpu.sleep(int(max(LEAST_SLEEP_SECONDS, guess) * self._cycles_a_second))
+        self._sleep(len(launches))
         begin.record()
         started = self._now()
         for launch in launches:
             launch()
-        host = (self._now() - started) / 1e9
+        host = self._longest_host = (self._now() - started) / 1e9
         end.record()
         self._gpu.synchronize()
         return Batch(calls, begin.elapsed_time(end) / 1e3, host)
+
+    def _each(self, launches: Sequence[Callable[[], Any]]) -> Batch:
+        """Time each call between events of its own, the caches overwritten before it."""
+        assert self._flush is not None
+        pairs = [(self._gpu.event(), self._gpu.event()) for _ in launches]
+        host = 0
+        self._sleep(2 * len(launches))
+        for launch, (begin, end) in zip(launches, pairs, strict=True):
+            self._flush()
+            begin.record()
+            started = self._now()
+            launch()
+            host += self._now() - started
+            end.record()
+        self._gpu.synchronize()
+        seconds = sum(begin.elapsed_time(end) for begin, end in pairs) / 1e3
+        return Batch(len(launches), seconds, host / 1e9)
+
+    def _sleep(self, launches: int) -> None:
+        """Let the idle device sleep twice as long as handing over the launches takes."""
+        guess = SLEEP_FACTOR * max(self._call_seconds * launches, self._longest_host)
+        seconds = min(max(LEAST_SLEEP_SECONDS, guess), MOST_SLEEP_SECONDS)
+        self._gpu.synchronize()
+        self._gpu.sleep(int(seconds * self._cycles_a_second))
 
     def _calibrated(self) -> float:
         """Measure how many cycles the device sleeps in a second."""
