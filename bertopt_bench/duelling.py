@@ -109,9 +109,9 @@ def read_micro_duel(
         name = arm.cell.content["kernel"][operation]["name"]
         if ":" in name and arm.revision is None and arm.checkout is None and arm.python is None:
             describe_apart(f"kernel.{operation}", name)  # imports it in a child, or says why not
-    if any(arm.cell.content["device"]["name"] == "cuda" for arm in found):
-        if not ask_capabilities()["cuda"]["count"]:
-            raise UserError("device=cuda: torch sees no CUDA device here. Take device=cpu.")
+    on_gpu = any(arm.cell.content["device"]["name"] == "cuda" for arm in found)
+    if on_gpu and not ask_capabilities()["cuda"]["count"]:
+        raise UserError("device=cuda: torch sees no CUDA device here. Take device=cpu.")
     return Asked(matrix, tuple(_with_slowed(found, share)))
 
 

@@ -306,7 +306,9 @@ def write_report(results: Sequence[Path | str], output: Path | None = None) -> P
     from bertopt_bench.results.micro import only_micro, read_micro
     from bertopt_bench.results.tables import load_results
 
-    page = output or Path("reports") / f"{Path(results[0]).resolve().name.removesuffix('.json')}.html"
+    page = (
+        output or Path("reports") / f"{Path(results[0]).resolve().name.removesuffix('.json')}.html"
+    )
     if only_micro(results):
         write_micro([read_micro(file) for file in results], page)
     else:

@@ -1,4 +1,4 @@
-"""Attention alone: `pytest benchmarks/micro/bench_attention.py --seq-len 128,512 --padding 0,0.5`."""
+"""Attention alone: `pytest benchmarks/micro -k attention --seq-len 128,512 --padding 0,0.5`."""
 
 OPERATION = "attention"
 GRID = {

@@ -1,4 +1,4 @@
-"""GELU alone: `pytest benchmarks/micro/bench_gelu.py --implementation default,my_module:my_gelu`."""
+"""GELU alone: `pytest benchmarks/micro -k gelu --implementation default,my_module:my_gelu`."""
 
 OPERATION = "gelu"
 GRID = {

@@ -1,4 +1,4 @@
-"""Layer norm alone: `pytest benchmarks/micro/bench_layer_norm.py --hidden-size 768,1024`."""
+"""Layer norm alone: `pytest benchmarks/micro -k layer_norm --hidden-size 768,1024`."""
 
 OPERATION = "layer_norm"
 GRID = {

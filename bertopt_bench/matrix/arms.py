@@ -182,6 +182,11 @@ def arm_labels(cells: Sequence[Cell], written: Sequence[Asked]) -> list[str]:
 
 
 def make_arm(label: str, cell: Cell, asked: Asked) -> Arm:
+    """Make an arm of its cell and of what it says besides.
+
+    Raises:
+        MatrixError: an own key of the wrong type.
+    """
     place = Place("--arm", label)
     own = dict(asked.own)
     for key in TEXTS[1:]:

@@ -95,8 +95,8 @@ def _left_out(
     if above:
         told.append(
             f"{wording.plural(len(above), 'block')} above the drawing, up to "
-            f"{wording.duration(max(above))} a {unit()}, {'is' if len(above) == 1 else 'are'} told by "
-            "strokes at its upper edge; they count like the others"
+            f"{wording.duration(max(above))} a {unit()}, {'is' if len(above) == 1 else 'are'} told "
+            "by strokes at its upper edge; they count like the others"
         )
     return "; ".join(told)
 

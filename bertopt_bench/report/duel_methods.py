@@ -61,8 +61,8 @@ def declared_rows(declared: Declaration, order_seed: Any) -> list[tuple[str, str
         ("rounds a replicate", str(declared.rounds)),
         (
             "a block",
-            f"{declared.block_seconds:g} s and {declared.least_block_steps} {unit()}s or more, after "
-            f"{wording.plural(declared.rewarm_steps, f'discarded {unit()}')}"
+            f"{declared.block_seconds:g} s and {declared.least_block_steps} {unit()}s or more, "
+            f"after {wording.plural(declared.rewarm_steps, f'discarded {unit()}')}"
             + (f", in bursts of {burst(declared.burst_seconds)}" if declared.burst_seconds else ""),
         ),
         ("design", DESIGNS[declared.design]),
@@ -134,8 +134,8 @@ def design(duel: Duel) -> str:
     )
     block = (
         f"one block of at least {declared.block_seconds:g} s and {declared.least_block_steps} "
-        f"{unit()}s{_block_steps(duel)}, after {wording.plural(declared.rewarm_steps, unit())} that "
-        "were run and discarded since the arms had just been switched"
+        f"{unit()}s{_block_steps(duel)}, after {wording.plural(declared.rewarm_steps, unit())} "
+        "that were run and discarded since the arms had just been switched"
     )
     if declared.design == "alternating":
         return (
@@ -195,8 +195,8 @@ def estimator(duel: Duel) -> str:
     if any(metric in TIMED for metric in metrics):
         parts.append(
             "A replicate gives one number: the mean over its rounds of the difference in "
-            f"log(block seconds / {unit()}s) between arm and baseline, whose blocks stood side by side "
-            "in time, so that what the machine did to both cancels."
+            f"log(block seconds / {unit()}s) between arm and baseline, whose blocks stood side by "
+            "side in time, so that what the machine did to both cancels."
         )
     if "peak_memory" in metrics:
         parts.append("Memory gives the log ratio of peak bytes of a replicate's two processes.")

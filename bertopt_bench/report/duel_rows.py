@@ -123,6 +123,7 @@ def spread(found: Range | None, write: Any) -> tuple[str, str]:
 def control_rows(duel: Duel) -> list[dict[str, Any]]:
     """Make a row an A/A finding, and one a slowed arm."""
     rows = [_control_row(finding) for finding in duel.controls]
+    unit = duel_wording.unit()
     for arm in duel.slowed:
         finding = duel.finding("step_time", arm.label)
         realised = duel.realised(arm.label)
@@ -141,8 +142,7 @@ def control_rows(duel: Duel) -> list[dict[str, Any]]:
                 "floor": "",
                 "chip": chip(finding),
                 "notes": [
-                    f"asked for {wording.percent(arm.injected_share)} of each measured "
-                    f"{duel_wording.unit()}",
+                    f"asked for {wording.percent(arm.injected_share)} of each measured {unit}",
                     f"realised {wording.share(realised)}" if realised else "nothing was put in",
                     *duel_wording.notes(finding),
                 ],

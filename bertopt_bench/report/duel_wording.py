@@ -87,8 +87,6 @@ FLAGS = {
     "interval_excludes_zero": "the interval excludes 0",
     "confidence_out_of_reach": "too few replicates for an interval of the wanted confidence",
 }
-
-
 CALL_TIME = Measure(
     "Call time",
     "call time",
@@ -101,7 +99,7 @@ CALL_TIME = Measure(
 _UNIT: ContextVar[str] = ContextVar("unit", default="step")
 
 
-
+@contextmanager
 def speaking_of(unit: str) -> Iterator[None]:
     """Speak of steps, or of calls: what the time of a duel of operations is of."""
     token = _UNIT.set(unit)

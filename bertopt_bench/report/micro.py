@@ -168,7 +168,9 @@ def _warnings(files: Sequence[MicroFile]) -> list[str]:
                 "for launches, so these say nothing of the kernel."
             )
         if len(files) > 1:
-            told.append(f"{file.path.name} is a session of its own: no time is compared over files.")
+            told.append(
+                f"{file.path.name} is a session of its own: no time is compared over files."
+            )
     return told
 
 

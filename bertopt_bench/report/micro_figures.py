@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from html import escape
-from itertools import pairwise
+from itertools import combinations, pairwise
 from typing import TYPE_CHECKING
 
 from bertopt_bench.report import wording
@@ -70,17 +70,13 @@ def crossover(title: str, axis: str, lines: Mapping[str, Sequence[MicroRow]]) ->
 def crossings(axis: str, lines: Mapping[str, Sequence[MicroRow]]) -> list[str]:
     """Say between which values two implementations' medians change their order."""
     told = []
-    names = list(lines)
-    for index, one in enumerate(names):
-        for other in names[index + 1 :]:
-            first = {r.options[axis]: r.median for r in lines[one] if not r.host_bound}
-            second = {r.options[axis]: r.median for r in lines[other] if not r.host_bound}
-            common = sorted(first.keys() & second.keys())
-            for low, high in pairwise(common):
-                if (first[low] - second[low]) * (first[high] - second[high]) < 0:
-                    told.append(
-                        f"the medians of {one} and {other} cross between {axis} {low:,} and {high:,}"
-                    )
+    for one, other in combinations(lines, 2):
+        first = {row.options[axis]: row.median for row in lines[one] if not row.host_bound}
+        second = {row.options[axis]: row.median for row in lines[other] if not row.host_bound}
+        for low, high in pairwise(sorted(first.keys() & second.keys())):
+            if (first[low] - second[low]) * (first[high] - second[high]) < 0:
+                where = f"{axis} {low:,} and {high:,}"
+                told.append(f"the medians of {one} and {other} cross between {where}")
     return told
 
 

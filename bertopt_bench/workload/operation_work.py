@@ -1,10 +1,10 @@
 """Count what one call of an operation must do at least: bytes to move, FLOPs. Without torch.
 
-Letters: B sequences, A heads, L slots a sequence, D head size, H hidden size, V vocabulary, M masked
-slots of the whole batch, P parameters, e bytes an element. A multiply-add is two FLOPs, any other
-function of one number (exp, erf, a root) is one. What an implementation does beyond that (written
-attention weights, recomputed products, logits of slots that are not masked) is not counted, so that
-all implementations of an operation are measured by the same work.
+Letters: B sequences, A heads, L slots a sequence, D head size, H hidden size, V vocabulary,
+M masked slots of the whole batch, P parameters, e bytes an element. A multiply-add is two FLOPs,
+any other function of one number (exp, erf, a root) is one. What an implementation does beyond that
+(written attention weights, recomputed products, logits of slots that are not masked) is not
+counted, so that all implementations of an operation are measured by the same work.
 """
 
 from __future__ import annotations
@@ -35,7 +35,10 @@ FORMULAS = {
     },
     "layer_norm": {
         "forward": ("(2 B L H + 2 H) e: x, weight, bias read, y written", "7 B L H"),
-        "backward": ("(3 B L H + 3 H) e: x, dy, weight read, dx, dweight, dbias written", "13 B L H"),
+        "backward": (
+            "(3 B L H + 3 H) e: x, dy, weight read, dx, dweight, dbias written",
+            "13 B L H",
+        ),
     },
     "gelu": {
         "forward": ("2 B L H e: x read, y written", "5 B L H"),
@@ -47,8 +50,7 @@ FORMULAS = {
             "2 M H V + 5 M V: one product, the logarithm of the sum of exponentials",
         ),
         "backward": (
-            "(M H + 2 V H + B L H + V) e + 16 M: masked rows, weight, labels and indices read, "
-            "dhidden (all slots), dweight, dbias written",
+            "(M H + 2 V H + B L H + V) e + 16 M: as forwards read; dhidden, dweight, dbias written",
             "4 M H V + 3 M V: two products, the softmax less the label",
         ),
     },
@@ -108,15 +110,13 @@ def buffer_bytes(operation: str, options: Mapping[str, Any], parameters: int = 0
     size = DTYPE_BYTES[options["dtype"]]
     if operation == "optimizer_step":
         return 4 * size * parameters
-    numbers: int = {
-        "attention": lambda: 4 * _attention_elements(options),
-        "layer_norm": lambda: 2 * _elements(options) + 2 * options["hidden_size"],
-        "gelu": lambda: 2 * _elements(options),
-        "mlm_loss": lambda: (
-            _elements(options) + options["vocabulary_size"] * (options["hidden_size"] + 1)
-        ),
-    }[operation]()
-    return numbers * size
+    if operation == "attention":
+        return 4 * size * _attention_elements(options)
+    if operation == "mlm_loss":
+        decoder: int = options["vocabulary_size"] * (options["hidden_size"] + 1)
+        return size * (_elements(options) + decoder)
+    vectors: int = 2 * options["hidden_size"] if operation == "layer_norm" else 0
+    return size * (2 * _elements(options) + vectors)
 
 
 def _elements(options: Mapping[str, Any]) -> int:
@@ -151,7 +151,10 @@ def _layer_norm(options: Mapping[str, Any], _: int) -> dict[str, tuple[int, int]
 
 def _gelu(options: Mapping[str, Any], _: int) -> dict[str, tuple[int, int]]:
     elements, size = _elements(options), DTYPE_BYTES[options["dtype"]]
-    return {"forward": (2 * elements * size, 5 * elements), "backward": (3 * elements * size, 11 * elements)}
+    return {
+        "forward": (2 * elements * size, 5 * elements),
+        "backward": (3 * elements * size, 11 * elements),
+    }
 
 
 def _mlm_loss(options: Mapping[str, Any], _: int) -> dict[str, tuple[int, int]]:

@@ -64,7 +64,7 @@ def test_seconds_are_those_of_a_call(monkeypatch: pytest.MonkeyPatch) -> None:
     request = request_of("gelu", "default", ["hidden_size=8"])
     monkeypatch.setattr(
         arm_module.Bench, "batch",
-        lambda self, calls=None: Batch(calls or 4, 2e-3 * (calls or 4), 0.0),
+        lambda _, calls=None: Batch(calls or 4, 2e-3 * (calls or 4), 0.0),
     )  # fmt: skip
     warm, block = obey(request, WARM, {"do": "block", "steps": 10, "rewarm": 1})[1:]
 
@@ -78,7 +78,7 @@ def test_a_slowed_arm_really_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Oracle: half of each batch's time is passed again, and told apart."""
     request = request_of("gelu", "default", ["hidden_size=8"], injected_share=0.5)
     monkeypatch.setattr(
-        arm_module.Bench, "batch", lambda self, calls=None: Batch(calls or 4, 1e-4, 0.0)
+        arm_module.Bench, "batch", lambda _, calls=None: Batch(calls or 4, 1e-4, 0.0)
     )
     block = obey(request, WARM, {"do": "block", "steps": 8, "rewarm": 1})[2]
     own = block["wall_seconds"] - block["injected_seconds"]
@@ -102,9 +102,9 @@ def test_what_only_the_host_bounds_gives_no_verdict(monkeypatch: pytest.MonkeyPa
     """Oracle: a device that is no processor, whose batch took the host longer."""
     request = request_of("gelu", "default", ["hidden_size=8"])
     monkeypatch.setattr(
-        arm_module.Bench, "batch", lambda self, calls=None: Batch(calls or 4, 1e-5, 3e-5)
+        arm_module.Bench, "batch", lambda _, calls=None: Batch(calls or 4, 1e-5, 3e-5)
     )
-    monkeypatch.setattr(arm_module._Arm, "_on_host", property(lambda self: False))
+    monkeypatch.setattr(arm_module._Arm, "_on_host", property(lambda _: False))
     with pytest.raises(UserError, match="host-bound"):
         obey(request, WARM)
 

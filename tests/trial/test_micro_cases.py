@@ -80,9 +80,7 @@ def test_lengths_have_the_padding_asked_for_on_average() -> None:
 @pytest.mark.parametrize("operation", FUNCTIONS)
 def test_the_references_are_torchs_formulas(operation: str) -> None:
     """Oracle: torch's own functions in float64, and its cross entropy for the loss."""
-    drawn = FUNCTIONS[operation].draw(
-        options_of(operation), torch.Generator().manual_seed(1)
-    )
+    drawn = FUNCTIONS[operation].draw(options_of(operation), torch.Generator().manual_seed(1))
     wide = {
         k: v.double() if isinstance(v, torch.Tensor) and v.is_floating_point() else v
         for k, v in drawn.items()
@@ -195,7 +193,7 @@ def test_what_is_allowed_is_four_times_torchs_own_or_four_roundings() -> None:
     assert errors.allowed == pytest.approx(0.08)
     right = {"y": torch.tensor([100.0, 50.0])}
     assert compare(right, right, exact, torch.bfloat16, "it").allowed == 4 * 2**-7
-    with pytest.raises(WrongResultError, match="0.07 off"):
+    with pytest.raises(WrongResultError, match=r"0\.07 off"):
         compare(found, right, exact, torch.float32, "it")
 
 

@@ -129,7 +129,7 @@ def test_device_time_is_the_kernels_alone_even_where_launching_takes_longer(
 def test_without_the_sleep_the_same_calls_would_show_the_launches() -> None:
     """Oracle: the script; it is what the sleep is there for."""
     timer, gpu = gpu_timer(10e-6, 3e-6, capturable=False)
-    gpu.sleep = lambda cycles: None  # type: ignore[method-assign]
+    gpu.sleep = lambda _: None  # type: ignore[method-assign]
     batch = timer.batch(64)
 
     assert batch.seconds / batch.calls == pytest.approx(10e-6, rel=0.05)

@@ -108,7 +108,8 @@ class _Arm:
         batches = [self._honest(self.bench.batch(size)) for size in self._sizes(command["steps"])]
         noted = self.disturbance.stop()
         self.counter[0] += command["steps"]
-        injected = [_delay(self.injected_share * batch.seconds) for batch in batches]
+        share = self.injected_share
+        injected = [_delay(share * batch.seconds) if share else 0.0 for batch in batches]
         seconds = [batch.seconds + late for batch, late in zip(batches, injected, strict=True)]
         return {
             "steps": sum(batch.calls for batch in batches),

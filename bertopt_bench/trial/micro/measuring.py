@@ -144,7 +144,7 @@ def share_of_ceiling(
 
 
 def complete(document: dict[str, Any], measured: Sequence[Mapping[str, Any]]) -> None:
-    """Put the shares of the whole session's ceilings into pytest-benchmark's JSON, and these too."""
+    """Put a session's ceilings into pytest-benchmark's JSON, and every row's share of them."""
     document["ceilings"] = [dict(one) for one in measured]
     if not measured:
         return

@@ -1,4 +1,4 @@
-"""Operations of tensors: calls forwards, backwards or both, on as many sets of buffers as needed."""
+"""Operations of tensors: calls forwards, backwards or both, each on buffers of its own."""
 
 from __future__ import annotations
 
@@ -107,9 +107,7 @@ class _Run:
             return value
         return value.detach().double().requires_grad_(value.requires_grad)
 
-    def _results(
-        self, call: Callable[..., Tensor], inputs: Mapping[str, Any]
-    ) -> dict[str, Tensor]:
+    def _results(self, call: Callable[..., Tensor], inputs: Mapping[str, Any]) -> dict[str, Tensor]:
         return self._gathered(self.spec.apply(call, inputs), inputs)
 
     def _gathered(self, out: Tensor, inputs: Mapping[str, Any]) -> dict[str, Tensor]:

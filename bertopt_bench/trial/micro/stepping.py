@@ -83,10 +83,11 @@ def open_steps(
     own.check_steps()
     start = _flat(weights)
     exact = _exact_steps(start, _flat(gradients))
-    changes = [
+    found_change, own_change, exact_change = (
         {"change of the parameters": flat - start} for flat in (made[0].flat(), own.flat(), exact)
-    ]
-    errors = checking.compare(*changes, dtype, f"optimizer_step '{name}'")
+    )
+    who = f"optimizer_step '{name}'"
+    errors = checking.compare(found_change, own_change, exact_change, dtype, who)
     for slot in made:
         slot.keep()
 

@@ -161,7 +161,8 @@ class TorchGpu:
         """Spin on the device: what nvbench calls a blocking kernel."""
         import torch
 
-        torch.cuda._sleep(cycles)  # noqa: SLF001 - torch's own tests use it; it has no public name
+        cuda: Any = torch.cuda  # torch leaves it untyped
+        cuda._sleep(cycles)  # noqa: SLF001 - torch's own tests use it; it has no public name
 
     def synchronize(self) -> None:
         """Wait for the device."""
@@ -174,7 +175,8 @@ class TorchGpu:
         """
         import torch
 
-        side = torch.cuda.Stream()
+        make: Callable[..., Any] = torch.cuda.Stream
+        side = make()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for call in calls:
@@ -283,7 +285,8 @@ class GpuTimer:
         self._gpu.sleep(cycles)
         end.record()
         self._gpu.synchronize()
-        return cycles / (begin.elapsed_time(end) / 1e3)
+        seconds: float = begin.elapsed_time(end) / 1e3
+        return cycles / seconds
 
     def _probed(self) -> float:
         """Measure the host's seconds a call while the device sleeps, so that nothing is waited for.
