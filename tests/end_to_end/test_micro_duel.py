@@ -86,7 +86,7 @@ def test_a_slower_implementation_is_found_slower_and_the_copy_is_not(
     done = command(
         "duel", "--micro", "gelu", "--arm", "default", "--arm", "leisure:gelu",
         "--set", "hidden_size=512", "--set", "direction=forward", "--replicates", "6",
-        "--alpha", "0.05", "--results", "fought",
+        "--alpha", "0.05", "--results", "fought", timeout=550,
     )  # fmt: skip
     folder = project / "fought"
 
