@@ -53,7 +53,7 @@ WARM_BATCHES = 2
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("micro", "operations alone (lists: A,B)")
     group.addoption("--implementation", metavar="A,B", help="built-in names, or module:function")
-    group.addoption("--batches", type=int, default=20, help="timed batches a case [20]")
+    group.addoption("--batches", type=int, default=12, help="timed batches a case [12]")
     for key in KEYS:
         group.addoption(f"--{key.replace('_', '-')}", dest=f"micro_{key}", metavar="A,B")
 
@@ -104,7 +104,8 @@ def _param(name: str, implementation: str, options: dict[str, Any], chosen: dict
     reason = impossible(name, implementation, options)
     if reason is None and options["device"] == "cuda" and not torch.cuda.is_available():
         reason = "needs a CUDA device"
-    words = [implementation, *(f"{key}={value}" for key, value in chosen.items())]
+    # colons, since -k takes no "="
+    words = [implementation, *(f"{key}:{value}" for key, value in chosen.items())]
     marks = [pytest.mark.skip(reason=reason)] if reason else []
     return pytest.param((name, implementation, options), id="-".join(words), marks=marks)
 
