@@ -68,16 +68,24 @@ def crossover(title: str, axis: str, lines: Mapping[str, Sequence[MicroRow]]) ->
 
 
 def crossings(axis: str, lines: Mapping[str, Sequence[MicroRow]]) -> list[str]:
-    """Say between which values two implementations' medians change their order."""
+    """Say between which values two implementations change their order.
+
+    Both orders must stand out of the batches' spread: where quartiles overlap nothing is said.
+    """
     told = []
     for one, other in combinations(lines, 2):
-        first = {row.options[axis]: row.median for row in lines[one] if not row.host_bound}
-        second = {row.options[axis]: row.median for row in lines[other] if not row.host_bound}
+        first = {row.options[axis]: row for row in lines[one] if not row.host_bound}
+        second = {row.options[axis]: row for row in lines[other] if not row.host_bound}
         for low, high in pairwise(sorted(first.keys() & second.keys())):
-            if (first[low] - second[low]) * (first[high] - second[high]) < 0:
+            if _order(first[low], second[low]) * _order(first[high], second[high]) < 0:
                 where = f"{axis} {low:,} and {high:,}"
                 told.append(f"the medians of {one} and {other} cross between {where}")
     return told
+
+
+def _order(one: MicroRow, other: MicroRow) -> int:
+    """Give 1 where one row's middle half lies above the other's, -1 where below, else 0."""
+    return (one.q1 > other.q3) - (one.q3 < other.q1)
 
 
 def _log(value: float) -> float:

@@ -92,6 +92,14 @@ def test_host_bound_cases_are_marked_hollow_and_cross_nothing(tmp_path: Path) ->
     assert crossings("seq_len", lines) == []
 
 
+def test_lines_that_meet_within_their_spread_cross_nowhere(tmp_path: Path) -> None:
+    """Oracle: quartiles from 0.95 to 1.1 of the median: 2 % apart they overlap."""
+    rows = [row("math", 1e-3, seq_len=64), row("math", 2e-3, seq_len=128)]
+    rows += [row("flash", 1.02e-3, seq_len=64), row("flash", 1.5e-3, seq_len=128)]
+
+    assert figures(read_micro(written(tmp_path / "a.json", *rows)).rows)[0].notes == ()
+
+
 def test_other_options_part_the_figures(tmp_path: Path) -> None:
     """Oracle: two dtypes make two figures, each named by its dtype."""
     rows = [
