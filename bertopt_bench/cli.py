@@ -69,7 +69,9 @@ def run(
 
 @app.command()
 def duel(
-    matrix: MatrixFile,
+    matrix: Annotated[
+        Path | None, typer.Argument(help="The matrix, a TOML file; none of --micro.")
+    ] = None,
     base: Annotated[
         list[str], typer.Option(metavar="KEY=VALUE", help="Narrow the matrix to the baseline.")
     ] = [],  # noqa: B006 - typer copies it
@@ -96,6 +98,14 @@ def duel(
     alternate: Annotated[
         bool, typer.Option("--alternate", help="One process at a time (ABBA).")
     ] = False,
+    micro: Annotated[
+        str,
+        typer.Option(
+            metavar="OPERATION",
+            help="Duel implementations of an operation: attention, layer_norm, gelu, mlm_loss, "
+            "optimizer_step; an --arm is one, as --arm flash or --arm my_module:my_gelu.",
+        ),
+    ] = "",
     plan_only: Annotated[
         bool, typer.Option("--plan", help="Say what can be found and at what cost; run nothing.")
     ] = False,
@@ -125,6 +135,7 @@ def duel(
     raise typer.Exit(
         pipeline.duel(
             matrix,
+            micro=micro,
             base=base,
             arms=arm,
             inject=inject,
@@ -356,13 +367,17 @@ def tables(
 @app.command()
 def report(
     results: Annotated[
-        list[Path], typer.Argument(help="Results folders, as `run` names them.", show_default=False)
+        list[Path],
+        typer.Argument(
+            help="Results folders, as `run` names them; or JSON files of pytest-benchmark.",
+            show_default=False,
+        ),
     ],
     output: Annotated[
         Path | None, typer.Option(help="The page.  [default: reports/<first folder's name>.html]")
     ] = None,
 ) -> None:
-    """Write the HTML page of results folders."""
+    """Write the HTML page of results folders, or of pytest-benchmark's files."""
     from bertopt_bench.pipeline import write_report
 
     write_report(results, output)

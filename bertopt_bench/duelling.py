@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from bertopt_bench.catalogue.outside import describe_apart
 from bertopt_bench.dispatch.duelling import TRAINED, duel_digest, intended, prepare_duel, run_duel
 from bertopt_bench.dispatch.preparing import ask_capabilities
 from bertopt_bench.dispatch.progress import open_display
@@ -20,6 +21,7 @@ from bertopt_bench.gate.checkout import importable
 from bertopt_bench.gate.duels import DuelOutcome
 from bertopt_bench.matrix.arms import Arm, read_arms
 from bertopt_bench.matrix.duels import Settings, read_settings
+from bertopt_bench.matrix.micro import is_micro, read_micro_arms
 from bertopt_bench.matrix.quantities import read_share
 from bertopt_bench.measure.machine import describe_machine, fingerprint, versions
 from bertopt_bench.results.bank import bank_file, deposit, withdraw
@@ -85,12 +87,60 @@ def read_duel(
     read = partial(read_arms, matrix_file, base=base, arms=arms, overrides=overrides)
     read()  # mistakes are told at once, before torch is loaded to ask what this machine can do
     matrix, found = read(capabilities=ask_capabilities())
-    if share:
-        label = f"slowed by {share * 100:g} %"
-        if any(arm.label == label for arm in found):
-            raise UserError(f"an arm is called '{label}', which is --inject's. Name it otherwise.")
-        found = [*found, replace(found[0], label=label, injected_share=share)]
-    return Asked(matrix, tuple(found))
+    return Asked(matrix, tuple(_with_slowed(found, share)))
+
+
+def read_micro_duel(
+    operation: str,
+    *,
+    base: Sequence[str] = (),
+    arms: Sequence[str] = (),
+    overrides: Sequence[str] = (),
+    inject: str | float = 0.0,
+) -> Asked:
+    """Read the arms of a duel of an operation's implementations, the first one the baseline.
+
+    Raises:
+        UserError: an unknown operation, implementation or option; what cannot run here.
+    """
+    share = read_share(inject, lambda text: UserError(f"--inject {text}"))
+    matrix, found = read_micro_arms(operation, base=base, arms=arms, overrides=overrides)
+    for arm in found:
+        name = arm.cell.content["kernel"][operation]["name"]
+        if ":" in name and arm.revision is None and arm.checkout is None and arm.python is None:
+            describe_apart(f"kernel.{operation}", name)  # imports it in a child, or says why not
+    on_gpu = any(arm.cell.content["device"]["name"] == "cuda" for arm in found)
+    if on_gpu and not ask_capabilities()["cuda"]["count"]:
+        raise UserError("device=cuda: torch sees no CUDA device here. Take device=cpu.")
+    return Asked(matrix, tuple(_with_slowed(found, share)))
+
+
+def read_either(matrix_file: Path | str | None, micro: str, **words: Any) -> Asked:
+    """Read the arms of a matrix, or of an operation alone.
+
+    Raises:
+        UserError: neither or both are named; a mistake in the arms.
+    """
+    if micro and matrix_file is not None:
+        raise UserError(
+            f"both {matrix_file} and --micro {micro} are given: an operation alone has no matrix. "
+            "Leave one of them out."
+        )
+    if micro:
+        return read_micro_duel(micro, **words)
+    if matrix_file is None:
+        raise UserError("there is no matrix. Name a TOML file, or an operation: --micro attention.")
+    return read_duel(matrix_file, **words)
+
+
+def _with_slowed(found: Sequence[Arm], share: float) -> list[Arm]:
+    """Add a copy of the baseline slowed by a share, where one is asked for."""
+    if not share:
+        return list(found)
+    label = f"slowed by {share * 100:g} %"
+    if any(arm.label == label for arm in found):
+        raise UserError(f"an arm is called '{label}', which is --inject's. Name it otherwise.")
+    return [*found, replace(found[0], label=label, injected_share=share)]
 
 
 def foresee(asked: Asked, settings: Settings) -> list[Prospect]:
@@ -101,7 +151,12 @@ def foresee(asked: Asked, settings: Settings) -> list[Prospect]:
     """
     _refuse_cut_training(settings)
     declaration = intended(asked.matrix, asked.arms, settings)
-    found = prospects(declaration, banked().get("spread"))
+    calls = is_micro(asked.arms[0].cell.content)
+    if calls and settings.metrics != ("step_time",):
+        raise UserError(
+            f"--micro times calls: leave --metric out. It got {', '.join(settings.metrics)}."
+        )
+    found = prospects(declaration, None if calls else banked().get("spread"))
     refuse_unreachable(found)
     return found
 

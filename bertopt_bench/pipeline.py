@@ -79,8 +79,9 @@ def _finish(summary: RunSummary) -> RunSummary:
 
 
 def duel(
-    matrix_file: Path | str,
+    matrix_file: Path | str | None,
     *,
+    micro: str = "",
     base: Sequence[str] = (),
     arms: Sequence[str] = (),
     inject: str | float = 0.0,
@@ -94,6 +95,8 @@ def duel(
 ) -> int:
     """Duel arms live and in pairs, then write the page; give the exit code.
 
+    The arms are cells of a matrix, or implementations of the operation ``micro``.
+
     Raises:
         UserError: a mistake in the arms, or a declared verdict that no outcome could give.
     """
@@ -104,9 +107,8 @@ def duel(
     from bertopt_bench.stats.planning import describe
 
     settings = read_settings(matrix_file, declared or {})
-    asked = duelling.read_duel(
-        matrix_file, base=base, arms=arms, overrides=overrides, inject=inject
-    ).require_arms()
+    words: dict[str, Any] = {"base": base, "arms": arms, "overrides": overrides, "inject": inject}
+    asked = duelling.read_either(matrix_file, micro, **words).require_arms()
     folder = Path(results or Path("results") / f"{asked.matrix.name}-duel")
     folder = next_free(folder) if new else folder
     sys.stdout.write(describe(duelling.foresee(asked, settings)) + "\n")
@@ -117,7 +119,7 @@ def duel(
         with ResultsFolder.open(folder, plan.digest) as store:
             run = partial(duelling.fight_within_budget, plan, store, display)
             verdicts = _or_interrupted(run, folder)
-    _finish_duels([verdicts], folder, page)
+    _finish_duels([verdicts], folder, page, unit="call" if micro else "step")
     return duelling.exit_code(verdicts, strict=strict)
 
 
@@ -210,10 +212,15 @@ def _or_interrupted(run: Callable[[], Verdicts], folder: Path) -> Verdicts:
         sys.exit(130)
 
 
-def _finish_duels(found: Sequence[Verdicts], folder: Path, page: Path | str | None) -> None:
+def _finish_duels(
+    found: Sequence[Verdicts], folder: Path, page: Path | str | None, *, unit: str = "step"
+) -> None:
     """Print what duels found and write their page; the replicates are safe already."""
-    for verdicts in found:
-        _tell(verdicts)
+    from bertopt_bench.report.duel_wording import speaking_of
+
+    with speaking_of(unit):
+        for verdicts in found:
+            _tell(verdicts)
     sys.stdout.write(f"results: {folder}\n")
     _write_page(folder, Path(page or Path("reports") / f"{folder.name}.html"))
 
@@ -256,10 +263,12 @@ def compare_results(
         UserError: no such folder, field, metric, cell or format; sets without a common cell.
     """
     from bertopt_bench.report.comparison import check_format, render
+    from bertopt_bench.results.micro import refuse_exploratory
     from bertopt_bench.results.tables import load_results
     from bertopt_bench.stats.sets import compare_sets, read_margins
 
     check_format(form)
+    refuse_exploratory((a, b))
     old, new = load_results(a), load_results(b)
     compared = compare_sets(
         old,
@@ -285,8 +294,10 @@ def gate_policy(policy: Path, sets: Sequence[Path] = (), **options: Any) -> int:
     """
     from bertopt_bench.duelling import gate_duel
     from bertopt_bench.gate.running import Means, Request, run_gate
+    from bertopt_bench.results.micro import refuse_exploratory
     from bertopt_bench.stats.sets import compare_sets
 
+    refuse_exploratory(sets)
     means = Means(run_duel=gate_duel, compare=compare_sets, write_page=write_report)
     return run_gate(Request(policy, tuple(sets), **options), means)
 
@@ -331,17 +342,22 @@ def write_table(results: Path | str, table: str, form: str, output: Path | None)
 
 
 def write_report(results: Sequence[Path | str], output: Path | None = None) -> Path:
-    """Write the HTML page of results folders and say where.
+    """Write the HTML page of results folders, or of pytest-benchmark's files, and say where.
 
     Raises:
         UserError: no such folder, or a page that cannot be written.
     """
+    from bertopt_bench.report.micro import write_micro
     from bertopt_bench.report.page import write
+    from bertopt_bench.results.micro import only_micro, read_micro
     from bertopt_bench.results.profiles import has_profiles
     from bertopt_bench.results.tables import load_results
 
-    page = output or Path("reports") / f"{Path(results[0]).resolve().name}.html"
-    if any(has_profiles(folder) for folder in results):
+    name = Path(results[0]).resolve().name.removesuffix(".json")
+    page = output or Path("reports") / f"{name}.html"
+    if only_micro(results):
+        write_micro([read_micro(file) for file in results], page)
+    elif any(has_profiles(folder) for folder in results):
         _write_profile_page(results, page)
     else:
         write([load_results(folder) for folder in results], page)

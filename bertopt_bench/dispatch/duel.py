@@ -53,6 +53,7 @@ WARM_FIELDS = (
     "kernels_ran",
     "initial_loss",
     "initial_weights_sha256",
+    "operation",
 )
 SIGNIFICANT = 7  # digits kept of a sample: far below what a clock resolves
 
@@ -68,11 +69,14 @@ class Contender:
     injected_share: float = 0.0
     same_as: str | None = None
     """The arm whose block length it takes over, so that copies do the same work."""
+    task: str = "arm"
+    """What its worker runs: a trial's steps, or the calls of an operation (``micro_arm``)."""
 
     def modules(self) -> list[str]:
         """Name the top-level packages of entries from outside."""
-        named = [self.cell["optimizer"], self.cell["schedule"], *self.cell["regularizer"]]
-        named += [self.cell["precision"], self.cell["device"], *self.cell["kernel"].values()]
+        axes = ("optimizer", "schedule", "precision", "device")  # an operation alone has two
+        named = [self.cell[axis] for axis in axes if axis in self.cell]
+        named += [*self.cell.get("regularizer", ()), *self.cell["kernel"].values()]
         return sorted(
             {c["name"].partition(":")[0].partition(".")[0] for c in named if ":" in c["name"]}
         )
@@ -220,7 +224,7 @@ class _Attempt:
         zygote = self._zygote(contender)
         self.started.append(label)
         self.runs.setdefault(label, {}).update({"arm": label, "status": "ok"})
-        child = self.children[label] = zygote.fork("arm", self._request(contender))
+        child = self.children[label] = zygote.fork(contender.task, self._request(contender))
         limit = session.timing["timeout_seconds"]
         ready = self._heard(label, child.hear(limit, session.display.tick))
         self._check_protocol(label, ready)
@@ -257,7 +261,7 @@ class _Attempt:
                 contender.cell,
                 contender.text,
                 seed=self.seed,
-                steps=contender.cell["workload"]["steps"],
+                steps=contender.cell["workload"].get("steps", 0),
                 timing=self.session.timing,
                 threads=self.session.threads,
             ),

@@ -20,12 +20,13 @@ from bertopt_bench.matrix.cells import TrialPlan
 from bertopt_bench.matrix.duels import LEAST_REPLICATES, PRESET_REPLICATES
 from bertopt_bench.matrix.identity import canonical_json
 from bertopt_bench.matrix.labels import drawn_from
+from bertopt_bench.matrix.micro import is_micro, memory_bytes
 from bertopt_bench.measure.machine import describe_machine, fingerprint, versions
 from bertopt_bench.measure.memory import available_bytes
 from bertopt_bench.measure.provenance import package_code
 from bertopt_bench.measure.suitability import invalid_reasons
 from bertopt_bench.results.duels import CONTROL, Declaration, DeclaredArm
-from bertopt_bench.workload import formulas
+from bertopt_bench.workload.formulas import memory_forecast_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -116,6 +117,7 @@ def _contender(arm: Arm, baseline: Arm, text: Mapping[str, Any], display: Displa
         text=text,
         injected_share=arm.injected_share,
         same_as=baseline.label if copied else None,
+        task="micro_arm" if is_micro(arm.cell.content) else "arm",
     )
 
 
@@ -304,9 +306,13 @@ class _Running:
 
 def _fit_together(arms: Sequence[Arm]) -> bool:
     """Say whether all arms may be in memory at once, by formula."""
-    need = sum(PROCESS_BYTES + formulas.memory_forecast_bytes(arm.cell.content) for arm in arms)
+    need = sum(PROCESS_BYTES + _forecast_bytes(arm.cell.content) for arm in arms)
     free = available_bytes(arms[0].cell.content["device"]["name"])
     return free is None or need < 0.9 * free
+
+
+def _forecast_bytes(content: Mapping[str, Any]) -> int:
+    return memory_bytes(content) if is_micro(content) else memory_forecast_bytes(content)
 
 
 def _declare(

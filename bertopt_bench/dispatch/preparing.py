@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from bertopt_bench.child import module_command
 from bertopt_bench.errors import UserError
+from bertopt_bench.matrix.micro import MICRO
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -39,9 +40,14 @@ def prepare_text(
 ) -> dict[str, Any]:
     """Prepare tokens, masks and batches of a workload in a child; give where they lie.
 
+    An operation alone has no text.
+
     Raises:
         UserError: the corpus cannot be had, is damaged, or too small; the text says what to do.
     """
+    if workload["name"] == MICRO:  # tensors that are drawn in the arm; nothing lies on disk
+        none = {"sha256": None}
+        return {"batches": {str(seed): none for seed in seeds}, "evaluation": none}
     request = {"workload": dict(workload), "seeds": list(seeds), "steps": workload["steps"]}
     with tempfile.TemporaryFile("w+") as errors:  # a pipe that nobody reads would fill and block
         process = subprocess.Popen(

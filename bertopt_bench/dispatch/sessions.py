@@ -224,7 +224,8 @@ def trial_request(
 
 def packages_of(plans: Sequence[TrialPlan]) -> list[str]:
     """Name the optional packages that the plans' optimizers import."""
-    names = {plan.cell.content["optimizer"]["name"] for plan in plans if plan.cell.skip is None}
+    live = [plan.cell.content for plan in plans if plan.cell.skip is None]
+    names = {content["optimizer"]["name"] for content in live if "optimizer" in content}
     packages = {catalogue.package_of("optimizer", name) for name in names}
     return sorted(package for package in packages if package is not None)
 

@@ -92,9 +92,9 @@ def read_arms(
         for one in others
     ]
     written = [baseline, *others]
-    labels = _labels(cells, written)
+    labels = arm_labels(cells, written)
     return matrix, [
-        _arm(label, cell, one) for label, cell, one in zip(labels, cells, written, strict=True)
+        make_arm(label, cell, one) for label, cell, one in zip(labels, cells, written, strict=True)
     ]
 
 
@@ -173,7 +173,7 @@ def _one_cell(matrix: Matrix, who: str, capabilities: Mapping[str, Any] | None) 
     return cells[0]
 
 
-def _labels(cells: Sequence[Cell], written: Sequence[Asked]) -> list[str]:
+def arm_labels(cells: Sequence[Cell], written: Sequence[Asked]) -> list[str]:
     """Name arms as they ask to be, else by what varies, else by what was written."""
     found = cell_labels([cell.content for cell in cells])
     if len(set(found)) < len(found):  # cells alike: revisions, interpreters, a slowed copy
@@ -187,7 +187,12 @@ def _labels(cells: Sequence[Cell], written: Sequence[Asked]) -> list[str]:
     return labels
 
 
-def _arm(label: str, cell: Cell, asked: Asked) -> Arm:
+def make_arm(label: str, cell: Cell, asked: Asked) -> Arm:
+    """Make an arm of its cell and of what it says besides.
+
+    Raises:
+        MatrixError: an own key of the wrong type.
+    """
     place = Place("--arm", label)
     own = dict(asked.own)
     for key in TEXTS[1:]:

@@ -73,21 +73,26 @@ class Settings:
 
 
 def read_settings(
-    matrix_file: Path | str, given: Mapping[str, Any], overrides: Settings | None = None
+    matrix_file: Path | str | None,
+    given: Mapping[str, Any],
+    overrides: Settings | None = None,
 ) -> Settings:
-    """Read ``[duel]`` of a matrix file, and what the command line gives over it.
+    """Read ``[duel]`` of a matrix file, and what the command line gives over it; None has no file.
 
     Raises:
         MatrixError: an unknown key, a wrong type, a value outside its limits.
         UserError: settings that contradict each other.
     """
-    path, line = Path(matrix_file), Place("command line")
-    table = Place(path, "duel").table(read_document(path).get("duel", {}))
+    line, spot = Place("command line"), Place("command line")
+    table: Mapping[str, Any] = {}
+    if matrix_file is not None:
+        spot = Place(Path(matrix_file), "duel")
+        table = spot.table(read_document(Path(matrix_file)).get("duel", {}))
     stated = {key: value for key, value in given.items() if value is not None}
     asked = _metrics(stated["metric"], line.at("metric")) if "metric" in stated else ()
     over = stated.get("margin", {})  # it wins, so the table's need not fit these metrics
     asked = tuple(name for name in asked if isinstance(over, dict) and name not in over)
-    settings = _settings(overrides or Settings(), table, Place(path, "duel"), asked)
+    settings = _settings(overrides or Settings(), table, spot, asked)
     settings = _settings(settings, stated, line)
     if settings.until is not None and {"replicates"} & {*table, *stated}:
         raise UserError(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from bertopt_bench.report import wording
 from bertopt_bench.report.duel_facts import labels_of, seconds_a_step
 from bertopt_bench.report.duel_scales import Scale, apart, round_values
-from bertopt_bench.report.duel_wording import amount, kind, measure
+from bertopt_bench.report.duel_wording import amount, kind, measure, unit
 from bertopt_bench.report.wording import MINUS
 from bertopt_bench.stats.comparisons import RATIOS
 
@@ -72,7 +72,7 @@ def pair_figure(duel: Duel, finding: Finding, most_blocks: int) -> Figure:
         bottom += DIFFERENCES_HEIGHT
     body = [_separators(duel, clock, bottom), *body, _numbers(duel, clock)]
     body.append(_clock_axis(clock, bottom))
-    told = f"Seconds a step of {arms[0]} and {arms[1]}, block by block, and their differences"
+    told = f"Seconds a {unit()} of {arms[0]} and {arms[1]}, block by block, with differences"
     svg = _area(bottom + CLOCK_HEIGHT, told, "".join(body))
     return Figure(svg, _left_out(blocks, shown, seconds.high))
 
@@ -95,8 +95,8 @@ def _left_out(
     if above:
         told.append(
             f"{wording.plural(len(above), 'block')} above the drawing, up to "
-            f"{wording.duration(max(above))} a step, {'is' if len(above) == 1 else 'are'} told by "
-            "strokes at its upper edge; they count like the others"
+            f"{wording.duration(max(above))} a {unit()}, {'is' if len(above) == 1 else 'are'} told "
+            "by strokes at its upper edge; they count like the others"
         )
     return "; ".join(told)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from bertopt_bench.report import wording
 from bertopt_bench.report.duel_facts import CONTROL, is_disturbed
-from bertopt_bench.report.duel_wording import measure, width
+from bertopt_bench.report.duel_wording import measure, unit, width
 from bertopt_bench.report.wording import NBSP
 from bertopt_bench.stats.comparisons import RATIOS
 from bertopt_bench.stats.power import smallest_p
@@ -61,8 +61,8 @@ def declared_rows(declared: Declaration, order_seed: Any) -> list[tuple[str, str
         ("rounds a replicate", str(declared.rounds)),
         (
             "a block",
-            f"{declared.block_seconds:g} s and {declared.least_block_steps} steps or more, after "
-            f"{wording.plural(declared.rewarm_steps, 'discarded step')}"
+            f"{declared.block_seconds:g} s and {declared.least_block_steps} {unit()}s or more, "
+            f"after {wording.plural(declared.rewarm_steps, f'discarded {unit()}')}"
             + (f", in bursts of {burst(declared.burst_seconds)}" if declared.burst_seconds else ""),
         ),
         ("design", DESIGNS[declared.design]),
@@ -134,8 +134,8 @@ def design(duel: Duel) -> str:
     )
     block = (
         f"one block of at least {declared.block_seconds:g} s and {declared.least_block_steps} "
-        f"steps{_block_steps(duel)}, after {wording.plural(declared.rewarm_steps, 'step')} that "
-        "were run and discarded since the arms had just been switched"
+        f"{unit()}s{_block_steps(duel)}, after {wording.plural(declared.rewarm_steps, unit())} "
+        "that were run and discarded since the arms had just been switched"
     )
     if declared.design == "alternating":
         return (
@@ -166,7 +166,7 @@ def _block_steps(duel: Duel) -> str:
         for arm in duel.declaration.arms
     }
     told = [f"{label}: {wording.listed(list(map(str, n)))}" for label, n in found.items() if n]
-    return f" (steps a block, {', '.join(told)})" if told else ""
+    return f" ({unit()}s a block, {', '.join(told)})" if told else ""
 
 
 def warm_up(duel: Duel) -> str:
@@ -177,11 +177,15 @@ def warm_up(duel: Duel) -> str:
     reached = (
         f" {steady} of {wording.plural(len(known), 'process', 'processes')} did." if known else ""
     )
+    many, apart = (
+        ("steps", "Peak memory and the kernels that ran come from one traced step")
+        if unit() == "step"
+        else ("batches of calls", "Results were checked against float64, and what ran was traced")
+    )
     return (
-        "Before its first block an arm ran windows of at least 0.5 s and 5 steps, untimed, until "
+        f"Before its first block an arm ran windows of at least 0.5 s and 5 {many}, untimed, until "
         "two in a row agreed: medians within 3 %, quartiles within 5 % (pyperf's rule)."
-        f"{reached} Peak memory and the kernels that ran come from one traced step, apart from the "
-        "timed ones."
+        f"{reached} {apart}, apart from the timed ones."
     )
 
 
@@ -191,8 +195,8 @@ def estimator(duel: Duel) -> str:
     if any(metric in TIMED for metric in metrics):
         parts.append(
             "A replicate gives one number: the mean over its rounds of the difference in "
-            "log(block seconds / steps) between arm and baseline, whose blocks stood side by side "
-            "in time, so that what the machine did to both cancels."
+            f"log(block seconds / {unit()}s) between arm and baseline, whose blocks stood side by "
+            "side in time, so that what the machine did to both cancels."
         )
     if "peak_memory" in metrics:
         parts.append("Memory gives the log ratio of peak bytes of a replicate's two processes.")
@@ -209,7 +213,7 @@ def estimator(duel: Duel) -> str:
     parts.append(
         "The estimate is Hodges and Lehmann's, the median of all averages of two such numbers; the "
         "interval is the exact one of Wilcoxon's signed-rank test. What is counted are replicates "
-        "or seeds, never blocks or steps."
+        f"or seeds, never blocks or {unit()}s."
     )
     return " ".join(parts)
 
@@ -246,10 +250,10 @@ def exclusions(duel: Duel) -> str:
     """Say what was left out: nothing, and what stands out for being odd."""
     disturbed = sum(map(is_disturbed, duel.blocks))
     lost = len(duel.replicates) - len(duel.whole)
-    told = "No replicate, block or step was dropped as an outlier."
+    told = f"No replicate, block or {unit()} was dropped as an outlier."
     if duel.blocks:
         told += (
-            f" {disturbed:,} of {wording.plural(len(duel.blocks), 'block')} had a step of more "
+            f" {disturbed:,} of {wording.plural(len(duel.blocks), 'block')} had a {unit()} of more "
             "than five times the block's median; they count like the others."
         )
     if lost:
@@ -264,7 +268,8 @@ def controls(duel: Duel) -> str:
     """Say what the A/A arm and the slowed arm are for."""
     slowed = "".join(
         f" {arm.label} is the baseline with a delay of {wording.percent(arm.injected_share)} of "
-        "each measured step, put in after synchronising: a positive control that must be found."
+        f"each measured {unit()}, put in after synchronising: a positive control that must be "
+        "found."
         for arm in duel.slowed
     )
     return (

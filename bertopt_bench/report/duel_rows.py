@@ -123,6 +123,7 @@ def spread(found: Range | None, write: Any) -> tuple[str, str]:
 def control_rows(duel: Duel) -> list[dict[str, Any]]:
     """Make a row an A/A finding, and one a slowed arm."""
     rows = [_control_row(finding) for finding in duel.controls]
+    unit = duel_wording.unit()
     for arm in duel.slowed:
         finding = duel.finding("step_time", arm.label)
         realised = duel.realised(arm.label)
@@ -141,7 +142,7 @@ def control_rows(duel: Duel) -> list[dict[str, Any]]:
                 "floor": "",
                 "chip": chip(finding),
                 "notes": [
-                    f"asked for {wording.percent(arm.injected_share)} of each measured step",
+                    f"asked for {wording.percent(arm.injected_share)} of each measured {unit}",
                     f"realised {wording.share(realised)}" if realised else "nothing was put in",
                     *duel_wording.notes(finding),
                 ],
@@ -280,6 +281,7 @@ def _identity(duel: Duel, arm: DeclaredArm) -> dict[str, str]:
         imported = {k: v for k, v in runs[0].imported.items() if k != "addresses"}
         found |= {"imported": imported, "kernels_ran": list(runs[0].kernels_ran)}
         found["block_steps"] = runs[0].block_steps
+        found |= {"operation": runs[0].operation} if runs[0].operation else {}
     flat = flattened({name: value for name, value in found.items() if value is not None})
     return {
         name.removeprefix("cell.").removeprefix("imported.modules."): value

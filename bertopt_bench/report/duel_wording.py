@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +15,7 @@ from bertopt_bench.stats.comparisons import RATIOS, WORDS, range_text
 from bertopt_bench.stats.families import clopper_pearson
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from bertopt_bench.results.duels import Finding
 
@@ -85,11 +87,36 @@ FLAGS = {
     "interval_excludes_zero": "the interval excludes 0",
     "confidence_out_of_reach": "too few replicates for an interval of the wanted confidence",
 }
+CALL_TIME = Measure(
+    "Call time",
+    "call time",
+    "replicate",
+    "{arm} is slower than {base}",
+    "{arm} is faster than {base}",
+    "{arm} is as fast as {base}",
+    "whether {arm} is slower or faster than {base}",
+)
+_UNIT: ContextVar[str] = ContextVar("unit", default="step")
+
+
+@contextmanager
+def speaking_of(unit: str) -> Iterator[None]:
+    """Speak of steps, or of calls: what the time of a duel of operations is of."""
+    token = _UNIT.set(unit)
+    try:
+        yield
+    finally:
+        _UNIT.reset(token)
+
+
+def unit() -> str:
+    """Give what is timed: a step, or a call."""
+    return _UNIT.get()
 
 
 def measure(metric: str) -> Measure:
     """Give a metric's words."""
-    return MEASURES[metric]
+    return CALL_TIME if metric == "step_time" and unit() == "call" else MEASURES[metric]
 
 
 def kind(finding: Finding) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from bertopt_bench.matrix.micro import is_micro
 from bertopt_bench.report import duel_data, duel_rows, duel_wording, frame, rows, sentences
 from bertopt_bench.report import duel_figures as drawn
 from bertopt_bench.report.duel_facts import CONTROL, gather, labels_of, present
@@ -48,7 +49,9 @@ MOST_DOTS = 50_000  # over all figures of a page, some 11 bytes each
 def render(results: Sequence[ResultSet], title: str | None = None) -> str:
     """Render the duels of result sets as HTML that asks nothing of any network."""
     duels = gather(results)
-    content, template = context(results, duels, title), frame.template("duel.html")
+    calls = all(is_micro(duel.declaration.arms[0].cell) for duel in duels)
+    with duel_wording.speaking_of("call" if calls else "step"):
+        content, template = context(results, duels, title), frame.template("duel.html")
     empty = Packed("", ())
     bare = template.render({**content, "data": empty.text, "left_out": empty.left_out})
     packed = duel_data.pack(duels, frame.MOST_BYTES - len(bare.encode()))
@@ -176,6 +179,7 @@ def session_view(
         "identity": duel_rows.arm_differences(duel),
         "baseline": duel.baseline,
         "trained": bool(duel.records),
+        "unit": duel_wording.unit(),
         "methods": methods(duel),
     }
 

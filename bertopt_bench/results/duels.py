@@ -100,7 +100,10 @@ class Block(Stored):
 
 
 class ArmRun(Stored):
-    """One process of one arm: what it imported, how it warmed up, what it holds."""
+    """One process of one arm: what it imported, how it warmed up, what it holds.
+
+    ``operation`` is an operation's own, measured alone: its work, errors and way of timing.
+    """
 
     arm: str
     status: Status
@@ -119,6 +122,7 @@ class ArmRun(Stored):
     batches_sha256: str | None = None
     evaluation_sha256: str | None = None
     finite: bool | None = None
+    operation: dict[str, Any] = Field(default_factory=dict)
 
 
 class Replicate(Stored):

@@ -13,6 +13,7 @@ import math
 import statistics
 from typing import TYPE_CHECKING, Any
 
+from bertopt_bench.matrix.micro import is_micro
 from bertopt_bench.results.duels import CONTROL
 from bertopt_bench.stats.duels import step_time_differences, whole
 from bertopt_bench.stats.families import clopper_pearson
@@ -43,8 +44,8 @@ def entry(
     A duel refused for anything but its A/A arm is counted beside, and not as a trial.
     """
     control = next((f for f in verdicts.controls if f.metric == "step_time"), None)
-    if control is None or not whole(replicates):
-        return None
+    if control is None or not whole(replicates) or is_micro(declaration.arms[0].cell):
+        return None  # calls of an operation say nothing of steps
     slowed = _slowed_copy(declaration)
     values = [value for value in control.differences if math.isfinite(value)]
     found: dict[str, Any] = {

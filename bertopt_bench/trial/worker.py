@@ -27,6 +27,7 @@ from bertopt_bench.measure.torch_build import gpu_state
 from bertopt_bench.trial import assemble, checking, loop, passes, probe
 from bertopt_bench.trial.arm import run_arm
 from bertopt_bench.trial.batches import Batches
+from bertopt_bench.trial.micro.arm import run_micro_arm
 from bertopt_bench.trial.profiling import run_profile
 from bertopt_bench.workload import formulas
 
@@ -53,6 +54,7 @@ def run_task(
     tasks: dict[str, Callable[[Mapping[str, Any], Send, Any], None]] = {
         "trial": run_trial,
         "arm": partial(run_arm, receive=receive),
+        "micro_arm": partial(run_micro_arm, receive=receive),
         "ceilings": run_ceilings,
         "precision_ratios": run_precision_ratios,
         "profile": run_profile,

@@ -1,0 +1,13 @@
+"""Attention alone: `pytest benchmarks/micro -k attention --seq-len 128,512 --padding 0,0.5`."""
+
+OPERATION = "attention"
+GRID = {
+    "implementation": ("math", "flash"),
+    "seq_len": (64, 128, 256, 512),
+    "cache": ("hot", "cold"),
+}
+
+
+def test_attention(case, measure) -> None:
+    """Time one case; how exact it is was checked before."""
+    measure(case)

@@ -1,0 +1,13 @@
+"""GELU alone: `pytest benchmarks/micro -k gelu --implementation default,my_module:my_gelu`."""
+
+OPERATION = "gelu"
+GRID = {
+    "implementation": ("default", "composed"),
+    "hidden_size": (512, 1024, 2048),
+    "cache": ("hot", "cold"),
+}
+
+
+def test_gelu(case, measure) -> None:
+    """Time one case; how exact it is was checked before."""
+    measure(case)

@@ -1,0 +1,207 @@
+"""Operations as functions of tensors: what goes in, how they are called, what is exactly right."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from bertopt_bench.workload.operation_work import masked_slots_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    Options = Mapping[str, Any]
+    Inputs = Mapping[str, Any]
+
+NORM_EPS = 1e-12  # BERT's
+IGNORED = -100
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """An operation of tensors.
+
+    Attributes:
+        draw: makes the inputs on the host, in float32, none of them zero throughout; what is no
+            floating-point tensor (a mask, labels) is never cast.
+        learned: the inputs whose gradients the backward pass gives.
+        apply: calls an implementation with the operation's signature.
+        exact: the plain formula, which float64 inputs make the reference.
+        own: what torch has for it, whose error in a dtype is the measure for others.
+    """
+
+    draw: Callable[[Options, torch.Generator], dict[str, Any]]
+    learned: tuple[str, ...]
+    apply: Callable[[Callable[..., Tensor], Inputs], Tensor]
+    exact: Callable[[Inputs], Tensor]
+    own: Callable[..., Tensor]
+
+
+def real_lengths(batch: int, seq_len: int, padding: float) -> list[int]:
+    """Give the sequences' real lengths: evenly spread, with so much padding on average.
+
+    >>> real_lengths(3, 100, 0.25)
+    [50, 75, 100]
+    """
+    low, high = max(0.0, 1 - 2 * padding), min(1.0, 2 - 2 * padding)
+    steps = max(1, batch - 1)
+    shares = [low + (high - low) * i / steps for i in range(batch)]
+    if batch == 1:
+        shares = [1 - padding]
+    return [max(1, round(seq_len * share)) for share in shares]
+
+
+def _draw_attention(options: Options, generator: torch.Generator) -> dict[str, Any]:
+    shape = [options[key] for key in ("batch_size", "heads", "seq_len", "head_size")]
+    drawn: dict[str, Any] = {
+        name: torch.randn(shape, generator=generator) for name in ("query", "key", "value")
+    }
+    drawn["mask"] = None
+    if options["padding"]:
+        lengths = real_lengths(shape[0], shape[2], options["padding"])
+        slots = torch.arange(shape[2])
+        drawn["mask"] = (slots < torch.tensor(lengths)[:, None])[:, None, None, :]
+    return drawn
+
+
+def _exact_attention(inputs: Inputs) -> Tensor:
+    query, key, value = (inputs[name] for name in ("query", "key", "value"))
+    scores = query @ key.transpose(-2, -1) / math.sqrt(query.shape[-1])
+    if inputs["mask"] is not None:
+        scores = scores.masked_fill(~inputs["mask"], -math.inf)
+    weights = (scores - scores.amax(-1, keepdim=True)).exp()
+    out: Tensor = weights / weights.sum(-1, keepdim=True) @ value
+    return out
+
+
+def _draw_layer_norm(options: Options, generator: torch.Generator) -> dict[str, Any]:
+    hidden = options["hidden_size"]
+    rows = [options["batch_size"], options["seq_len"], hidden]
+    return {
+        "input": 1.5 * torch.randn(rows, generator=generator) + 0.3,
+        "weight": 1 + 0.1 * torch.randn(hidden, generator=generator),
+        "bias": 0.1 * torch.randn(hidden, generator=generator),
+    }
+
+
+def _exact_layer_norm(inputs: Inputs) -> Tensor:
+    values = inputs["input"]
+    centred = values - values.mean(-1, keepdim=True)
+    spread = (centred.square().mean(-1, keepdim=True) + NORM_EPS).sqrt()
+    out: Tensor = centred / spread * inputs["weight"] + inputs["bias"]
+    return out
+
+
+def _draw_gelu(options: Options, generator: torch.Generator) -> dict[str, Any]:
+    rows = [options["batch_size"], options["seq_len"], options["hidden_size"]]
+    return {"input": torch.randn(rows, generator=generator)}
+
+
+def _exact_gelu(inputs: Inputs) -> Tensor:
+    values = inputs["input"]
+    out: Tensor = 0.5 * values * (1 + torch.erf(values / math.sqrt(2)))
+    return out
+
+
+def _draw_mlm_loss(options: Options, generator: torch.Generator) -> dict[str, Any]:
+    hidden, vocabulary = options["hidden_size"], options["vocabulary_size"]
+    slots = options["batch_size"] * options["seq_len"]
+    each = masked_slots_of(options) // options["batch_size"]
+    chosen = [
+        torch.randperm(options["seq_len"], generator=generator)[:each] + number * options["seq_len"]
+        for number in range(options["batch_size"])
+    ]
+    index = torch.cat(chosen).sort().values
+    labels = torch.full((slots,), IGNORED)
+    labels[index] = torch.randint(vocabulary, (len(index),), generator=generator)
+    return {
+        "hidden": torch.randn(slots, hidden, generator=generator),
+        "weight": torch.randn(vocabulary, hidden, generator=generator) / math.sqrt(hidden),
+        "bias": 0.02 * torch.randn(vocabulary, generator=generator),
+        "labels": labels,
+        "index": index,
+    }
+
+
+def _exact_mlm_loss(inputs: Inputs) -> Tensor:
+    index = inputs["index"]
+    logits = inputs["hidden"][index] @ inputs["weight"].T + inputs["bias"]
+    right = logits.gather(1, inputs["labels"][index][:, None])[:, 0]
+    loss: Tensor = (logits.logsumexp(-1) - right).sum()
+    return loss
+
+
+def widened(values: Tensor) -> Tensor:
+    """Give float32, and float64 where it is that already."""
+    return values if values.dtype == torch.float64 else values.float()
+
+
+def dense_mlm_loss(
+    hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, _index: Tensor
+) -> Tensor:
+    """Give the summed loss by way of the logits of every slot, masked or not."""
+    logits = functional.linear(hidden, weight, bias)
+    wide = widened(logits)
+    return functional.cross_entropy(wide, labels, ignore_index=IGNORED, reduction="sum")
+
+
+def sparse_mlm_loss(
+    hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, index: Tensor
+) -> Tensor:
+    """Give the summed loss by way of the logits of the masked slots alone."""
+    logits = functional.linear(hidden.index_select(0, index), weight, bias)
+    picked = labels.index_select(0, index)
+    return functional.cross_entropy(widened(logits), picked, reduction="sum")
+
+
+def composed_layer_norm(
+    values: Tensor, _shape: object, weight: Tensor, bias: Tensor, eps: float
+) -> Tensor:
+    """Norm by plain operations, in float32 or wider."""
+    wide = widened(values)
+    centred = wide - wide.mean(-1, keepdim=True)
+    scale = (centred.square().mean(-1, keepdim=True) + eps).rsqrt()
+    return (centred * scale * weight + bias).to(values.dtype)
+
+
+def composed_gelu(values: Tensor) -> Tensor:
+    """Give GELU by plain operations, in float32 or wider."""
+    wide = widened(values)
+    return (0.5 * wide * (1 + torch.erf(wide * math.sqrt(0.5)))).to(values.dtype)
+
+
+FUNCTIONS: Mapping[str, Function] = {
+    "attention": Function(
+        draw=_draw_attention,
+        learned=("query", "key", "value"),
+        apply=lambda f, x: f(x["query"], x["key"], x["value"], attn_mask=x["mask"]),
+        exact=_exact_attention,
+        own=functional.scaled_dot_product_attention,
+    ),
+    "layer_norm": Function(
+        draw=_draw_layer_norm,
+        learned=("input", "weight", "bias"),
+        apply=lambda f, x: f(x["input"], x["weight"].shape, x["weight"], x["bias"], NORM_EPS),
+        exact=_exact_layer_norm,
+        own=functional.layer_norm,
+    ),
+    "gelu": Function(
+        draw=_draw_gelu,
+        learned=("input",),
+        apply=lambda f, x: f(x["input"]),
+        exact=_exact_gelu,
+        own=functional.gelu,
+    ),
+    "mlm_loss": Function(
+        draw=_draw_mlm_loss,
+        learned=("hidden", "weight", "bias"),
+        apply=lambda f, x: f(x["hidden"], x["weight"], x["bias"], x["labels"], x["index"]),
+        exact=_exact_mlm_loss,
+        own=dense_mlm_loss,
+    ),
+}

@@ -1,0 +1,176 @@
+"""The optimizer's step alone: AdamW's on one flat tensor, on BERT's tensors, on many small ones."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from bertopt_bench.trial.micro import checking
+from bertopt_bench.trial.micro.implementations import COMPILED, Implementation, find_optimizer
+from bertopt_bench.trial.micro.opened import Opened
+from bertopt_bench.workload.model import BertConfig, BertForMaskedLM
+from bertopt_bench.workload.operation_work import bert_like
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from torch import Tensor
+
+
+SETTINGS: Mapping[str, Any] = {
+    "lr": 1e-3,
+    "betas": (0.9, 0.999),
+    "eps": 1e-8,
+    "weight_decay": 0.01,
+}
+SMALL_TENSOR = 1024
+CHECKED_STEPS = 3
+"""Steps of the check; the state after them is what every batch of calls begins from."""
+
+
+def shapes_of(options: Mapping[str, Any]) -> list[torch.Size]:
+    """Give the shapes of the parameters: those of BERT-base at a hidden size, or as many in all.
+
+    ``bert`` is the real mix (768 is BERT-base itself; narrower, the vocabulary shrinks alike),
+    ``flat`` one tensor, ``small`` tensors of 1,024 elements, the last one with what is left.
+    """
+    shapes = bert_shapes(options["hidden_size"])
+    total = sum(shape.numel() for shape in shapes)
+    if options["mix"] == "flat":
+        return [torch.Size([total])]
+    if options["mix"] == "small":
+        whole, left = divmod(total, SMALL_TENSOR)
+        sizes = [SMALL_TENSOR] * whole + ([left] if left else [])
+        return [torch.Size([size]) for size in sizes]
+    return shapes
+
+
+def bert_shapes(hidden: int) -> list[torch.Size]:
+    """Give the parameters' shapes of a BERT as deep as base, with so large a hidden size."""
+    size, vocabulary = bert_like(hidden)
+    with torch.device("meta"):
+        model = BertForMaskedLM(BertConfig(vocabulary_size=vocabulary, size=size))
+    return [parameter.shape for parameter in model.parameters()]
+
+
+def open_steps(
+    name: str,
+    options: Mapping[str, Any],
+    device: Any,
+    generator: torch.Generator,
+    slots: int,
+) -> Opened:
+    """Make an optimizer a slot, check their steps against float64, take snapshots.
+
+    Raises:
+        UserError: an optimizer that cannot be imported or made, or whose steps are not AdamW's.
+    """
+    dtype, found = getattr(torch, options["dtype"]), find_optimizer(name)
+    shapes = shapes_of(options)
+    drawn = {
+        "weights": [torch.randn(shape, generator=generator) for shape in shapes],
+        "gradients": [0.1 * torch.randn(shape, generator=generator) for shape in shapes],
+    }
+    weights, gradients = (
+        [one.to(device.torch_device, dtype) for one in tensors] for tensors in drawn.values()
+    )
+    made = [_Slot(found, weights, gradients, compiled=name == COMPILED) for _ in range(slots)]
+    for slot in made:
+        slot.check_steps()
+    own = _Slot(Implementation(torch.optim.AdamW, options={"foreach": False}), weights, gradients)
+    own.check_steps()
+    start = _flat(weights)
+    exact = _exact_steps(start, _flat(gradients))
+    found_change, own_change, exact_change = (
+        {"change of the parameters": flat - start} for flat in (made[0].flat(), own.flat(), exact)
+    )
+    who = f"optimizer_step '{name}'"
+    errors = checking.compare(found_change, own_change, exact_change, dtype, who)
+    for slot in made:
+        slot.keep()
+
+    def restore() -> None:
+        for slot in made:
+            slot.restore()
+
+    return Opened(
+        calls=[slot.call for slot in made],
+        context=nullcontext,
+        errors=errors,
+        inputs={key: torch.cat([x.flatten() for x in one]) for key, one in drawn.items()},
+        implementation=found,
+        restore=restore,
+        finite=lambda: all(slot.finite() for slot in made),
+    )
+
+
+def _flat(tensors: Sequence[Tensor]) -> Tensor:
+    """Give tensors as one of float64."""
+    return torch.cat([one.detach().double().flatten() for one in tensors])
+
+
+def _exact_steps(start: Tensor, gradient: Tensor) -> Tensor:
+    """Step as AdamW does, by its formulas, on one flat float64 tensor."""
+    lr, eps, decay = SETTINGS["lr"], SETTINGS["eps"], SETTINGS["weight_decay"]
+    first, second = SETTINGS["betas"]
+    weight = start.clone()
+    mean, square = torch.zeros_like(start), torch.zeros_like(start)
+    for step in range(1, CHECKED_STEPS + 1):
+        mean = first * mean + (1 - first) * gradient
+        square = second * square + (1 - second) * gradient**2
+        unbiased = (square / (1 - second**step)).sqrt()
+        weight = weight - lr * decay * weight
+        weight = weight - lr * mean / (1 - first**step) / (unbiased + eps)
+    return weight
+
+
+class _Slot:
+    """One optimizer on parameters of its own."""
+
+    def __init__(
+        self,
+        found: Implementation,
+        weights: Sequence[Tensor],
+        gradients: Sequence[Tensor],
+        *,
+        compiled: bool = False,
+    ) -> None:
+        self.parameters = [torch.nn.Parameter(one.clone()) for one in weights]
+        for parameter, gradient in zip(self.parameters, gradients, strict=True):
+            parameter.grad = gradient.clone()
+        self.optimizer = found.call(self.parameters, **SETTINGS, **(found.options or {}))
+        self.call: Callable[[], Any] = self.optimizer.step
+        if compiled:
+            self.call = torch.compile(self.optimizer.step, fullgraph=False)
+        self.kept: list[tuple[Tensor, Tensor]] = []
+
+    def flat(self) -> Tensor:
+        """Give all parameters as one float64 tensor."""
+        return _flat(self.parameters)
+
+    def check_steps(self) -> None:
+        """Take the steps that are checked."""
+        for _ in range(CHECKED_STEPS):
+            self.call()
+
+    def keep(self) -> None:
+        """Remember parameters and state, counters of steps among it."""
+        state = [
+            value
+            for of_one in self.optimizer.state.values()
+            for value in of_one.values()
+            if isinstance(value, torch.Tensor)
+        ]
+        changing = [parameter.detach() for parameter in self.parameters] + state
+        self.kept = [(one, one.clone()) for one in changing]
+
+    def restore(self) -> None:
+        """Put everything back in place."""
+        for one, as_kept in self.kept:
+            one.copy_(as_kept)
+
+    def finite(self) -> bool:
+        """Say whether all parameters are finite."""
+        return bool(torch.isfinite(self.flat()).all())

@@ -1,0 +1,167 @@
+"""The page of pytest-benchmark's files: exploratory, hot and cold apart, no verdict anywhere."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from made_micro import row, written
+from parsed_pages import parsed, payload
+
+from bertopt_bench.pipeline import write_report
+from bertopt_bench.report.micro import figures, render_micro
+from bertopt_bench.report.micro_figures import crossings
+from bertopt_bench.results.micro import read_micro
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# math is quicker up to 128 slots, flash beyond: lines cross between 128 and 256
+TIMES = {"math": {64: 1e-3, 128: 2e-3, 256: 8e-3}, "flash": {64: 2e-3, 128: 2.5e-3, 256: 4e-3}}
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Any:
+    rows = [
+        row(name, seconds * factor, seq_len=length, cache=cache)
+        for cache, factor in (("hot", 1), ("cold", 2))
+        for name, line in TIMES.items()
+        for length, seconds in line.items()
+    ]
+    return read_micro(written(tmp_path / "micro.json", *rows))
+
+
+def test_the_page_stands_alone_and_says_that_it_is_exploratory(file: Any) -> None:
+    """Oracle: the parser: closed tags, no outside address; the words themselves."""
+    html = render_micro([file])
+    page = parsed(html)
+    text = " ".join(page.text)
+
+    assert page.open == []
+    assert not [v for _, name, v in page.attributes if name in {"src", "href"} and "//" in v]
+    assert "gives no verdict and cannot gate" in text
+    assert "duel --micro" in text
+    for word in ("faster", "slower", "equivalent", "p-value"):
+        assert word not in text.lower()
+    assert "a-machines-name" not in html
+
+
+def test_every_case_has_its_numbers_and_hot_is_not_in_colds_table(file: Any) -> None:
+    """Oracle: the rows that were written, by section."""
+    html = render_micro([file])
+    sections = dict(
+        re.findall(r'<section id="(g0-attention-\w+)".*?>(.*?)</section>', html, re.DOTALL)
+    )
+
+    assert sections.keys() == {"g0-attention-hot", "g0-attention-cold"}
+    assert sections["g0-attention-hot"].count('<tr><th scope="row"') == 6
+    assert "8.00 ms" in sections["g0-attention-hot"]
+    assert "16.0 ms" not in sections["g0-attention-hot"]
+    assert "16.0 ms" in sections["g0-attention-cold"]
+    for told in ("25.0", "3.0e−07", "2.0e−07", "bandwidth"):  # noqa: RUF001 - a minus sign
+        assert told in sections["g0-attention-hot"]
+
+
+def test_lines_cross_where_the_medians_change_their_order(file: Any) -> None:
+    """Oracle: by hand, from the times above."""
+    hot = [one for one in file.rows if one.options["cache"] == "hot"]
+    drawn = figures(hot)
+
+    assert [figure.title for figure in drawn] == ["Seconds a call over seq_len"]
+    assert drawn[0].series == ("math", "flash")
+    assert drawn[0].notes == ("the medians of math and flash cross between seq_len 128 and 256",)
+    assert drawn[0].svg.count("<circle") == 6
+
+
+def test_host_bound_cases_are_marked_hollow_and_cross_nothing(tmp_path: Path) -> None:
+    """Oracle: the same times, one line host-bound throughout."""
+    rows = [
+        row(name, seconds, seq_len=length, host_bound=name == "flash", host_us=1.0)
+        for name, line in TIMES.items()
+        for length, seconds in line.items()
+    ]
+    file = read_micro(written(tmp_path / "a.json", *rows))
+    html = render_micro([file])
+
+    assert figures(file.rows)[0].notes == ()
+    assert html.count("hollow") >= 3
+    assert html.count("host-bound: no kernel verdict") == 3
+    assert "3 cases host-bound" in html
+    lines = {"a": file.rows[:3], "b": file.rows[3:]}
+    assert crossings("seq_len", lines) == []
+
+
+def test_lines_that_meet_within_their_spread_cross_nowhere(tmp_path: Path) -> None:
+    """Oracle: quartiles from 0.95 to 1.1 of the median: 2 % apart they overlap."""
+    rows = [row("math", 1e-3, seq_len=64), row("math", 2e-3, seq_len=128)]
+    rows += [row("flash", 1.02e-3, seq_len=64), row("flash", 1.5e-3, seq_len=128)]
+
+    assert figures(read_micro(written(tmp_path / "a.json", *rows)).rows)[0].notes == ()
+
+
+def test_other_options_part_the_figures(tmp_path: Path) -> None:
+    """Oracle: two dtypes make two figures, each named by its dtype."""
+    rows = [
+        row("math", 1e-3 * length, seq_len=length, dtype=dtype)
+        for dtype in ("float32", "bfloat16")
+        for length in (64, 128)
+    ]
+    drawn = figures(read_micro(written(tmp_path / "a.json", *rows)).rows)
+
+    assert [figure.title for figure in drawn] == [
+        "Seconds a call over seq_len (dtype float32)",
+        "Seconds a call over seq_len (dtype bfloat16)",
+    ]
+
+
+def test_the_numbers_are_in_the_page(file: Any) -> None:
+    """Oracle: the packed table, row by row."""
+    table = payload(render_micro([file]))["tables"]["calls"]
+    columns = dict(zip(table["columns"], table["data"], strict=True))
+
+    assert columns["median_seconds"] == pytest.approx([one.median for one in file.rows])
+    assert set(columns["cache"]) == {"hot", "cold"}
+
+
+def test_report_writes_the_page_of_files_told_by_content(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Oracle: two files of two sessions on one page, no time compared over them."""
+    first = written(tmp_path / "one.json", row("math", 1e-3, seq_len=64))
+    second = written(tmp_path / "two.json", row("math", 2e-3, seq_len=64))
+    page = write_report([first, second], tmp_path / "page.html")
+    html = page.read_text()
+
+    assert f"page: {page}" in capsys.readouterr().out
+    assert "one.json" in html
+    assert "no time is compared over files" in html
+
+
+def test_a_file_of_another_project_makes_a_page_too(tmp_path: Path) -> None:
+    """Oracle: no operation, no extra_info; the name and the seconds stand."""
+    plain = {**row("x", 1.5, seq_len=64), "extra_info": {}, "group": "theirs", "params": None}
+    html = render_micro([read_micro(written(tmp_path / "a.json", plain))])
+
+    assert "theirs" in html
+    assert "1.50 s" in html
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_page_fits_and_makes_no_error(
+    file: Any, tmp_path: Path, chromium: Any, width: int
+) -> None:
+    """Oracle: Chromium: no script error, no sideways scrolling, a button that offers the table."""
+    page = tmp_path / "page.html"
+    page.write_text(render_micro([file]))
+    context = chromium.new_context(viewport={"width": width, "height": 900})
+    view, troubles = context.new_page(), []
+    view.on("pageerror", lambda error: troubles.append(str(error)))
+    view.goto(page.as_uri())
+    view.wait_for_selector("html[data-ready=yes]", timeout=30_000)
+
+    assert troubles == []
+    assert view.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert view.locator("#downloads button").count() == 1
+    context.close()
