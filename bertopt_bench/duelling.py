@@ -20,6 +20,7 @@ from bertopt_bench.gate.checkout import importable
 from bertopt_bench.gate.duels import DuelOutcome
 from bertopt_bench.matrix.arms import Arm, read_arms
 from bertopt_bench.matrix.duels import Settings, read_settings
+from bertopt_bench.matrix.modes import is_inference
 from bertopt_bench.matrix.quantities import read_share
 from bertopt_bench.measure.machine import describe_machine, fingerprint, versions
 from bertopt_bench.results.bank import bank_file, deposit, withdraw
@@ -110,11 +111,18 @@ def _refuse_unproved(arms: Sequence[Arm], settings: Settings) -> None:
     """Refuse what training trials cannot do yet, rather than give a number that may be wrong.
 
     Raises:
-        UserError: they do not prove what they imported, and know neither looks nor a budget.
+        UserError: inference trains nothing; trials do not prove what they imported, and know
+            neither looks nor a budget.
     """
     trained = [metric for metric in settings.metrics if metric in TRAINED]
     if not trained:
         return
+    forward = next((a for a in arms if is_inference(a.cell.content)), None)
+    if forward is not None:
+        raise UserError(
+            f"{trained[0]} is of training, and '{forward.label}' runs forward only (its mode is "
+            "inference). Compare step_time, which is the latency of a batch, or peak_memory."
+        )
     foreign = next((a for a in arms if a.python or a.revision or a.checkout or a.build), None)
     if foreign is not None:
         raise UserError(

@@ -179,6 +179,14 @@ def uneven_micro_batches(cell: Cell, _capabilities: Capabilities) -> str | None:
     return None if batch % parts == 0 else f"batch_size {batch} is no multiple of {parts} parts"
 
 
+def micro_batches_in_inference(cell: Cell, _capabilities: Capabilities) -> str | None:
+    """Skip inference in micro-batches: a batch goes through whole, in one forward pass."""
+    workload = cell["workload"]
+    if workload.get("mode") != "inference" or workload["micro_batches"] == 1:
+        return None
+    return "micro_batches are of training: inference takes a batch whole, choose batch_size instead"
+
+
 def _no_step(cell: Cell, capabilities: Capabilities, kind: str) -> str | None:
     optimizer = cell["optimizer"]["name"]
     accepts = capabilities["accepts"].get(optimizer)

@@ -19,6 +19,7 @@ from bertopt_bench.errors import OutOfBudget
 from bertopt_bench.matrix.cells import TrialPlan
 from bertopt_bench.matrix.duels import LEAST_REPLICATES, PRESET_REPLICATES
 from bertopt_bench.matrix.identity import canonical_json
+from bertopt_bench.matrix.labels import drawn_from
 from bertopt_bench.measure.machine import describe_machine, fingerprint, versions
 from bertopt_bench.measure.memory import available_bytes
 from bertopt_bench.measure.provenance import package_code
@@ -77,7 +78,7 @@ def prepare_duel(
     contenders = []
     for arm in every:
         workload = arm.cell.content["workload"]
-        key = canonical_json(workload)
+        key = canonical_json(drawn_from(workload))
         if key not in texts:
             texts[key] = prepare_text(workload, matrix.seeds, display.working)
         contenders.append(_contender(arm, baseline, texts[key], display))

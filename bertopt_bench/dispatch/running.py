@@ -13,6 +13,7 @@ from bertopt_bench.dispatch.preparing import ask_capabilities, prepare_text
 from bertopt_bench.dispatch.sessions import SessionRun, trial_request, utc_now
 from bertopt_bench.matrix.cells import expand, plan_trials
 from bertopt_bench.matrix.identity import canonical_json
+from bertopt_bench.matrix.labels import drawn_from
 from bertopt_bench.measure.machine import describe_machine, fingerprint, versions
 from bertopt_bench.measure.provenance import package_code
 
@@ -80,7 +81,7 @@ def prepare_texts(matrix: Matrix, cells: Sequence[Cell], display: Display) -> Te
     for cell in cells:
         if cell.skip is None:
             workload = cell.content["workload"]
-            key = canonical_json(workload)
+            key = canonical_json(drawn_from(workload))
             if key not in prepared:
                 prepared[key] = prepare_text(workload, matrix.seeds, display.working)
             texts[cell.id] = prepared[key]

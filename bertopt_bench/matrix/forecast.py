@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bertopt_bench.matrix.cells import evaluation_steps, plan_trials
+from bertopt_bench.matrix.modes import is_inference
 from bertopt_bench.measure.machine import allowed_cores
-from bertopt_bench.workload import formulas
+from bertopt_bench.workload import formulas, inference_formulas
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -86,6 +87,8 @@ def forecast(
 
 
 def _cell(cell: Cell, steps: int, matrix: Matrix, rates: Mapping[str, float]) -> CellForecast:
+    if is_inference(cell.content):
+        return _forward_cell(cell, steps, matrix, rates)
     workload, device = cell.content["workload"], cell.content["device"]["name"]
     flops = formulas.train_flops(
         formulas.model_size(workload["model"]),
@@ -106,6 +109,8 @@ def _cell(cell: Cell, steps: int, matrix: Matrix, rates: Mapping[str, float]) ->
 
 def _trial_seconds(cell: Cell, steps: int, step_seconds: float, matrix: Matrix) -> float:
     """Count the timed steps, those of the other passes, evaluations (a third of a step a batch)."""
+    if is_inference(cell.content):
+        return _forward_seconds(cell, steps, step_seconds, matrix)
     workload = cell.content["workload"]
     evaluations = evaluation_steps(steps, workload["evaluate_every"])
     batches = len(evaluations) * workload["evaluation_batches"]
@@ -114,6 +119,30 @@ def _trial_seconds(cell: Cell, steps: int, step_seconds: float, matrix: Matrix) 
     steps_worth: float = steps + apart + batches / formulas.TRAIN_FACTOR
     overhead = TRIAL_OVERHEAD_SECONDS + (COMPILE_SECONDS if compiling else 0.0)
     return overhead + steps_worth * step_seconds
+
+
+def _forward_cell(
+    cell: Cell, steps: int, matrix: Matrix, rates: Mapping[str, float]
+) -> CellForecast:
+    """Forecast an inference cell: a third of the FLOPs, no gradients, state or activations kept."""
+    flops = inference_formulas.forward_flops(cell.content)
+    pass_seconds = flops / rates[cell.content["device"]["name"]]
+    pass_seconds += STEP_OVERHEAD_SECONDS / formulas.TRAIN_FACTOR
+    return CellForecast(
+        flops,
+        pass_seconds,
+        _forward_seconds(cell, steps, pass_seconds, matrix),
+        formulas.memory_forecast_bytes(cell.content),
+    )
+
+
+def _forward_seconds(cell: Cell, steps: int, pass_seconds: float, matrix: Matrix) -> float:
+    """Count the timed passes, burn-in, the traced and the counted ones, and two evaluations."""
+    compiling = cell.content["kernel"].get("compile", {"name": "off"})["name"] != "off"
+    overhead = TRIAL_OVERHEAD_SECONDS + (COMPILE_SECONDS if compiling else 0.0)
+    batches: int = 2 * cell.content["workload"]["evaluation_batches"]
+    passes: int = steps + matrix.timing["burn_in_steps"] + 3 + batches
+    return overhead + passes * pass_seconds
 
 
 def describe_plan(matrix: Matrix, cells: Sequence[Cell]) -> str:

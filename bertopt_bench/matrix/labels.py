@@ -17,6 +17,10 @@ SEPARATOR = " · "
 UNSAID: dict[str, dict[str, Any]] = {"kernel.layer_norm": {"name": "default"}}
 """Axes that came after the first results were published, each with the choice that a cell's content
 leaves out, so that the ids of cells from before stay as they were."""
+UNSAID_WORKLOAD: dict[str, Any] = {"mode": "training"}
+"""The same of workload keys."""
+DRAWN_ALIKE = ("mode",)
+"""Workload keys that change nothing in the text, the batches, the weights or the loss."""
 
 
 def choices(content: Content) -> dict[str, Any]:
@@ -24,6 +28,16 @@ def choices(content: Content) -> dict[str, Any]:
     plain = {axis: value for axis, value in content.items() if axis not in {"workload", "kernel"}}
     kernels = {f"kernel.{name}": value for name, value in content["kernel"].items()}
     return {**plain, **UNSAID, **kernels}
+
+
+def workload_choices(workload: Mapping[str, Any]) -> dict[str, Any]:
+    """Give a workload's keys, unsaid ones too."""
+    return {**workload, **{k: v for k, v in UNSAID_WORKLOAD.items() if k not in workload}}
+
+
+def drawn_from(workload: Mapping[str, Any]) -> dict[str, Any]:
+    """Give what decides a workload's text and batches: trials alike in it saw the same tokens."""
+    return {key: value for key, value in workload.items() if key not in DRAWN_ALIKE}
 
 
 def level_labels(contents: Sequence[Content]) -> list[dict[str, str]]:
@@ -77,7 +91,8 @@ def number(value: Any) -> str:
 
 
 def _workload(content: Content) -> Iterable[tuple[str, Any]]:
-    return ((key, value) for key, value in content["workload"].items() if key != "name")
+    workload = workload_choices(content["workload"])
+    return ((key, value) for key, value in workload.items() if key != "name")
 
 
 def _varying_options(contents: Sequence[Content]) -> Varying:

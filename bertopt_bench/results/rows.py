@@ -9,7 +9,15 @@ from itertools import accumulate, zip_longest
 from typing import TYPE_CHECKING, Any
 
 from bertopt_bench.matrix.identity import canonical_json
-from bertopt_bench.matrix.labels import cell_labels, choices, level_labels, model_label
+from bertopt_bench.matrix.labels import (
+    cell_labels,
+    choices,
+    level_labels,
+    model_label,
+    workload_choices,
+)
+from bertopt_bench.matrix.modes import is_inference
+from bertopt_bench.results.inference_rows import inference_columns
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -77,6 +85,7 @@ def trial_rows(records: Sequence[Record], sessions: Sequence[Session]) -> list[R
             **_rates(record, ceilings.get(record.session, {})),
             **{name: _or_nan(getattr(record, name)) for name in COPIED},
             **_phases(record),
+            **inference_columns(record),
             **_losses(record),
             "kernels_ran": " ".join(record.kernels_ran),
             **{name: getattr(record, name) for name in HASHES},
@@ -103,9 +112,14 @@ def step_rows(records: Sequence[Record]) -> list[Row]:
 
 
 def evaluation_rows(records: Sequence[Record]) -> list[Row]:
-    """Make a row an evaluation; ``tokens`` are the real ones trained on before it."""
+    """Make a row an evaluation; ``tokens`` are the real ones trained on before it.
+
+    That of an inference trial is for ``verify``: it shows what its forward pass computes.
+    """
     rows = []
     for code, record in enumerate(records):
+        if is_inference(record.cell):
+            continue
         tokens = [0, *accumulate(record.real_tokens)]
         rows += [
             {
@@ -130,7 +144,8 @@ def _per_step(record: Record) -> list[tuple[float, float, float]]:
 
 def _workload(record: Record) -> Row:
     """Give the workload's keys; ``steps`` are the trial's own, a timing replicate's fewer."""
-    row = {key: value for key, value in record.cell["workload"].items() if key != "name"}
+    workload = workload_choices(record.cell["workload"])
+    row = {key: value for key, value in workload.items() if key != "name"}
     if not isinstance(row.get("model"), str):
         row["model"] = model_label(row["model"])
     return {"workload": record.cell["workload"]["name"], **row, "steps": record.steps}
@@ -216,7 +231,7 @@ def _losses(record: Record) -> Row:
     row = dict.fromkeys(
         ("final_loss", "best_loss", "final_perplexity", "final_masked_accuracy"), NAN
     )
-    if record.steps != whole:
+    if record.steps != whole or is_inference(record.cell):
         return row
     finite = [seen.loss for seen in record.evaluations if math.isfinite(seen.loss)]
     row["best_loss"] = min(finite, default=NAN)

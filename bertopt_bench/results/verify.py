@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from bertopt_bench.matrix.cells import evaluation_steps
 from bertopt_bench.matrix.identity import canonical_json, cell_id
+from bertopt_bench.matrix.labels import drawn_from
+from bertopt_bench.matrix.modes import is_inference
 from bertopt_bench.workload import formulas
 
 if TYPE_CHECKING:
@@ -85,7 +87,8 @@ def check_status(record: Record) -> Iterator[Finding]:
         "masked_tokens": len(record.masked_tokens),
     }
     for name, count in counts.items():
-        if count != record.steps:
+        due = 0 if name == "losses" and is_inference(record.cell) else record.steps
+        if count != due:
             yield _error(record, f"is ok with {record.steps} steps, but has {count} {name}")
     if not all(map(math.isfinite, record.losses)):
         yield _error(record, "is ok, but a loss is not finite")
@@ -98,8 +101,9 @@ def check_status(record: Record) -> Iterator[Finding]:
 
 
 def check_evaluations(record: Record) -> Iterator[Finding]:
-    """Evaluations stand at the declared steps, and perplexity is exp(loss)."""
+    """Evaluations stand at the declared steps (inference: the start); perplexity is exp(loss)."""
     due = evaluation_steps(record.steps, record.cell["workload"]["evaluate_every"])
+    due = due[:1] if is_inference(record.cell) else due
     seen = [one.step for one in record.evaluations]
     if record.status == "ok" and seen != due:
         yield _error(record, f"was evaluated at steps {_few(seen)}, declared were {_few(due)}")
@@ -184,6 +188,7 @@ def check_formulas(record: Record) -> Iterator[Finding]:
     flops = formulas.train_flops(
         size, vocabulary=record.vocabulary_size, batch=batch, seq_len=length, masked=masked
     )
+    flops = flops // formulas.TRAIN_FACTOR if is_inference(record.cell) else flops
     if record.flops_per_step not in {None, flops}:
         yield _error(
             record, f"flops_per_step is {record.flops_per_step:,}; the formula gives {flops:,}"
@@ -192,17 +197,22 @@ def check_formulas(record: Record) -> Iterator[Finding]:
 
 
 def _memory(record: Record, parameters: int) -> Iterator[Finding]:
-    """The peak lies in the optimizer's step at the least, where all of these are alive."""
+    """The peak lies in the optimizer's step at the least, where all of these are alive.
+
+    Of inference it holds the weights.
+    """
     optimizer = record.cell["optimizer"]["name"]
-    if record.peak_memory_bytes is None or ":" in optimizer:
+    forward = is_inference(record.cell)
+    if record.peak_memory_bytes is None or (":" in optimizer and not forward):
         return
     width = 2 if record.cell["precision"]["name"] == "fp64" else 1
     state = formulas.state_bytes_per_parameter(optimizer)
-    least = parameters * (8 + state) * width
+    least = parameters * (4 if forward else 8 + state) * width
+    held = "weights" if forward else "weights, gradients and state"
     if record.peak_memory_bytes < 0.99 * least:
         yield _error(
             record,
-            f"peak_memory_bytes is {record.peak_memory_bytes:,}; weights, gradients and state of "
+            f"peak_memory_bytes is {record.peak_memory_bytes:,}; {held} of "
             f"{parameters:,} parameters alone take {least:,.0f}",
         )
 
@@ -229,8 +239,8 @@ def _repeated(records: Sequence[Record]) -> Iterator[Finding]:
 
 
 def _same_data(record: Record) -> tuple[Any, ...]:
-    """Name what decides the batches: equal workload fields, seed and text."""
-    return canonical_json(record.cell["workload"]), record.seed, record.text_sha256
+    """Name what decides the batches: equal workload fields but for the mode, seed and text."""
+    return canonical_json(drawn_from(record.cell["workload"])), record.seed, record.text_sha256
 
 
 def _unequal_hashes(records: Sequence[Record], name: str) -> Iterator[Finding]:

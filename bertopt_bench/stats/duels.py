@@ -11,6 +11,7 @@ import statistics
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
+from bertopt_bench.matrix.labels import drawn_from
 from bertopt_bench.measure.suitability import noise_reasons
 from bertopt_bench.results.duels import CONTROL, Finding, Verdicts
 from bertopt_bench.stats.comparisons import ENDLESS
@@ -157,7 +158,7 @@ def _unlike(
     """Compare what two arms started from and what they computed with it."""
     if not run.finite:
         return f"'{run.arm}' had losses that are not finite"
-    if base_cell["workload"] != cell["workload"]:
+    if drawn_from(base_cell["workload"]) != drawn_from(cell["workload"]):
         return None  # other work: nothing can be equal
     for field in ("initial_weights_sha256", "batches_sha256", "evaluation_sha256"):
         if getattr(base, field) != getattr(run, field):

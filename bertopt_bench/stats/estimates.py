@@ -15,12 +15,15 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from bertopt_bench.matrix.labels import DRAWN_ALIKE
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from pandas import DataFrame
 
 WORKLOAD_AXES = (
+    "mode",
     "model",
     "corpus",
     "vocabulary_size",
@@ -38,6 +41,7 @@ WORKLOAD_AXES = (
 CHOICE_AXES = ("optimizer", "schedule", "regularizer", "precision", "device", "parallelism")
 # What a matrix means when it is silent: the level that others are compared with.
 USUAL_LEVELS = {
+    "mode": "training",
     "optimizer": "adamw",
     "schedule": "linear",
     "regularizer": "none",
@@ -82,6 +86,10 @@ TIMED_COLUMNS = (
     "ceiling_share",
     "model_flops_per_second",
     "peak_resident_bytes",
+    "latency_seconds",
+    "latency_seconds_p99",
+    "latency_samples",
+    "sequences_per_second",
 )
 SEEDED_COLUMNS = ("final_loss", "best_loss", "final_masked_accuracy", "final_perplexity")
 
@@ -354,7 +362,7 @@ def difference(row: Trial, other: Trial, metric: Metric) -> float:
 def same_data(row: Trial, other: Trial, axis: str, metric: Metric) -> bool:
     """Say whether two trials saw the same data, as far as this axis lets them."""
     hashes = ["evaluation_sha256", "text_sha256"] if metric == LOSS else []
-    if axis not in WORKLOAD_AXES:
+    if axis not in WORKLOAD_AXES or axis in DRAWN_ALIKE:
         hashes += ["batches_sha256", "initial_weights_sha256"]
     known = [(words(row.get(h)), words(other.get(h))) for h in hashes]
     return all(a == b for a, b in known if a and b)

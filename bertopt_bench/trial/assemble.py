@@ -16,7 +16,9 @@ import torch
 from bertopt_bench import catalogue
 from bertopt_bench.axes.kernels import Kernel
 from bertopt_bench.errors import UserError
+from bertopt_bench.matrix.modes import forward_cell, is_inference
 from bertopt_bench.trial.batches import open_batches
+from bertopt_bench.trial.inference import InferenceTrial
 from bertopt_bench.trial.live import Trial
 from bertopt_bench.trial.optimizing import DECAYS, build_optimizer, multipliers
 from bertopt_bench.trial.regularizing import Regularizers
@@ -74,6 +76,8 @@ def build_kernel(operation: str, choice: Mapping[str, Any]) -> Kernel:
 def assemble(request: Mapping[str, Any]) -> Trial:
     """Assemble the trial that a request describes (see ``dispatch.local.trial_request``)."""
     cell, text, seed = request["cell"], request["text"], request["seed"]
+    forward_only = is_inference(cell)
+    cell = forward_cell(cell) if forward_only else cell
     workload = cell["workload"]
     device = build("device", cell["device"])
     precision = build("precision", cell["precision"])
@@ -92,7 +96,8 @@ def assemble(request: Mapping[str, Any]) -> Trial:
         open_batches, device=device.torch_device, micro_batches=workload["micro_batches"]
     )
     schedule = build("schedule", cell["schedule"], workload["steps"])
-    return Trial(
+    make = InferenceTrial if forward_only else Trial
+    return make(
         cell=cell,
         steps=request["steps"],
         device=device,

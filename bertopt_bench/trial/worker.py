@@ -17,11 +17,13 @@ import torch
 
 from bertopt_bench.errors import UserError
 from bertopt_bench.matrix.cells import evaluation_steps
+from bertopt_bench.matrix.modes import is_inference
 from bertopt_bench.measure import ceilings, clock, memory
 from bertopt_bench.measure.disturbance import Disturbance
 from bertopt_bench.measure.torch_build import gpu_state
 from bertopt_bench.trial import assemble, loop, passes, probe
 from bertopt_bench.trial.arm import run_arm
+from bertopt_bench.trial.inference import run_inference
 from bertopt_bench.workload import formulas
 
 if TYPE_CHECKING:
@@ -77,6 +79,16 @@ def classify(error: BaseException) -> tuple[str, str]:
 def run_trial(request: Mapping[str, Any], send: Send, counter: MutableSequence[int]) -> None:
     """Assemble, burn in, measure apart, restore, train, and send the record's fields."""
     trial = assemble.assemble(request)
+    if is_inference(request["cell"]):
+        run_inference(
+            trial,
+            request,
+            send,
+            counter,
+            every_core=_every_core,
+            count_graphs=_graphs_compiled,
+        )
+        return
     seconds = {"assemble_seconds": (monotonic_ns() - request["dispatched_ns"]) / 1e9}
     send({"kind": "ready", **seconds})
     fields = {**seconds, **_prepare(trial, request, seconds["assemble_seconds"])}
