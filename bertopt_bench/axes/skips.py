@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     Capabilities = Mapping[str, Any]
 
 _AMPERE = (8, 0)
+_FUSED_ADAGRAD_ON_CUDA = (2, 12)
 _DEFAULT_POSITIONS = 512
 _HALF = ("bf16", "fp16")
 
@@ -97,6 +98,20 @@ def no_foreach_step(cell: Cell, capabilities: Capabilities) -> str | None:
 def no_fused_step(cell: Cell, capabilities: Capabilities) -> str | None:
     """Skip the fused step of optimizers that have none."""
     return _no_step(cell, capabilities, "fused")
+
+
+def fused_adagrad_needs_torch(cell: Cell, capabilities: Capabilities) -> str | None:
+    """Skip Adagrad's fused step on a GPU where torch has it for CPUs only, as before 2.12.
+
+    Source: the release notes of torch 2.12.
+    """
+    step, device = cell["kernel"]["optimizer_step"]["name"], cell["device"]["name"]
+    if (cell["optimizer"]["name"], step, device) != ("adagrad", "fused", "cuda"):
+        return None
+    version = tuple(int(part) for part in capabilities["torch"].split(".")[:2])
+    if version >= _FUSED_ADAGRAD_ON_CUDA:
+        return None
+    return f"adagrad's fused step on CUDA needs torch 2.12 or newer, this is {capabilities['torch']}"
 
 
 def attention_needs_cuda(cell: Cell, _capabilities: Capabilities) -> str | None:

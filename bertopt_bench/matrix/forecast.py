@@ -24,6 +24,8 @@ CPU_FLOPS_PER_SECOND_A_CORE = 5e10
 CUDA_FLOPS_PER_SECOND = 3e13
 STEP_OVERHEAD_SECONDS = 0.004  # launching a small model's operations, whatever their size
 TRIAL_OVERHEAD_SECONDS = 1.0  # fork, assembly, hashes, the traced step
+ASSEMBLE_SECONDS_A_PARAMETER = 3e-8  # drawing, hashing and copying weights: 2.8e-8 was measured
+CUDA_START_SECONDS = 3.0  # context, libraries, the profiler: assumed
 COMPILE_SECONDS = 40.0
 _MOST_LISTED = 200
 
@@ -117,8 +119,20 @@ def _trial_seconds(cell: Cell, steps: int, step_seconds: float, matrix: Matrix) 
     apart: int = matrix.timing["burn_in_steps"] + matrix.timing["phase_steps"] + 1
     compiling = cell.content["kernel"].get("compile", {"name": "off"})["name"] != "off"
     steps_worth: float = steps + apart + batches / formulas.TRAIN_FACTOR
-    overhead = TRIAL_OVERHEAD_SECONDS + (COMPILE_SECONDS if compiling else 0.0)
-    return overhead + steps_worth * step_seconds
+    return _overhead_seconds(cell, compiling=compiling) + steps_worth * step_seconds
+
+
+def _overhead_seconds(cell: Cell, *, compiling: bool) -> float:
+    """Count what a trial takes besides its steps: large weights take seconds to draw and hash."""
+    workload = cell.content["workload"]
+    parameters = formulas.parameter_count(
+        formulas.model_size(workload["model"]),
+        vocabulary=workload["vocabulary_size"],
+        position_embedding=workload["position_embedding"],
+    )
+    seconds = TRIAL_OVERHEAD_SECONDS + ASSEMBLE_SECONDS_A_PARAMETER * parameters
+    seconds += COMPILE_SECONDS if compiling else 0.0
+    return seconds + (CUDA_START_SECONDS if cell.content["device"]["name"] == "cuda" else 0.0)
 
 
 def _forward_cell(
@@ -139,10 +153,9 @@ def _forward_cell(
 def _forward_seconds(cell: Cell, steps: int, pass_seconds: float, matrix: Matrix) -> float:
     """Count the timed passes, burn-in, the traced and the counted ones, and two evaluations."""
     compiling = cell.content["kernel"].get("compile", {"name": "off"})["name"] != "off"
-    overhead = TRIAL_OVERHEAD_SECONDS + (COMPILE_SECONDS if compiling else 0.0)
     batches: int = 2 * cell.content["workload"]["evaluation_batches"]
     passes: int = steps + matrix.timing["burn_in_steps"] + 3 + batches
-    return overhead + passes * pass_seconds
+    return _overhead_seconds(cell, compiling=compiling) + passes * pass_seconds
 
 
 def describe_plan(matrix: Matrix, cells: Sequence[Cell]) -> str:
