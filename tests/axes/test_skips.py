@@ -115,6 +115,16 @@ SKIPPED = [
     ("sequence_too_long", cell(seq_len=513), CPU_ONLY),
     ("sequence_too_long", cell(seq_len=65, model={"positions": 64}), CPU_ONLY),
     ("uneven_micro_batches", cell(micro_batches=3), CPU_ONLY),
+    (
+        "micro_batches_in_inference",
+        cell() | {"workload": {**CELL["workload"], "mode": "inference", "micro_batches": 2}},
+        CPU_ONLY,
+    ),
+    (
+        "fused_adagrad_needs_torch",
+        cell(optimizer="adagrad", optimizer_step="fused", device="cuda"),
+        gpu(9, 0) | {"torch": "2.11.0"},
+    ),
 ]
 POSSIBLE = [
     (cell(), CPU_ONLY),
@@ -132,6 +142,9 @@ POSSIBLE = [
     (cell(precision="bf16"), CPU_ONLY | {"precision_ratio": {"cpu": {"bf16": 1.3}}}),
     (cell(seq_len=512, micro_batches=4), CPU_ONLY),
     (cell(compile="max_autotune"), CPU_ONLY),
+    (cell() | {"workload": {**CELL["workload"], "mode": "inference"}}, CPU_ONLY),
+    (cell(optimizer="adagrad", optimizer_step="fused"), CPU_ONLY | {"torch": "2.11.0"}),
+    (cell(optimizer="adagrad", optimizer_step="fused", device="cuda"), gpu(9, 0)),
 ]
 
 
