@@ -111,7 +111,7 @@ def fused_adagrad_needs_torch(cell: Cell, capabilities: Capabilities) -> str | N
     version = tuple(int(part) for part in capabilities["torch"].split(".")[:2])
     if version >= _FUSED_ADAGRAD_ON_CUDA:
         return None
-    return f"adagrad's fused step on CUDA needs torch 2.12 or newer, this is {capabilities['torch']}"
+    return f"adagrad's fused step on CUDA needs torch 2.12 or newer; this: {capabilities['torch']}"
 
 
 def attention_needs_cuda(cell: Cell, _capabilities: Capabilities) -> str | None:

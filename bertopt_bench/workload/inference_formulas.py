@@ -69,4 +69,5 @@ def _attention_bytes(cell: Mapping[str, Any], n: int, weight: int, product: int)
     computed = weight if widened else product
     scores = n * size.heads * cell["workload"]["seq_len"]
     copies = (5 if widened else 2) * computed * states
-    return 3 * product * states + copies + 2 * computed * scores
+    total: int = 3 * product * states + copies + 2 * computed * scores
+    return total

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +12,7 @@ from bare_machines import MEASURING, ROOT, bare_environment, bare_python
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     Bare = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -52,9 +52,7 @@ def test_it_has_the_eight_packages_and_none_of_ours_for_pages(bare: Bare) -> Non
 
 
 @pytest.mark.parametrize("mode", ["training", "inference"])
-def test_a_run_ends_well_and_says_how_to_get_the_page(
-    bare: Bare, project: Path, mode: str
-) -> None:
+def test_a_run_ends_well_and_says_how_to_get_the_page(bare: Bare, project: Path, mode: str) -> None:
     """Oracle: the records on disk, and the page that the printed command then writes elsewhere."""
     name = f"measured_{mode}"
     done = bare(

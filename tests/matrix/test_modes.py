@@ -129,5 +129,5 @@ def test_a_forward_cell_asks_for_nothing_of_training() -> None:
 
 def test_an_unknown_mode_is_refused_by_name() -> None:
     """Oracle: the house rule on errors."""
-    with pytest.raises(MatrixError, match="one of training, inference.*Did you mean 'inference'"):
+    with pytest.raises(MatrixError, match=r"one of training, inference.*Did you mean 'inference'"):
         expand({"workload": {"mode": "inferense"}})

@@ -1,4 +1,4 @@
-"""The section of inference: latency and throughput by batch size, with n, in a table and figures."""
+"""The section of inference: latency and throughput by batch size, in a table and figures."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from simulated_results import SimulatedResults, row, session, simulated
 
 from bertopt_bench.report import inference, markdown, page
 from bertopt_bench.report.inference_figures import Curve, Frame, Point, draw
+from bertopt_bench.report.rows import DASH
 from bertopt_bench.stats.facts import gather
 
 
@@ -54,8 +55,8 @@ def test_the_table_gives_median_percentile_and_n_by_batch_size() -> None:
     assert [group["label"] for group in section["groups"]] == ["bf16", "fp32"]
     first, second = section["groups"][1]["rows"]
     assert (first["batch"], second["batch"]) == (1, 8)
-    assert first["numbers"][0] == ("2.20", "2.00–2.40 · n 3")
-    assert first["numbers"][1] == ("3.30", "3.00–3.60 · n 3")
+    assert first["numbers"][0] == ("2.20", f"2.00{DASH}2.40 · n 3")
+    assert first["numbers"][1] == ("3.30", f"3.00{DASH}3.60 · n 3")
     assert first["numbers"][2] == ("200", "")
     assert first["numbers"][3][0] == "455"
     assert second["numbers"][0][0] == "17.6"
@@ -66,7 +67,7 @@ def test_too_few_passes_have_no_percentile() -> None:
     section = inference.inference_section(gather(measured(passes=40).trials))
 
     assert section is not None
-    assert section["groups"][0]["rows"][0]["numbers"][1] == ("–", "fewer than 100 passes")
+    assert section["groups"][0]["rows"][0]["numbers"][1] == (DASH, "fewer than 100 passes")
 
 
 def test_a_page_of_inference_speaks_of_latency_and_not_of_losses() -> None:
