@@ -22,6 +22,7 @@ from bertopt_bench.gate.duels import DuelOutcome
 from bertopt_bench.matrix.arms import Arm, read_arms
 from bertopt_bench.matrix.duels import Settings, read_settings
 from bertopt_bench.matrix.micro import is_micro, read_micro_arms
+from bertopt_bench.matrix.modes import is_inference
 from bertopt_bench.matrix.quantities import read_share
 from bertopt_bench.measure.machine import describe_machine, fingerprint, versions
 from bertopt_bench.results.bank import bank_file, deposit, withdraw
@@ -149,26 +150,34 @@ def foresee(asked: Asked, settings: Settings) -> list[Prospect]:
     Raises:
         UserError: a declared verdict that no outcome could give, or training that is to be cut.
     """
-    _refuse_cut_training(settings)
-    declaration = intended(asked.matrix, asked.arms, settings)
     calls = is_micro(asked.arms[0].cell.content)
     if calls and settings.metrics != ("step_time",):
         raise UserError(
             f"--micro times calls: leave --metric out. It got {', '.join(settings.metrics)}."
         )
+    _refuse_training(asked.arms, settings)
+    declaration = intended(asked.matrix, asked.arms, settings)
     found = prospects(declaration, None if calls else banked().get("spread"))
     refuse_unreachable(found)
     return found
 
 
-def _refuse_cut_training(settings: Settings) -> None:
-    """Refuse what would cut training, rather than ignore it.
+def _refuse_training(arms: Sequence[Arm], settings: Settings) -> None:
+    """Refuse metrics of training where nothing trains, and what would cut training short.
 
     Raises:
-        UserError: it knows neither looks nor a budget.
+        UserError: inference trains nothing, and training knows neither looks nor a budget.
     """
     trained = [metric for metric in settings.metrics if metric in TRAINED]
-    if trained and (settings.until is not None or settings.budget_seconds is not None):
+    if not trained:
+        return
+    forward = next((a for a in arms if is_inference(a.cell.content)), None)
+    if forward is not None:
+        raise UserError(
+            f"{trained[0]} is of training, and '{forward.label}' runs forward only (its mode is "
+            "inference). Compare step_time, which is the latency of a batch, or peak_memory."
+        )
+    if settings.until is not None or settings.budget_seconds is not None:
         raise UserError(
             f"{trained[0]} takes neither until nor budget: they choose replicates of timed blocks. "
             "Leave them out; the matrix' seeds say how often is trained."

@@ -13,6 +13,7 @@ import shlex
 import sys
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from bertopt_bench.results.duels import Verdicts
+
+PAGE_PACKAGES = ("pandas", "plotly", "jinja2")
+"""What a page needs and a run does not: a machine that only measures may lack them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,14 +240,16 @@ def _tell(verdicts: Verdicts) -> None:
 
 def _write_page(folder: Path, page: Path) -> Path | None:
     """Write the page of what is safe already; None where a package for it is missing."""
-    try:
+    missing = [name for name in PAGE_PACKAGES if find_spec(name) is None]
+    if not missing:
         return write_report([folder], page)
-    except ModuleNotFoundError as error:
-        sys.stdout.write(
-            f"no page: {error.name} is not installed. Install it, then write the page with:\n"
-            f"  bertopt-bench report {folder} --output {page}\n"
-        )
-        return None
+    told = f"{missing[0]} is" if len(missing) == 1 else f"{', '.join(missing)} are"
+    sys.stdout.write(
+        f"no page: {told} not installed. Here or on another machine, install and write it with:\n"
+        f"  pip install {' '.join(missing)}\n"
+        f"  {shlex.join(['bertopt-bench', 'report', str(folder), '--output', str(page)])}\n"
+    )
+    return None
 
 
 def compare_results(

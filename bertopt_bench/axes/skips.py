@@ -38,6 +38,7 @@ _CAPTURED = ("none", "l1", "l2", "weight_decay", "dropout", "label_smoothing", "
 """Regularizers that keep nothing between steps and ask the host for nothing."""
 
 _AMPERE = (8, 0)
+_FUSED_ADAGRAD_ON_CUDA = (2, 12)
 _DEFAULT_POSITIONS = 512
 _HALF = ("bf16", "fp16")
 _MOST_HEAD_SIZE = 256  # of flash attention
@@ -123,6 +124,20 @@ def no_foreach_step(cell: Cell, capabilities: Capabilities) -> str | None:
 def no_fused_step(cell: Cell, capabilities: Capabilities) -> str | None:
     """Skip the fused step of optimizers that have none."""
     return _no_step(cell, capabilities, "fused")
+
+
+def fused_adagrad_needs_torch(cell: Cell, capabilities: Capabilities) -> str | None:
+    """Skip Adagrad's fused step on a GPU where torch has it for CPUs only, as before 2.12.
+
+    Source: the release notes of torch 2.12.
+    """
+    step, device = cell["kernel"]["optimizer_step"]["name"], cell["device"]["name"]
+    if (cell["optimizer"]["name"], step, device) != ("adagrad", "fused", "cuda"):
+        return None
+    version = tuple(int(part) for part in capabilities["torch"].split(".")[:2])
+    if version >= _FUSED_ADAGRAD_ON_CUDA:
+        return None
+    return f"adagrad's fused step on CUDA needs torch 2.12 or newer; this: {capabilities['torch']}"
 
 
 def no_capturable_step(cell: Cell, capabilities: Capabilities) -> str | None:
@@ -351,6 +366,14 @@ def uneven_micro_batches(cell: Cell, _capabilities: Capabilities) -> str | None:
     """Skip batches that micro-batches do not divide."""
     batch, parts = cell["workload"]["batch_size"], cell["workload"]["micro_batches"]
     return None if batch % parts == 0 else f"batch_size {batch} is no multiple of {parts} parts"
+
+
+def micro_batches_in_inference(cell: Cell, _capabilities: Capabilities) -> str | None:
+    """Skip inference in micro-batches: a batch goes through whole, in one forward pass."""
+    workload = cell["workload"]
+    if workload.get("mode") != "inference" or workload["micro_batches"] == 1:
+        return None
+    return "micro_batches are of training: inference takes a batch whole, choose batch_size instead"
 
 
 def _kernel(cell: Cell, operation: str) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections import Counter
 from contextlib import ExitStack
@@ -236,11 +237,19 @@ def trial_label(plan: TrialPlan) -> str:
 
 
 def _line(fields: Mapping[str, Any]) -> str:
+    if fields["status"] == "ok" and not fields["losses"]:
+        return _latencies(fields["step_seconds"])
     if fields["status"] == "ok":
         tokens = sum(fields["real_tokens"][: fields["timed_steps"]])
         rate = tokens / sum(fields["step_seconds"])
         return f", held-out loss {fields['evaluations'][-1]['loss']:.4f}, {rate:,.0f} tokens/s"
     return f": {fields['reason']}"
+
+
+def _latencies(seconds: Sequence[float]) -> str:
+    """Say how long the forward passes of an inference trial took."""
+    median, most = statistics.median(seconds) * 1e3, max(seconds) * 1e3
+    return f", a batch in {median:.3g} ms, at most {most:.3g} ms (n = {len(seconds)})"
 
 
 def utc_now() -> str:

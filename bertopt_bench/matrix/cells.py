@@ -12,6 +12,7 @@ from bertopt_bench.errors import MatrixError
 from bertopt_bench.matrix.identity import cell_id
 from bertopt_bench.matrix.keys import CORPUS_PREFIXES
 from bertopt_bench.matrix.labels import UNSAID, UNSAID_WORKLOAD, cell_labels, choices
+from bertopt_bench.matrix.modes import forward_cell, is_inference, repeated
 from bertopt_bench.matrix.spec import combinations
 
 if TYPE_CHECKING:
@@ -60,10 +61,11 @@ def expand(matrix: Matrix, capabilities: Mapping[str, Any] | None = None) -> lis
     found = _contents(matrix)
     labels = cell_labels([content for content, _ in found.values()])
     known = _known(matrix, capabilities) if capabilities else None
+    repeats = repeated((key, one) for key, (one, excluded) in found.items() if excluded is None)
     find = cache(catalogue.find)  # of an entry from outside each look hashes its files
     cells = []
     for (identity, (content, excluded)), label in zip(found.items(), labels, strict=True):
-        skip = excluded
+        skip = excluded or repeats.get(identity)
         if skip is None:
             _validate(matrix, content, label)
             skip = _skip_reason(matrix, content, known) if known else None
@@ -163,8 +165,9 @@ def _known(matrix: Matrix, capabilities: Mapping[str, Any]) -> dict[str, Any]:
 def _skip_reason(
     matrix: Matrix, content: Mapping[str, Any], capabilities: Mapping[str, Any]
 ) -> str | None:
+    cell = forward_cell(content) if is_inference(content) else content
     for rule in catalogue.skip_rules().values():
-        reason = None if rule.name in matrix.allow else rule.check(content, capabilities)
+        reason = None if rule.name in matrix.allow else rule.check(cell, capabilities)
         if reason is not None:
             hint = f' (allow = ["{rule.name}"] runs it)' if rule.allowable else ""
             return reason + hint

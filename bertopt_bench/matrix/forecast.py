@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bertopt_bench.matrix.cells import evaluation_steps, plan_trials
+from bertopt_bench.matrix.modes import is_inference
 from bertopt_bench.measure.machine import allowed_cores
-from bertopt_bench.workload import formulas
+from bertopt_bench.workload import formulas, inference_formulas
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,6 +26,8 @@ CPU_FLOPS_PER_SECOND_A_CORE = 5e10
 CUDA_FLOPS_PER_SECOND = 3e13
 STEP_OVERHEAD_SECONDS = 0.004  # launching a small model's operations, whatever their size
 TRIAL_OVERHEAD_SECONDS = 1.0  # fork, assembly, hashes, the traced step
+ASSEMBLE_SECONDS_A_PARAMETER = 2e-8  # making, drawing, hashing, copying weights: 1.4e-8 measured
+CUDA_START_SECONDS = 3.0  # context, libraries, the profiler: assumed
 COMPILE_SECONDS = 40.0
 _MOST_LISTED = 200
 
@@ -88,6 +91,8 @@ def forecast(
 
 
 def _cell(cell: Cell, steps: int, matrix: Matrix, rates: Mapping[str, float]) -> CellForecast:
+    if is_inference(cell.content):
+        return _forward_cell(cell, steps, matrix, rates)
     workload, device = cell.content["workload"], cell.content["device"]["name"]
     flops = formulas.train_flops(
         formulas.model_size(workload["model"]),
@@ -108,6 +113,8 @@ def _cell(cell: Cell, steps: int, matrix: Matrix, rates: Mapping[str, float]) ->
 
 def _trial_seconds(cell: Cell, steps: int, step_seconds: float, matrix: Matrix) -> float:
     """Count the timed steps, those of the other passes, evaluations (a third of a step a batch)."""
+    if is_inference(cell.content):
+        return _forward_seconds(cell, steps, step_seconds, matrix)
     workload = cell.content["workload"]
     evaluations = evaluation_steps(steps, workload["evaluate_every"])
     batches = len(evaluations) * workload["evaluation_batches"]
@@ -117,8 +124,43 @@ def _trial_seconds(cell: Cell, steps: int, step_seconds: float, matrix: Matrix) 
         or formulas.kernel_name(cell.content, "optimizer_step") == "compiled"
     )
     steps_worth: float = steps + apart + batches / formulas.TRAIN_FACTOR
-    overhead = TRIAL_OVERHEAD_SECONDS + (COMPILE_SECONDS if compiling else 0.0)
-    return overhead + steps_worth * step_seconds
+    return _overhead_seconds(cell, compiling=compiling) + steps_worth * step_seconds
+
+
+def _overhead_seconds(cell: Cell, *, compiling: bool) -> float:
+    """Count what a trial takes besides its steps: large weights take seconds to draw and hash."""
+    workload = cell.content["workload"]
+    parameters = formulas.parameter_count(
+        formulas.model_size(workload["model"]),
+        vocabulary=workload["vocabulary_size"],
+        position_embedding=workload["position_embedding"],
+    )
+    seconds = TRIAL_OVERHEAD_SECONDS + ASSEMBLE_SECONDS_A_PARAMETER * parameters
+    seconds += COMPILE_SECONDS if compiling else 0.0
+    return seconds + (CUDA_START_SECONDS if cell.content["device"]["name"] == "cuda" else 0.0)
+
+
+def _forward_cell(
+    cell: Cell, steps: int, matrix: Matrix, rates: Mapping[str, float]
+) -> CellForecast:
+    """Forecast an inference cell: a third of the FLOPs, no gradients, state or activations kept."""
+    flops = inference_formulas.forward_flops(cell.content)
+    pass_seconds = flops / rates[cell.content["device"]["name"]]
+    pass_seconds += STEP_OVERHEAD_SECONDS / formulas.TRAIN_FACTOR
+    return CellForecast(
+        flops,
+        pass_seconds,
+        _forward_seconds(cell, steps, pass_seconds, matrix),
+        formulas.memory_forecast_bytes(cell.content),
+    )
+
+
+def _forward_seconds(cell: Cell, steps: int, pass_seconds: float, matrix: Matrix) -> float:
+    """Count the timed passes, burn-in, the traced and the counted ones, and two evaluations."""
+    compiling = cell.content["kernel"].get("compile", {"name": "off"})["name"] != "off"
+    batches: int = 2 * cell.content["workload"]["evaluation_batches"]
+    passes: int = steps + matrix.timing["burn_in_steps"] + 3 + batches
+    return _overhead_seconds(cell, compiling=compiling) + passes * pass_seconds
 
 
 def describe_plan(matrix: Matrix, cells: Sequence[Cell]) -> str:

@@ -121,6 +121,7 @@ CORPUS_PREFIXES = ("path:", "hf:")
 
 WORKLOAD: Mapping[str, Key | None] = {
     "name": Key("str", "mlm", choices=("mlm",)),
+    "mode": Key("str", "training", choices=("training", "inference")),
     "model": None,  # a name or a table: read_model
     "corpus": None,  # an entry, or a prefix: read_corpus
     "vocabulary_size": Key("int", 4096, least=64, most=1_000_000),

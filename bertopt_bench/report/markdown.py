@@ -15,6 +15,7 @@ from bertopt_bench.report import (
     wording,
 )
 from bertopt_bench.report.frame import joined, title_of
+from bertopt_bench.report.inference import inference_section
 from bertopt_bench.stats.estimates import EFFECT_METRICS
 from bertopt_bench.stats.facts import gather
 
@@ -46,6 +47,8 @@ def summary(results: Sequence[ResultSet]) -> str:
         parts += ["## While reading the results", "\n".join(warnings)]
     if facts.axes:
         parts += ["## Effect of each axis", effects(facts)]
+    if section := inference_section(facts):
+        parts += ["## Inference", forward_passes(section)]
     parts += ["## Results", cells(facts)]
     if found := rows.unfinished(facts):
         lines = [(g["status"], g["reason"], g["trials"], len(g["cells"])) for g in found]
@@ -186,6 +189,30 @@ def cells(facts: Facts) -> str:
     if len(found) > MOST_ROWS:
         text += f"\n\n{len(found) - MOST_ROWS:,} further cells are on the page."
     return text
+
+
+def number_cell(number: tuple[str, str] | None) -> str:
+    """Write a number with what lies around it, in brackets where there is any."""
+    if number is None:
+        return rows.DASH
+    return f"{number[0]} ({number[1]})" if number[1] else number[0]
+
+
+def forward_passes(section: Mapping[str, Any]) -> str:
+    """Write latency and throughput of inference cells, a row a setting and batch size."""
+    unit = section["unit"]
+    lines = [
+        (
+            group["label"],
+            row["batch"],
+            *map(number_cell, row["numbers"]),
+        )
+        for group in section["groups"]
+        for row in group["rows"]
+    ]
+    heads = ("setting", "batch size", f"latency, median ({unit})", f"99th percentile ({unit})",
+             "passes a trial", "sequences/s", "tokens/s", "peak memory")  # fmt: skip
+    return table(heads, lines)
 
 
 def table(header: Sequence[str], lines: Iterable[Sequence[object]]) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bertopt_bench.errors import UserError
-from bertopt_bench.report import duels, figures, frame, rows, sentences
+from bertopt_bench.report import duels, figures, frame, inference, rows, sentences
 from bertopt_bench.report.environment import environment
 from bertopt_bench.report.frame import joined, plain_session, title_of
 from bertopt_bench.stats.facts import gather
@@ -89,6 +89,8 @@ def context(results: Sequence[ResultSet], facts: Facts, title: str | None) -> di
         "columns": columns,
         "rows": rows.table_rows(facts, columns),
         "effects": rows.effect_table(facts),
+        "inference": inference.inference_section(facts),
+        "trains": inference.trains(facts),
         "fates": sentences.fates(facts),
         "unfinished": rows.unfinished(facts),
         "sessions": sessions,

@@ -6,6 +6,7 @@ import statistics
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from bertopt_bench.matrix.modes import INFERENCE
 from bertopt_bench.report import strips, wording
 from bertopt_bench.stats.estimates import EFFECT_METRICS, Cell, Effect, Spread, level_spread, words
 
@@ -100,7 +101,7 @@ def marks(cell: Cell) -> list[tuple[str, str]]:
     ]
     if cell.runs == 1:
         found.append(("one-run", "one run"))
-    if not cell.is_tuned and cell.runs:
+    if not cell.is_tuned and cell.runs and cell.levels.get("mode") != INFERENCE:
         found.append(("untuned", "untuned"))
     return found
 

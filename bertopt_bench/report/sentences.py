@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from typing import TYPE_CHECKING, Any
 
-from bertopt_bench.report import wording
+from bertopt_bench.report import inference, wording
 from bertopt_bench.stats.estimates import CHOICE_AXES, LOSS, MEMORY, THROUGHPUT
 
 if TYPE_CHECKING:
@@ -16,8 +16,12 @@ if TYPE_CHECKING:
 
 
 def summary(facts: Facts) -> list[str]:
-    """Write the three sentences: what was run, how it trained, what it cost."""
-    return [what_was_run(facts), how_it_trained(facts), what_it_cost(facts)]
+    """Write the three sentences: what was run, how it trained, what it cost.
+
+    Where cells ran forward only, their latency is said as well, or instead of how they trained.
+    """
+    trained = [how_it_trained(facts)] if inference.trains(facts) else []
+    return [what_was_run(facts), *trained, *inference.sentences(facts), what_it_cost(facts)]
 
 
 def what_was_run(facts: Facts) -> str:
@@ -146,9 +150,11 @@ def matrix_tables(session: Mapping[str, Any]) -> dict[str, Any]:
 
 def methods(facts: Facts, sessions: Sequence[Mapping[str, Any]]) -> list[str]:
     """Write the methods from the plans that were carried out."""
+    trained = [timing_paragraph(facts, sessions)] if inference.trains(facts) else []
     return [
         plan_paragraph(facts, sessions),
-        timing_paragraph(facts, sessions),
+        *trained,
+        *inference.methods(facts),
         analysis_paragraph(facts),
     ]
 

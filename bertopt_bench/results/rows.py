@@ -16,6 +16,8 @@ from bertopt_bench.matrix.labels import (
     model_label,
     workload_choices,
 )
+from bertopt_bench.matrix.modes import is_inference
+from bertopt_bench.results.inference_rows import inference_columns
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -83,6 +85,7 @@ def trial_rows(records: Sequence[Record], sessions: Sequence[Session]) -> list[R
             **_rates(record, ceilings.get(record.session, {})),
             **{name: _or_nan(getattr(record, name)) for name in COPIED},
             **_phases(record),
+            **inference_columns(record),
             **_losses(record),
             "kernels_ran": " ".join(record.kernels_ran),
             **{name: getattr(record, name) for name in HASHES},
@@ -109,9 +112,14 @@ def step_rows(records: Sequence[Record]) -> list[Row]:
 
 
 def evaluation_rows(records: Sequence[Record]) -> list[Row]:
-    """Make a row an evaluation; ``tokens`` are the real ones trained on before it."""
+    """Make a row an evaluation; ``tokens`` are the real ones trained on before it.
+
+    That of an inference trial is for ``verify``: it shows what its forward pass computes.
+    """
     rows = []
     for code, record in enumerate(records):
+        if is_inference(record.cell):
+            continue
         tokens = [0, *accumulate(record.real_tokens)]
         rows += [
             {
@@ -240,7 +248,7 @@ def _losses(record: Record) -> Row:
     row = dict.fromkeys(
         ("final_loss", "best_loss", "final_perplexity", "final_masked_accuracy"), NAN
     )
-    if record.steps != whole:
+    if record.steps != whole or is_inference(record.cell):
         return row
     finite = [seen.loss for seen in record.evaluations if math.isfinite(seen.loss)]
     row["best_loss"] = min(finite, default=NAN)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from bertopt_bench.matrix.cells import evaluation_steps
 from bertopt_bench.matrix.identity import canonical_json, cell_id
 from bertopt_bench.matrix.labels import drawn_from, workload_choices
+from bertopt_bench.matrix.modes import is_inference
 from bertopt_bench.workload import formulas
 
 if TYPE_CHECKING:
@@ -86,7 +87,8 @@ def check_status(record: Record) -> Iterator[Finding]:
         "masked_tokens": len(record.masked_tokens),
     }
     for name, count in counts.items():
-        if count != record.steps:
+        due = 0 if name == "losses" and is_inference(record.cell) else record.steps
+        if count != due:
             yield _error(record, f"is ok with {record.steps} steps, but has {count} {name}")
     if not all(map(math.isfinite, record.losses)):
         yield _error(record, "is ok, but a loss is not finite")
@@ -99,8 +101,9 @@ def check_status(record: Record) -> Iterator[Finding]:
 
 
 def check_evaluations(record: Record) -> Iterator[Finding]:
-    """Evaluations stand at the declared steps, and perplexity is exp(loss)."""
+    """Evaluations stand at the declared steps (inference: the start); perplexity is exp(loss)."""
     due = evaluation_steps(record.steps, record.cell["workload"]["evaluate_every"])
+    due = due[:1] if is_inference(record.cell) else due
     seen = [one.step for one in record.evaluations]
     if record.status == "ok" and seen != due:
         yield _error(record, f"was evaluated at steps {_few(seen)}, declared were {_few(due)}")
@@ -218,6 +221,7 @@ def check_formulas(record: Record) -> Iterator[Finding]:
 def _flops(record: Record, size: formulas.ModelSize, vocabulary: int) -> int:
     """Count a step; of a layout without fixed rows, the mean one."""
     workload, steps = record.cell["workload"], record.ragged
+    factor = 1 if is_inference(record.cell) else formulas.TRAIN_FACTOR
     if steps is not None and steps.slot_tokens:
         return formulas.mean_flops(
             size,
@@ -225,26 +229,32 @@ def _flops(record: Record, size: formulas.ModelSize, vocabulary: int) -> int:
             slots=steps.slot_tokens,
             pairs=steps.attended_pairs,
             masked=steps.head_slots,
+            factor=factor,
         )
     batch, length = workload["batch_size"], workload["seq_len"]
     masked = batch * formulas.masked_slots(length, workload["mask_rate"])
-    return formulas.train_flops(
+    return factor * formulas.forward_flops(
         size, vocabulary=vocabulary, batch=batch, seq_len=length, masked=masked
     )
 
 
 def _memory(record: Record, parameters: int) -> Iterator[Finding]:
-    """The peak lies in the optimizer's step at the least, where all of these are alive."""
+    """The peak lies in the optimizer's step at the least, where all of these are alive.
+
+    Of inference it holds the weights.
+    """
     optimizer = record.cell["optimizer"]["name"]
-    if record.peak_memory_bytes is None or ":" in optimizer:
+    forward = is_inference(record.cell)
+    if record.peak_memory_bytes is None or (":" in optimizer and not forward):
         return
     width = 2 if record.cell["precision"]["name"] == "fp64" else 1
     state = formulas.state_bytes_per_parameter(optimizer)
-    least = parameters * (8 + state) * width
+    least = parameters * (4 if forward else 8 + state) * width
+    held = "weights" if forward else "weights, gradients and state"
     if record.peak_memory_bytes < 0.99 * least:
         yield _error(
             record,
-            f"peak_memory_bytes is {record.peak_memory_bytes:,}; weights, gradients and state of "
+            f"peak_memory_bytes is {record.peak_memory_bytes:,}; {held} of "
             f"{parameters:,} parameters alone take {least:,.0f}",
         )
 
@@ -272,7 +282,7 @@ def _repeated(records: Sequence[Record]) -> Iterator[Finding]:
 
 
 def _same_data(record: Record) -> tuple[Any, ...]:
-    """Name what decides the batches: equal workload fields but for the layout, seed and text."""
+    """Name what decides the batches: workload fields but for layout and mode, seed and text."""
     return canonical_json(drawn_from(record.cell["workload"])), record.seed, record.text_sha256
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 WORKLOAD_AXES = (
+    "mode",
     "model",
     "corpus",
     "vocabulary_size",
@@ -41,6 +42,7 @@ WORKLOAD_AXES = (
 CHOICE_AXES = ("optimizer", "schedule", "regularizer", "precision", "device", "parallelism")
 # What a matrix means when it is silent: the level that others are compared with.
 USUAL_LEVELS = {
+    "mode": "training",
     "optimizer": "adamw",
     "schedule": "linear",
     "regularizer": "none",
@@ -90,6 +92,10 @@ TIMED_COLUMNS = (
     "ceiling_share",
     "model_flops_per_second",
     "peak_resident_bytes",
+    "latency_seconds",
+    "latency_seconds_p99",
+    "latency_samples",
+    "sequences_per_second",
 )
 SEEDED_COLUMNS = ("final_loss", "best_loss", "final_masked_accuracy", "final_perplexity")
 

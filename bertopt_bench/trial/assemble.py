@@ -17,7 +17,9 @@ import torch
 from bertopt_bench import catalogue
 from bertopt_bench.axes.kernels import Kernel
 from bertopt_bench.errors import UserError
+from bertopt_bench.matrix.modes import forward_cell, is_inference
 from bertopt_bench.trial import losses
+from bertopt_bench.trial.inference import InferenceTrial
 from bertopt_bench.trial.layouts import arrange, open_batches
 from bertopt_bench.trial.live import Trial
 from bertopt_bench.trial.optimizing import multipliers
@@ -82,6 +84,8 @@ def build_kernel(operation: str, choice: Mapping[str, Any]) -> Kernel:
 def assemble(request: Mapping[str, Any]) -> Trial:
     """Assemble the trial that a request describes (see ``dispatch.local.trial_request``)."""
     cell, text, seed = request["cell"], request["text"], request["seed"]
+    forward_only = is_inference(cell)
+    cell = forward_cell(cell) if forward_only else cell
     workload = cell["workload"]
     device = build("device", cell["device"])
     precision = build("precision", cell["precision"])
@@ -99,7 +103,8 @@ def assemble(request: Mapping[str, Any]) -> Trial:
         arrangement=arrange(cell),
     )
     schedule = build("schedule", cell["schedule"], workload["steps"])
-    trial = Trial(
+    make = InferenceTrial if forward_only else Trial
+    trial = make(
         cell=cell,
         steps=request["steps"],
         device=device,

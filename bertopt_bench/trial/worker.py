@@ -20,15 +20,17 @@ import torch
 
 from bertopt_bench.errors import UserError
 from bertopt_bench.matrix.cells import evaluation_steps
+from bertopt_bench.matrix.modes import is_inference
 from bertopt_bench.measure import ceilings, clock, memory
 from bertopt_bench.measure.disturbance import Disturbance
 from bertopt_bench.measure.imports import prove_imports
 from bertopt_bench.measure.torch_build import gpu_state
 from bertopt_bench.trial import assemble, checking, loop, passes, probe
 from bertopt_bench.trial.arm import run_arm
-from bertopt_bench.trial.batches import Batches
+from bertopt_bench.trial.inference import run_inference
 from bertopt_bench.trial.micro.arm import run_micro_arm
 from bertopt_bench.trial.profiling import run_profile
+from bertopt_bench.trial.work import held_work
 from bertopt_bench.workload import formulas
 
 if TYPE_CHECKING:
@@ -86,6 +88,16 @@ def classify(error: BaseException) -> tuple[str, str]:
 def run_trial(request: Mapping[str, Any], send: Send, counter: MutableSequence[int]) -> None:
     """Assemble, burn in, measure apart, restore, train, and send the record's fields."""
     trial = assemble.assemble(request)
+    if is_inference(request["cell"]):
+        run_inference(
+            trial,
+            request,
+            send,
+            counter,
+            every_core=_every_core,
+            count_graphs=_graphs_compiled,
+        )
+        return
     seconds = {"assemble_seconds": (monotonic_ns() - request["dispatched_ns"]) / 1e9}
     send({"kind": "ready", **seconds})
     fields = {**seconds, **_prepare(trial, request, seconds["assemble_seconds"])}
@@ -140,7 +152,6 @@ def _prepare(trial: Trial, request: Mapping[str, Any], assembled: float) -> dict
     host_syncs = passes.count_syncs(trial)
     phases = passes.time_phases(trial, timing["phase_steps"])
     trial.restore()
-    workload = request["cell"]["workload"]
     return {
         "burn_in_seconds": burn_in_seconds,
         "time_to_first_step_seconds": assembled + burn_in[0],
@@ -151,35 +162,9 @@ def _prepare(trial: Trial, request: Mapping[str, Any], assembled: float) -> dict
         "peak_memory_bytes": peak_bytes,
         "initial_weights_sha256": trial.initial_weights_sha256,
         "parameter_count": sum(p.numel() for p in trial.model.parameters()),
-        **_work(trial, formulas.model_size(workload["model"]), request["text"]["vocabulary_size"]),
+        **held_work(trial, request, formulas.TRAIN_FACTOR),
         "host_syncs_per_step": host_syncs,
         "graphs_compiled": _graphs_compiled(),
-    }
-
-
-def _work(trial: Trial, size: formulas.ModelSize, vocabulary: int) -> dict[str, Any]:
-    """Give what the timed steps hold: tokens, slots, model FLOPs."""
-    batches = trial.batches
-    slots, head, pairs, real, masked = (
-        values[: trial.steps]
-        for values in (
-            batches.slot_tokens,
-            batches.head_slots,
-            batches.attended_pairs,
-            batches.real_tokens,
-            batches.masked_tokens,
-        )
-    )
-    ragged = {"slot_tokens": slots, "head_slots": head, "attended_pairs": pairs}
-    fixed_rows = isinstance(batches, Batches)
-    return {
-        "flops_per_step": formulas.mean_flops(
-            size, vocabulary=vocabulary, slots=slots, pairs=pairs, masked=head
-        ),
-        "slot_tokens_per_step": formulas.rounded_mean(sum(slots), len(slots)),
-        "real_tokens": real,
-        "masked_tokens": masked,
-        "ragged": None if fixed_rows else ragged,
     }
 
 

@@ -263,6 +263,10 @@ def memory_forecast_bytes(cell: Mapping[str, Any]) -> int:
     of the backward pass (activations, and logits with their logarithms and gradients), or its end
     (all gradients, and what a foreach step copies).
     """
+    if cell["workload"].get("mode") == "inference":
+        from bertopt_bench.workload import inference_formulas  # which is made of this module
+
+        return inference_formulas.memory_forecast_bytes(cell)
     workload, precision = cell["workload"], cell["precision"]["name"]
     size = model_size(workload["model"])
     vocabulary = workload["vocabulary_size"]

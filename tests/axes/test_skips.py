@@ -197,6 +197,16 @@ SKIPPED = [
     ("sequence_too_long", cell(seq_len=513), CPU_ONLY),
     ("sequence_too_long", cell(seq_len=65, model={"positions": 64}), CPU_ONLY),
     ("uneven_micro_batches", cell(micro_batches=3), CPU_ONLY),
+    (
+        "micro_batches_in_inference",
+        cell() | {"workload": {**CELL["workload"], "mode": "inference", "micro_batches": 2}},
+        CPU_ONLY,
+    ),
+    (
+        "fused_adagrad_needs_torch",
+        cell(optimizer="adagrad", optimizer_step="fused", device="cuda"),
+        gpu(9, 0) | {"torch": "2.11.0"},
+    ),
 ]
 POSSIBLE = [
     (cell(), CPU_ONLY),
@@ -229,6 +239,9 @@ POSSIBLE = [
     (cell(cuda_graph="step", optimizer_step="fused", **GPU), gpu(8, 0)),
     (cell(cuda_graph="step", optimizer="momentum", compile="default", **GPU), gpu(8, 0)),
     (cell(optimizer_step="capturable", checkpointing="layers", **GPU), gpu(8, 0)),
+    (cell() | {"workload": {**CELL["workload"], "mode": "inference"}}, CPU_ONLY),
+    (cell(optimizer="adagrad", optimizer_step="fused"), CPU_ONLY | {"torch": "2.11.0"}),
+    (cell(optimizer="adagrad", optimizer_step="fused", device="cuda"), gpu(9, 0)),
 ]
 
 

@@ -52,12 +52,36 @@ def test_seconds_are_steps_by_flops_by_the_rate(matrix: Matrix) -> None:
         formulas.model_size("tiny"), vocabulary=4096, batch=16, seq_len=64, masked=16 * 9
     )
     step = flops / rate + forecast.STEP_OVERHEAD_SECONDS
-    whole = forecast.TRIAL_OVERHEAD_SECONDS + (40 + 7 + 3 * 6 / 3) * step
-    short = forecast.TRIAL_OVERHEAD_SECONDS + (10 + 7 + 2 * 6 / 3) * step
+    parameters = formulas.parameter_count(formulas.model_size("tiny"), vocabulary=4096)
+    around = forecast.TRIAL_OVERHEAD_SECONDS + parameters * forecast.ASSEMBLE_SECONDS_A_PARAMETER
+    whole = around + (40 + 7 + 3 * 6 / 3) * step
+    short = around + (10 + 7 + 2 * 6 / 3) * step
 
     assert one.flops_per_step == flops
     assert one.step_seconds == pytest.approx(step, rel=1e-12)
     assert expected.seconds == pytest.approx(2 * whole + 4 * short, rel=1e-12)
+
+
+def test_a_trial_on_a_gpu_starts_and_one_of_inference_runs_forward_only(tmp_path: Path) -> None:
+    """Oracle: by hand: 40 passes and 3 + 3 beside, two evaluations of 6; a third of the FLOPs."""
+    (tmp_path / "m.toml").write_text(
+        "[workload]\nmode = 'inference'\nsteps = 40\nevaluation_batches = 6\n"
+        "[axes]\ndevice = 'cuda'"
+    )
+    matrix = spec.load(tmp_path / "m.toml")
+    plans = cells.plan_trials(cells.expand(matrix), matrix, order_seed=1)
+    expected = forecast.forecast(plans, matrix, {"cuda": 1e10})
+    size = formulas.model_size("tiny")
+    flops = formulas.forward_flops(size, vocabulary=4096, batch=16, seq_len=64, masked=16 * 9)
+    one = flops / 1e10 + forecast.STEP_OVERHEAD_SECONDS / 3
+    around = (
+        forecast.TRIAL_OVERHEAD_SECONDS
+        + forecast.CUDA_START_SECONDS
+        + formulas.parameter_count(size, vocabulary=4096) * forecast.ASSEMBLE_SECONDS_A_PARAMETER
+    )
+
+    assert [cell.flops_per_step for cell in expected.cells.values()] == [flops]
+    assert expected.seconds == pytest.approx(around + (40 + 3 + 3 + 12) * one, rel=1e-12)
 
 
 def test_the_assumed_rate_is_of_the_cores_that_may_be_used(

@@ -135,6 +135,7 @@
     bytes: (cells) => Charts.dots("bytes", data, state, cells, memory, "bytes"),
     scatter: (cells) => Charts.scatter("scatter", data, state, cells),
   };
+  Object.keys(figures).filter((id) => !$(id)).forEach((id) => delete figures[id]);  // a page of inference has no losses
   const near = new Set(), stale = new Set(Object.keys(figures));
   const draw = () => { if (!window.Plotly) return; for (const id of near) if (stale.delete(id)) figures[id](visible()); };
   const redraw = () => { Object.keys(figures).forEach((id) => stale.add(id)); draw(); };

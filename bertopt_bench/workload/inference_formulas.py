@@ -1,0 +1,73 @@
+"""Count the FLOPs and forecast the bytes of a forward pass alone, by formula, without torch.
+
+Letters as in ``workload.formulas``; N slots and M masked slots in a batch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from bertopt_bench.workload import formulas
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_SIXTEEN_BITS = ("bf16", "fp16")
+
+
+def forward_flops(cell: Mapping[str, Any]) -> int:
+    """Count the forward pass over a batch of a canonical cell."""
+    workload = cell["workload"]
+    slots = formulas.masked_slots(workload["seq_len"], workload["mask_rate"])
+    return formulas.forward_flops(
+        formulas.model_size(workload["model"]),
+        vocabulary=workload["vocabulary_size"],
+        batch=workload["batch_size"],
+        seq_len=workload["seq_len"],
+        masked=workload["batch_size"] * slots,
+    )
+
+
+def memory_forecast_bytes(cell: Mapping[str, Any]) -> int:
+    """Forecast the peak of allocated bytes in a forward pass of a canonical inference cell.
+
+    The weights lie there always. On top comes the largest of a few moments, each of which holds
+    what it reads and writes and nothing for a backward pass: attention, between the feed-forward
+    products, one of these, the head. Under autocast products are of 16 bits, of weights that are
+    cast and repacked for each; hidden states are of 32 bits, as norms leave them.
+    """
+    workload, precision = cell["workload"], cell["precision"]["name"]
+    size = formulas.model_size(workload["model"])
+    h, f, vocabulary = size.hidden, size.intermediate, workload["vocabulary_size"]
+    weight = 8 if precision == "fp64" else 4
+    half = precision in _SIXTEEN_BITS
+    product, copied = (2, 2) if half else (weight, 0)
+    n = workload["batch_size"] * workload["seq_len"]
+    m = workload["batch_size"] * formulas.masked_slots(workload["seq_len"], workload["mask_rate"])
+    attention = weight * n * h + _attention_bytes(cell, n, weight, product)
+    between = 2 * weight * n * h + product * 2 * n * f + copied * n * h
+    product_itself = 2 * weight * n * h + product * n * (f + h) + 2 * copied * h * f
+    head = weight * (n + 2 * m) * h + product * m * vocabulary + copied * h * vocabulary
+    parameters = formulas.parameter_count(
+        size, vocabulary=vocabulary, position_embedding=workload["position_embedding"]
+    )
+    peak: int = weight * parameters + max(attention, between, product_itself, head)
+    return peak
+
+
+def _attention_bytes(cell: Mapping[str, Any], n: int, weight: int, product: int) -> int:
+    """Count queries, keys and values, and what is made of them.
+
+    Fused kernels write the mixture alone. Math attention scales copies of queries and keys and
+    holds scores and weights; in 16 bits it computes on 32-bit copies unless it is ``reduced``.
+    """
+    size, kernel = formulas.model_size(cell["workload"]["model"]), cell["kernel"]["attention"]
+    states = n * size.hidden
+    if kernel["name"] != "math":
+        return 4 * product * states
+    widened = product < weight and not kernel.get("reduced", False)
+    computed = weight if widened else product
+    scores = n * size.heads * cell["workload"]["seq_len"]
+    copies = (5 if widened else 2) * computed * states
+    total: int = 3 * product * states + copies + 2 * computed * scores
+    return total
