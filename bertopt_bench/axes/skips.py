@@ -185,6 +185,13 @@ def no_kernel_for_unequal_lengths(cell: Cell, capabilities: Capabilities) -> str
     return None
 
 
+def flex_takes_no_blocks(cell: Cell, _capabilities: Capabilities) -> str | None:
+    """Skip packed text under FlexAttention, whose mask here is one of padding alone."""
+    if cell["kernel"]["attention"]["name"] != "flex" or _layout(cell) != "packed":
+        return None
+    return "attention flex keeps padding out, not packed sequences apart; take layout unpadded"
+
+
 def no_compiler(cell: Cell, capabilities: Capabilities) -> str | None:
     """Skip torch.compile without a C++ compiler."""
     if cell["kernel"]["compile"]["name"] == "off" or capabilities["compiler"]:
