@@ -322,6 +322,13 @@ def uncapturable_step(cell: Cell, capabilities: Capabilities) -> str | None:
     return f"no CUDA graph of the step: {found[0]}" if found else None
 
 
+def flex_takes_no_blocks(cell: Cell, _capabilities: Capabilities) -> str | None:
+    """Skip packed text under FlexAttention, whose mask here is one of padding alone."""
+    if cell["kernel"]["attention"]["name"] != "flex" or _layout(cell) != "packed":
+        return None
+    return "attention flex keeps padding out, not packed sequences apart; take layout unpadded"
+
+
 def no_compiler(cell: Cell, capabilities: Capabilities) -> str | None:
     """Skip torch.compile without a C++ compiler."""
     compiles = (

@@ -17,7 +17,7 @@ import torch
 from bertopt_bench.measure import clock, memory
 from bertopt_bench.measure.disturbance import Disturbance
 from bertopt_bench.measure.torch_build import gpu_state
-from bertopt_bench.trial import passes
+from bertopt_bench.trial import checking, passes
 from bertopt_bench.trial.live import Evaluation, Trial
 from bertopt_bench.trial.work import held_work
 
@@ -97,8 +97,9 @@ def _prepare(
     every_core: Callable[[], AbstractContextManager[None]],
 ) -> dict[str, Any]:
     """Burn in and take the separate passes; give the fields known before the timed loop."""
+    kernel_errors = checking.check_numbers(trial)
     started = perf_counter()
-    compiles = request["cell"]["kernel"]["compile"]["name"] != "off"
+    compiles = any(kernel.compiles for kernel in trial.kernels.values())
     with every_core() if compiles else nullcontext():
         burn_in = passes.burn_in(trial, request["timing"]["burn_in_steps"])
     burn_in_seconds = perf_counter() - started
@@ -109,6 +110,7 @@ def _prepare(
         "compile_seconds": burn_in[0] - min(burn_in[1:]) if compiles and burn_in[1:] else None,
         "host_syncs_per_step": passes.count_syncs(trial),
         "kernels_ran": list(traced.operations),
+        "kernel_errors": kernel_errors,
         "peak_memory_bytes": peak_bytes,
         "initial_weights_sha256": trial.initial_weights_sha256,
         "parameter_count": sum(p.numel() for p in trial.model.parameters()),

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 SLOT_MULTIPLE = 64  # of fixed token counts: matrix products like whole tiles
 _SIXTEEN_BITS = ("bf16", "fp16")
-_SHAPE_KEEPING = ("compile", "graph")
+_SHAPE_KEEPING = ("compile", "cuda_graph")
+_SEGMENTED = ("default", "varlen")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ def arrange(cell: Mapping[str, Any]) -> Arrangement:
     """Choose for a cell.
 
     On CUDA flash attention's form for segments takes 16 bits only and has no dropout; it stands
-    for the default attention, not for a kernel that was forced.
+    for the default attention, not for another kernel that was forced.
     """
     layout = cell["workload"].get("layout", "padded")
     named = {operation: choice["name"] for operation, choice in cell["kernel"].items()}
@@ -57,7 +58,7 @@ def arrange(cell: Mapping[str, Any]) -> Arrangement:
         return Arrangement(layout, "rows" if fixed else "runs", fixed)
     dropout = any(part.get("attention_dropout") for part in cell["regularizer"])
     half = cell["precision"]["name"] in _SIXTEEN_BITS
-    flash = half and not dropout and named["attention"] == "default"
+    flash = half and not dropout and named["attention"] in _SEGMENTED
     return Arrangement(layout, "borders" if flash else "rows", fixed)
 
 

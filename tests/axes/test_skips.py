@@ -186,6 +186,11 @@ SKIPPED = [
         cell(device="cuda", precision="fp16", layout="packed", model=ODD_HEADS),
         gpu(9, 0),
     ),
+    (
+        "flex_takes_no_blocks",
+        cell(attention="flex", device="cuda", precision="bf16", layout="packed"),
+        gpu(9, 0),
+    ),
     ("no_compiler", cell(compile="default"), CPU_ONLY | {"compiler": False}),
     (
         "decay_twice",
