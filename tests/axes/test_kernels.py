@@ -287,7 +287,8 @@ def test_forced_attention_is_what_runs_on_cuda(name: str) -> None:
 def test_compiled_steps_equal_the_loop(name: str) -> None:
     """Eight steps on drawn gradients, the rate changing; oracle: the optimizer's own eager step.
 
-    Muon orthogonalises in bfloat16, whose roundings torch.compile leaves out between operations.
+    Muon orthogonalises in bfloat16, whose roundings torch.compile leaves out between operations;
+    counts of steps are fp32 tensors within the graph, where the eager step has Python's numbers.
     """
     torch.compiler.reset()
     weights = []
@@ -305,7 +306,7 @@ def test_compiled_steps_equal_the_loop(name: str) -> None:
                 trained = train(optimizer, parameters(groups), 1, seed=number)
         weights.append(trained)
 
-    tolerance = 0.02 * LR if name == "muon" else 1e-6
+    tolerance = LR * (0.1 if name == "muon" else 1e-3)  # of the size of one step
     torch.testing.assert_close(weights[1], weights[0], rtol=1e-5, atol=tolerance)
 
 
