@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from bertopt_bench.axes.asking import AMPERE, capability_of, dotted, kernel_name
 from bertopt_bench.axes.kernels import attention, layer_norm, mlm_loss
-from bertopt_bench.axes.optimizers import LOOP_ONLY, PACKAGES
+from bertopt_bench.axes.optimizers import PACKAGES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,23 +26,7 @@ _KERNEL_PACKAGES = {
     "mlm_loss": mlm_loss.PACKAGES,
 }
 _COMMANDS = {"flash_attn": "pip install flash-attn --no-build-isolation"}
-_ON_CUDA = {  # entries that exist on CUDA only, by operation
-    "attention": ("efficient", "cudnn", "varlen", "flash_attn"),
-    "layer_norm": ("liger",),
-    "mlm_loss": ("liger", "cut_cross_entropy"),
-    "optimizer_step": ("capturable",),
-    "cuda_graph": ("step",),
-}
-_CHUNKED_SINCE = (2, 13)
-_GRAPH_SAFE = ("sgd", "momentum", "nesterov")  # their steps count nothing
-_CAPTURED = ("none", "l1", "l2", "weight_decay", "dropout", "label_smoothing", "grad_clip")
-"""Regularizers that keep nothing between steps and ask the host for nothing."""
-
-_AMPERE = (8, 0)
-_FUSED_ADAGRAD_ON_CUDA = (2, 12)
 _DEFAULT_POSITIONS = 512
-_HALF = ("bf16", "fp16")
-_MOST_HEAD_SIZE = 256  # of flash attention
 
 
 def no_cuda(cell: Cell, capabilities: Capabilities) -> str | None:
@@ -61,10 +46,10 @@ def tf32_needs_cuda(cell: Cell, capabilities: Capabilities) -> str | None:
         return None
     if cell["device"]["name"] != "cuda":
         return "tf32 is a mode of NVIDIA GPUs; on a CPU it would be fp32 again"
-    capability = _capability(cell, capabilities)
-    if capability is None or capability >= _AMPERE:
+    capability = capability_of(cell, capabilities)
+    if capability is None or capability >= AMPERE:
         return None
-    return f"tf32 needs compute capability 8.0, this GPU has {_dotted(capability)}"
+    return f"tf32 needs compute capability 8.0, this GPU has {dotted(capability)}"
 
 
 def bf16_needs_support(cell: Cell, capabilities: Capabilities) -> str | None:
@@ -72,10 +57,10 @@ def bf16_needs_support(cell: Cell, capabilities: Capabilities) -> str | None:
 
     Allow: yes
     """
-    capability = _capability(cell, capabilities)
-    if cell["precision"]["name"] != "bf16" or capability is None or capability >= _AMPERE:
+    capability = capability_of(cell, capabilities)
+    if cell["precision"]["name"] != "bf16" or capability is None or capability >= AMPERE:
         return None
-    return f"bf16 is emulated below compute capability 8.0, this GPU has {_dotted(capability)}"
+    return f"bf16 is emulated below compute capability 8.0, this GPU has {dotted(capability)}"
 
 
 def fp16_on_cpu(cell: Cell, _capabilities: Capabilities) -> str | None:
@@ -108,237 +93,12 @@ def missing_package(cell: Cell, capabilities: Capabilities) -> str | None:
     found = [(f"'bertopt-bench[{extra}]'", package) for extra, package in needed.items()]
     kernels = _KERNEL_PACKAGES if cell["device"]["name"] == "cuda" else {}  # else: no use of them
     for operation, packages in kernels.items():
-        found.append(("'bertopt-bench[kernels]'", packages.get(_kernel(cell, operation) or "")))
+        found.append(("'bertopt-bench[kernels]'", packages.get(kernel_name(cell, operation) or "")))
     for target, package in found:
         if package and capabilities["packages"].get(package) is None:
             command = _COMMANDS.get(package, f"pip install {target}")
             return f"{package} is not installed: {command}"
     return None
-
-
-def no_foreach_step(cell: Cell, capabilities: Capabilities) -> str | None:
-    """Skip the foreach step of optimizers that have none."""
-    return _no_step(cell, capabilities, "foreach")
-
-
-def no_fused_step(cell: Cell, capabilities: Capabilities) -> str | None:
-    """Skip the fused step of optimizers that have none."""
-    return _no_step(cell, capabilities, "fused")
-
-
-def fused_adagrad_needs_torch(cell: Cell, capabilities: Capabilities) -> str | None:
-    """Skip Adagrad's fused step on a GPU where torch has it for CPUs only, as before 2.12.
-
-    Source: the release notes of torch 2.12.
-    """
-    step, device = cell["kernel"]["optimizer_step"]["name"], cell["device"]["name"]
-    if (cell["optimizer"]["name"], step, device) != ("adagrad", "fused", "cuda"):
-        return None
-    version = tuple(int(part) for part in capabilities["torch"].split(".")[:2])
-    if version >= _FUSED_ADAGRAD_ON_CUDA:
-        return None
-    return f"adagrad's fused step on CUDA needs torch 2.12 or newer; this: {capabilities['torch']}"
-
-
-def no_capturable_step(cell: Cell, capabilities: Capabilities) -> str | None:
-    """Skip the capturable step of optimizers that have none."""
-    return _no_step(cell, capabilities, "capturable")
-
-
-def no_initial_state(cell: Cell, capabilities: Capabilities) -> str | None:
-    """Skip compiled and captured steps of optimizers that do not say how their state begins."""
-    step, graph = _kernel(cell, "optimizer_step"), _kernel(cell, "cuda_graph")
-    if step not in {"compiled", "capturable"} and graph != "step":
-        return None
-    optimizer = cell["optimizer"]["name"]
-    if optimizer in capabilities.get("initial", ()):
-        return None
-    return (
-        f"optimizer {optimizer} declares no initial state ('Initial:' in its docstring): a "
-        "compiled or captured step could not be put back after burn-in"
-    )
-
-
-def kernel_needs_cuda(cell: Cell, _capabilities: Capabilities) -> str | None:
-    """Skip kernels that exist on a GPU only."""
-    if cell["device"]["name"] == "cuda":
-        return None
-    for operation, names in _ON_CUDA.items():
-        name = _kernel(cell, operation)
-        if name in names:
-            return f"{operation} {name} exists on CUDA only"
-    if _kernel(cell, "attention") == "flex":
-        return "attention flex has no backward pass on a CPU: it trains on CUDA only"
-    if _kernel(cell, "compile") == "reduce_overhead":
-        return (
-            "compile reduce_overhead is a mode of CUDA graphs; on a CPU it would be default again"
-        )
-    return None
-
-
-def attention_without_dropout(cell: Cell, _capabilities: Capabilities) -> str | None:
-    """Skip attention dropout with kernels that have none."""
-    kernel = _kernel(cell, "attention")
-    if kernel not in {"flex", "varlen"} or not _attention_dropout(cell):
-        return None
-    return f"attention {kernel} has no dropout: set attention_dropout = 0"
-
-
-def varlen_needs_a_layout(cell: Cell, _capabilities: Capabilities) -> str | None:
-    """Skip varlen attention over padded text: it walks over sequences with nothing between."""
-    layout = cell["workload"].get("layout", "padded")
-    if _kernel(cell, "attention") != "varlen" or layout != "padded":
-        return None
-    return "attention varlen needs text without padding: a layout that is unpadded or packed"
-
-
-def attention_needs_half(cell: Cell, _capabilities: Capabilities) -> str | None:
-    """Skip attention kernels that cannot compute in the precision on a GPU."""
-    kernel, precision = cell["kernel"]["attention"]["name"], cell["precision"]["name"]
-    if cell["device"]["name"] != "cuda":
-        return None
-    if kernel in {"flash", "cudnn", "varlen", "flash_attn"} and precision not in _HALF:
-        return f"attention {kernel} computes in bf16 and fp16 only on CUDA, not in {precision}"
-    if kernel == "efficient" and precision == "fp64":
-        return "attention efficient computes in 16 and 32 bits only, not in fp64"
-    return None
-
-
-def flash_with_dropout_on_cpu(cell: Cell, _capabilities: Capabilities) -> str | None:
-    """Skip flash attention with attention dropout on a CPU, which has no such kernel."""
-    if cell["kernel"]["attention"]["name"] != "flash" or cell["device"]["name"] != "cpu":
-        return None
-    if not _attention_dropout(cell):
-        return None
-    return "flash attention on a CPU has no dropout: set attention_dropout = 0"
-
-
-def flash_with_padding_on_cuda(cell: Cell, _capabilities: Capabilities) -> str | None:
-    """Skip flash attention over padded text on a GPU, whose kernel takes no mask.
-
-    Allow: yes
-    """
-    flash = _kernel(cell, "attention") in {"flash", "flash_attn"}
-    if not flash or cell["device"]["name"] != "cuda":
-        return None
-    if _layout(cell) != "padded":
-        return None
-    return "flash attention on CUDA takes no mask, and padded text needs one"
-
-
-def forced_flash_without_padding_on_cuda(cell: Cell, _capabilities: Capabilities) -> str | None:
-    """Skip forced flash attention on a GPU over sequences of unequal lengths: it has no mask."""
-    if cell["kernel"]["attention"]["name"] != "flash" or cell["device"]["name"] != "cuda":
-        return None
-    if _layout(cell) == "padded":
-        return None
-    return (
-        f"layout {_layout(cell)} on CUDA needs a mask, which forced flash attention does not take; "
-        "attention default runs flash's own kernel for unequal lengths in bf16 and fp16"
-    )
-
-
-def no_kernel_for_unequal_lengths(cell: Cell, capabilities: Capabilities) -> str | None:
-    """Skip layouts without padding where a GPU's default attention cannot run them.
-
-    That is flash attention for unequal lengths (torch.nn.attention.varlen), in bf16 and fp16 and
-    without attention dropout; otherwise a mask keeps sequences apart, in any kernel that takes one.
-    """
-    capability = _capability(cell, capabilities)
-    dropout = any(part.get("attention_dropout") for part in cell["regularizer"])
-    if (
-        _layout(cell) == "padded"
-        or cell["kernel"]["attention"]["name"] != "default"
-        or cell["precision"]["name"] not in _HALF
-        or capability is None
-        or dropout
-    ):
-        return None
-    advice = "take attention efficient or math, which keep sequences apart by a mask"
-    if capability < _AMPERE:
-        return (
-            "attention over unequal lengths needs compute capability 8.0, this GPU has "
-            f"{_dotted(capability)}; {advice}"
-        )
-    model = cell["workload"]["model"]
-    size = 64 if isinstance(model, str) else model["hidden"] // model["heads"]
-    if size % 8 or size > _MOST_HEAD_SIZE:
-        return (
-            "attention over unequal lengths takes heads of a multiple of 8 up to "
-            f"{_MOST_HEAD_SIZE}, not of {size}; {advice}"
-        )
-    return None
-
-
-def loss_needs_half(cell: Cell, _capabilities: Capabilities) -> str | None:
-    """Skip the cut cross entropy in other than 16 bits."""
-    name, precision = _kernel(cell, "mlm_loss"), cell["precision"]["name"]
-    if name != "cut_cross_entropy" or cell["device"]["name"] != "cuda" or precision in _HALF:
-        return None
-    return f"mlm_loss cut_cross_entropy computes in bf16 and fp16 only, not in {precision}"
-
-
-def chunked_loss_needs_torch(cell: Cell, capabilities: Capabilities) -> str | None:
-    """Skip the chunked loss where torch has none yet."""
-    if _kernel(cell, "mlm_loss") != "chunked":
-        return None
-    version = tuple(int(part) for part in capabilities["torch"].split(".")[:2])
-    if version >= _CHUNKED_SINCE:
-        return None
-    return f"mlm_loss chunked needs torch 2.13 or newer, this is {capabilities['torch']}"
-
-
-def loss_without_smoothing(cell: Cell, _capabilities: Capabilities) -> str | None:
-    """Skip label smoothing with losses that compute the plain one."""
-    name = _kernel(cell, "mlm_loss")
-    smoothed = any(part.get("label_smoothing") for part in cell["regularizer"])
-    if not smoothed or name in {None, *mlm_loss.SMOOTHING}:
-        return None
-    return f"mlm_loss {name} computes no label smoothing: take {' or '.join(mlm_loss.SMOOTHING)}"
-
-
-def uncapturable_step(cell: Cell, capabilities: Capabilities) -> str | None:
-    """Skip CUDA graphs of whole steps that ask the host, or hold state that no graph can renew."""
-    if _kernel(cell, "cuda_graph") != "step":
-        return None
-    optimizer, step = cell["optimizer"]["name"], _kernel(cell, "optimizer_step")
-    accepts = capabilities["accepts"].get(optimizer, ())
-    names = [part["name"] for part in cell["regularizer"]]
-    others = [name for name in names if name not in _CAPTURED]
-    compiler, recomputes = _kernel(cell, "compile"), _kernel(cell, "checkpointing") == "layers"
-    layout = cell["workload"].get("layout", "padded")
-    reasons = {
-        f"layout {layout} has tensors of other shapes in each batch": layout != "padded",
-        f"optimizer {optimizer} has no capturable step": "capturable" not in accepts
-        and optimizer not in _GRAPH_SAFE,
-        f"it has the update in it, so optimizer_step {step} cannot be": step
-        in {"compiled", "capturable"},
-        "the scaler of fp16 asks the host in each step": cell["precision"]["name"] == "fp16",
-        f"compile {compiler} captures its own": compiler in {"reduce_overhead", "max_autotune"},
-        f"regularizer {', '.join(others)} keeps state or asks the host": bool(others),
-        "recomputed dropout reads the random state on the host": recomputes and "dropout" in names,
-    }
-    found = [reason for reason, holds in reasons.items() if holds]
-    return f"no CUDA graph of the step: {found[0]}" if found else None
-
-
-def flex_takes_no_blocks(cell: Cell, _capabilities: Capabilities) -> str | None:
-    """Skip packed text under FlexAttention, whose mask here is one of padding alone."""
-    if cell["kernel"]["attention"]["name"] != "flex" or _layout(cell) != "packed":
-        return None
-    return "attention flex keeps padding out, not packed sequences apart; take layout unpadded"
-
-
-def no_compiler(cell: Cell, capabilities: Capabilities) -> str | None:
-    """Skip torch.compile without a C++ compiler."""
-    compiles = (
-        _kernel(cell, "compile") not in {None, "off"}
-        or _kernel(cell, "optimizer_step") == "compiled"
-        or _kernel(cell, "attention") == "flex"
-    )
-    if capabilities["compiler"] or not compiles:
-        return None
-    return "torch.compile needs a C++ compiler, and none was found: install g++ or clang++"
 
 
 def decay_twice(cell: Cell, capabilities: Capabilities) -> str | None:
@@ -381,42 +141,3 @@ def micro_batches_in_inference(cell: Cell, _capabilities: Capabilities) -> str |
     if workload.get("mode") != "inference" or workload["micro_batches"] == 1:
         return None
     return "micro_batches are of training: inference takes a batch whole, choose batch_size instead"
-
-
-def _kernel(cell: Cell, operation: str) -> str | None:
-    """Name the entry of an operation; None where the cell does not say, which is the default."""
-    name: str | None = cell["kernel"].get(operation, {}).get("name")
-    return name
-
-
-def _attention_dropout(cell: Cell) -> bool:
-    return any(part.get("attention_dropout") for part in cell["regularizer"])
-
-
-def _no_step(cell: Cell, capabilities: Capabilities, kind: str) -> str | None:
-    optimizer = cell["optimizer"]["name"]
-    accepts = capabilities["accepts"].get(optimizer)
-    if cell["kernel"]["optimizer_step"]["name"] != kind or accepts is None:
-        return None
-    if kind in accepts and optimizer not in LOOP_ONLY:
-        return None
-    return f"optimizer {optimizer} has no {kind} step"
-
-
-def _layout(cell: Cell) -> str:
-    layout: str = cell["workload"].get("layout", "padded")
-    return layout
-
-
-def _capability(cell: Cell, capabilities: Capabilities) -> tuple[int, int] | None:
-    """Give the compute capability of the cell's GPU, None for a CPU or an absent GPU."""
-    known = capabilities["cuda"]["capability"]
-    index = cell["device"].get("index", 0)
-    if cell["device"]["name"] != "cuda" or index >= len(known):
-        return None
-    major, minor = known[index]
-    return major, minor
-
-
-def _dotted(capability: tuple[int, int]) -> str:
-    return ".".join(map(str, capability))

@@ -160,9 +160,10 @@ def package_of(axis: str, name: str) -> str | None:
 
 
 def skip_rules() -> dict[str, SkipRule]:
-    """Give the rules by name: every public function of ``axes/skips.py``."""
+    """Give the rules by name: every public function of ``axes.skips`` and ``axes.kernel_skips``."""
     rules = {}
-    for name, function in _public_functions(_module("axes.skips")).items():
+    functions = [_public_functions(_module(f"axes.{name}")) for name in ("skips", "kernel_skips")]
+    for name, function in (functions[0] | functions[1]).items():
         text, notes = read_docstring(function)
         rules[name] = SkipRule(name, text, notes.get("Allow") == "yes", function)
     return rules
