@@ -20,7 +20,7 @@ from bertopt_bench.errors import OutOfBudget, UserError
 from bertopt_bench.gate.checkout import importable
 from bertopt_bench.gate.duels import DuelOutcome
 from bertopt_bench.matrix.arms import Arm, read_arms
-from bertopt_bench.matrix.duels import Settings, read_settings
+from bertopt_bench.matrix.duels import Settings, read_settings, session_seeds
 from bertopt_bench.matrix.micro import is_micro, read_micro_arms
 from bertopt_bench.matrix.modes import is_inference
 from bertopt_bench.matrix.quantities import read_share
@@ -256,6 +256,7 @@ def gate_duel(spec: DuelSpec) -> DuelOutcome:
     capabilities = ask_capabilities()
     with _importable(spec):  # while reading only: the arms' code is their own revision's
         matrix, found = read_arms(spec.matrix, base=spec.base, capabilities=capabilities)
+        matrix = replace(matrix, seeds=session_seeds(matrix.seeds, spec.number))
         cells = [_cell_of(spec, arm, found[0]) for arm in spec.arms]
     arms = [
         replace(

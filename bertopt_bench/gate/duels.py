@@ -42,6 +42,7 @@ class DuelSpec:
         looks: replicate numbers at which to look; a gate has one.
         results: a folder that does not exist yet, this session's own.
         budget_seconds: what the session may take; it then has fewer replicates and says so.
+        number: which session of its cell it is; each trains on seeds of its own.
     """
 
     matrix: Path
@@ -56,6 +57,7 @@ class DuelSpec:
     results: Path
     sides: int = 1
     budget_seconds: float | None = None
+    number: int = 1
     purpose: Literal["gate"] = "gate"
 
 

@@ -116,6 +116,7 @@ class LiveSessions:
             looks=(self.policy.replicates,),
             results=self.results / f"{index}-{cell.id}-session-{number}",
             budget_seconds=seconds,
+            number=number,
         )
 
     def _note(self, spec: DuelSpec, seconds: float) -> None:

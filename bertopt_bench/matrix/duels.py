@@ -13,7 +13,7 @@ from bertopt_bench.matrix.quantities import read_seconds, read_share
 from bertopt_bench.matrix.spec import read_document
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 METRICS = ("step_time", "peak_memory", "loss", "time_to_target")
 PRESET_LOOKS = (10, 20, 30)
@@ -100,6 +100,14 @@ def read_settings(
             f"{', '.join(map(str, PRESET_LOOKS))} replicates. Keep one of them."
         )
     return settings
+
+
+def session_seeds(seeds: Sequence[int], number: int) -> tuple[int, ...]:
+    """Give the seeds of a gate's first, second, ... session: none is in two of them.
+
+    Training repeats itself bit for bit, so that only other seeds can confirm it.
+    """
+    return tuple(seed + (number - 1) * (max(seeds) + 1) for seed in seeds)
 
 
 def check_series(duels: int, injected: int) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from bertopt_bench.errors import UserError
-from bertopt_bench.matrix.duels import Settings, check_series, read_settings
+from bertopt_bench.matrix.duels import Settings, check_series, read_settings, session_seeds
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -161,3 +161,12 @@ def test_a_duel_that_is_no_table_is_refused(tmp_path: Path) -> None:
     file.write_text("duel = 3\n")
     with pytest.raises(UserError, match=r"duel: is 3 .*must be a table"):
         read_settings(file, {})
+
+
+def test_a_gates_second_session_trains_on_seeds_of_its_own() -> None:
+    """Oracle: sets: no seed of one session is in another, and the first has the matrix' own."""
+    seeds = (0, 3, 7)
+    sessions = [session_seeds(seeds, number) for number in (1, 2, 3)]
+
+    assert sessions[0] == seeds
+    assert len({seed for session in sessions for seed in session}) == 9
