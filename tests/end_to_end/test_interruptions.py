@@ -53,14 +53,18 @@ def wait_for_line(process: subprocess.Popen[str]) -> None:
 def test_ctrl_c_keeps_what_is_done_and_prints_the_command_that_continues(
     project: Path, environment: dict[str, str]
 ) -> None:
-    """Oracle: exit code 130 by convention, the printed command, and the first record on disk."""
+    """Oracle: exit code 130 by convention, the printed command, and the first record on disk.
+
+    Forty trials are asked for, so that the run cannot end before the signal arrives.
+    """
+    many = ["--set", f"seeds={list(range(1, 21))}", "--set", "name='stopped'"]
     with subprocess.Popen(
-        [sys.executable, "-m", "bertopt_bench", "run", "small.toml", "--set", "name='stopped'"],
+        [sys.executable, "-m", "bertopt_bench", "run", "small.toml", *many],
         cwd=project, env=environment, stderr=subprocess.PIPE, text=True,
     ) as process:  # fmt: skip
         assert process.stderr is not None
         for line in process.stderr:
-            if line.startswith("[1/2]"):
+            if line.startswith("[1/"):
                 break
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate()
