@@ -1,0 +1,247 @@
+"""The commands that compare, judge and examine; ``cli`` registers them."""
+
+from __future__ import annotations
+
+from pathlib import Path  # noqa: TC003 - typer reads the annotations when it runs
+from typing import Annotated
+
+import typer
+
+Settings = Annotated[
+    list[str],
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Set a key of the matrix, as workload.steps=50."
+    ),
+]
+
+
+def duel(
+    matrix: Annotated[
+        Path | None, typer.Argument(help="The matrix, a TOML file; none of --micro.")
+    ] = None,
+    base: Annotated[
+        list[str], typer.Option(metavar="KEY=VALUE", help="Narrow the matrix to the baseline.")
+    ] = [],  # noqa: B006 - typer copies it
+    arm: Annotated[
+        list[str],
+        typer.Option(
+            metavar="KEY=VALUE ...",
+            help="An arm: what differs from the baseline; also label=, python=, revision=, "
+            "checkout=, build=, inject=.",
+        ),
+    ] = [],  # noqa: B006 - typer copies it
+    metric: Annotated[
+        list[str], typer.Option(help="step_time, peak_memory, loss or time_to_target.")
+    ] = [],  # noqa: B006 - typer copies it
+    margin: Annotated[str | None, typer.Option(help="What does not matter.  [default: 2%]")] = None,
+    alpha: Annotated[float | None, typer.Option(help="Per comparison.  [default: 0.01]")] = None,
+    replicates: Annotated[int | None, typer.Option(help="Fixed.  [default: 12]")] = None,
+    until: Annotated[
+        str | None, typer.Option(help="Look after 10, 20, 30 until this half-width, as 1%.")
+    ] = None,
+    budget: Annotated[str | None, typer.Option(help="Time for all of it, as 5m.")] = None,
+    target: Annotated[float | None, typer.Option(help="Loss for time_to_target.")] = None,
+    inject: Annotated[str, typer.Option(help="Add the baseline slowed by this, as 5%.")] = "0",
+    alternate: Annotated[
+        bool, typer.Option("--alternate", help="One process at a time (ABBA).")
+    ] = False,
+    micro: Annotated[
+        str,
+        typer.Option(
+            metavar="OPERATION",
+            help="Duel implementations of an operation: attention, layer_norm, gelu, mlm_loss, "
+            "optimizer_step; an --arm is one, as --arm flash or --arm my_module:my_gelu.",
+        ),
+    ] = "",
+    plan_only: Annotated[
+        bool, typer.Option("--plan", help="Say what can be found and at what cost; run nothing.")
+    ] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with 4 where the answer is not clear.")
+    ] = False,
+    results: Annotated[
+        Path | None, typer.Option(help="Where results go.  [default: results/<matrix name>-duel]")
+    ] = None,
+    page: Annotated[Path | None, typer.Option(help="The page to write.")] = None,
+    set_: Settings = [],  # noqa: B006 - typer copies it
+    new: Annotated[bool, typer.Option("--new", help="Start another results folder.")] = False,
+) -> None:
+    """Compare arms live: fresh processes in pairs, blocks in random order, an A/A arm always."""
+    from bertopt_bench import pipeline
+
+    declared = {
+        "metric": metric or None,
+        "margin": margin,
+        "alpha": alpha,
+        "replicates": replicates,
+        "until": until,
+        "budget": budget,
+        "target": target,
+        "alternate": alternate or None,
+    }
+    raise typer.Exit(
+        pipeline.duel(
+            matrix,
+            micro=micro,
+            base=base,
+            arms=arm,
+            inject=inject,
+            declared=declared,
+            overrides=set_,
+            results=results,
+            page=page,
+            new=new,
+            plan_only=plan_only,
+            strict=strict,
+        )
+    )
+
+
+def gate(
+    policy: Annotated[Path, typer.Argument(help="The policy, a TOML file.", show_default=False)],
+    sets: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="A B", help="Two recorded sets, the old one first; none to run duels."
+        ),
+    ] = None,
+    checkout: Annotated[
+        Path | None, typer.Option(help="The gated repository.  [default: the one you are in]")
+    ] = None,
+    base: Annotated[
+        str | None, typer.Option(help="The revision to compare with.  [default: the policy's]")
+    ] = None,
+    anchor: Annotated[
+        str | None,
+        typer.Option(help="The last release, compared with too; of recorded sets the pinned arm."),
+    ] = None,
+    budget: Annotated[str | None, typer.Option(help="Time for all sessions, as 20m.")] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with 4 where the answer is not clear.")
+    ] = False,
+    results: Annotated[
+        Path | None, typer.Option(help="Where results go.  [default: results/gate-<policy name>]")
+    ] = None,
+    page: Annotated[
+        Path | None, typer.Option(help="The page.  [default: reports/gate-<policy name>.html]")
+    ] = None,
+    summary: Annotated[
+        Path | None, typer.Option(help="Add the summary to it.  [default: GITHUB_STEP_SUMMARY's]")
+    ] = None,
+    junit: Annotated[Path | None, typer.Option(help="Write JUnit XML.")] = None,
+    json: Annotated[Path | None, typer.Option(help="Write JSON.")] = None,
+) -> None:
+    """Gate a checkout by a policy: exit 1 only where two independent sessions find a regression."""
+    from bertopt_bench.pipeline import gate_policy
+
+    raise typer.Exit(
+        gate_policy(
+            policy,
+            tuple(sets or ()),
+            checkout=checkout,
+            base=base,
+            anchor=anchor,
+            budget=budget,
+            strict=strict,
+            results=results,
+            page=page,
+            summary=summary,
+            junit=junit,
+            json=json,
+        )
+    )
+
+
+def calibrate(
+    matrix: Annotated[
+        Path | None, typer.Argument(help="A matrix of one cell.  [default: a tiny one, built in]")
+    ] = None,
+    duels: Annotated[int, typer.Option(help="A/A duels in all.")] = 12,
+    injected: Annotated[int, typer.Option(help="Duels with a slowed arm in all.")] = 6,
+    inject: Annotated[str, typer.Option(help="By how much it is slowed.")] = "5%",
+    margin: Annotated[str, typer.Option(help="What a slow-down must exceed.")] = "1%",
+    replicates: Annotated[int | None, typer.Option(help="A duel.  [default: 12]")] = None,
+    results: Annotated[
+        Path | None, typer.Option(help="Where results go.  [default: results/<matrix name>]")
+    ] = None,
+    page: Annotated[Path | None, typer.Option(help="The page to write.")] = None,
+) -> None:
+    """Measure this machine's false alarms and power: A/A duels, and duels with a slowed arm."""
+    from bertopt_bench import pipeline
+
+    raise typer.Exit(
+        pipeline.calibrate(
+            duels=duels,
+            injected=injected,
+            inject=inject,
+            declared={"margin": margin, "replicates": replicates},
+            matrix_file=matrix,
+            results=results,
+            page=page,
+        )
+    )
+
+
+def compare(
+    a: Annotated[
+        Path,
+        typer.Argument(metavar="A", help="A results folder: the baseline.", show_default=False),
+    ],
+    b: Annotated[
+        Path, typer.Argument(metavar="B", help="What is compared with it.", show_default=False)
+    ],
+    metric: Annotated[
+        list[str],
+        typer.Option(
+            help="step_time, peak_memory, loss or time_to_target.  [default: all that can be had]"
+        ),
+    ] = [],  # noqa: B006 - typer copies it
+    differs: Annotated[
+        list[str],
+        typer.Option(
+            metavar="FIELD",
+            help="What may differ: torch, python, packages, version, commit, outside, machine, "
+            "threads, workload, weights, matrix, or one recorded key, as numpy.",
+        ),
+    ] = [],  # noqa: B006 - typer copies it
+    anchor: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LABEL",
+            help="The arm of two duels that times are ratios to.  [default: their baseline]",
+        ),
+    ] = None,
+    margin: Annotated[
+        list[str],
+        typer.Option(
+            metavar="METRIC=VALUE",
+            help="What does not matter.  [default: step_time=2%, peak_memory=1%]",
+        ),
+    ] = [],  # noqa: B006 - typer copies it
+    cell: Annotated[list[str], typer.Option(help="A cell's label or id.  [default: all]")] = [],  # noqa: B006 - typer copies it
+    format_: Annotated[str, typer.Option("--format", help="text, markdown or json.")] = "text",
+) -> None:
+    """Compare two recorded result sets: memory and losses, and times by an anchor."""
+    from bertopt_bench.pipeline import compare_results
+
+    raise typer.Exit(
+        compare_results(
+            a,
+            b,
+            metrics=metric,
+            margins=margin,
+            differs=differs,
+            anchor=anchor,
+            cells=cell,
+            form=format_,
+        )
+    )
+
+
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="The same as JSON.")] = False,
+) -> None:
+    """Describe this machine, measure its limits and noise, and say what to change."""
+    from bertopt_bench.pipeline import examine_machine
+
+    examine_machine(as_json=as_json)
