@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from bertopt_bench.catalogue.outside import describe_apart
-from bertopt_bench.dispatch.duelling import TRAINED, duel_digest, intended, prepare_duel, run_duel
+from bertopt_bench.dispatch.declaring import duel_digest
+from bertopt_bench.dispatch.duelling import TRAINED, intended, prepare_duel, run_duel
 from bertopt_bench.dispatch.preparing import ask_capabilities
 from bertopt_bench.dispatch.progress import open_display
 from bertopt_bench.errors import OutOfBudget, UserError

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import random
 import secrets
-import shlex
-import sys
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from bertopt_bench.dispatch.declaring import declare, describe_session, duel_digest
 from bertopt_bench.dispatch.duel import Contender, DuelSession
-from bertopt_bench.dispatch.environments import arm_identity, prepare_subject
+from bertopt_bench.dispatch.environments import prepare_subject
 from bertopt_bench.dispatch.local import Zygote, trial_threads
 from bertopt_bench.dispatch.preparing import prepare_text
 from bertopt_bench.dispatch.sessions import SessionRun, packages_of, utc_now
@@ -21,11 +20,11 @@ from bertopt_bench.matrix.duels import LEAST_REPLICATES, PRESET_REPLICATES
 from bertopt_bench.matrix.identity import canonical_json
 from bertopt_bench.matrix.labels import drawn_from
 from bertopt_bench.matrix.micro import is_micro, memory_bytes
-from bertopt_bench.measure.machine import describe_machine, fingerprint, versions
+from bertopt_bench.measure.machine import describe_machine
 from bertopt_bench.measure.memory import available_bytes
 from bertopt_bench.measure.provenance import package_code
 from bertopt_bench.measure.suitability import invalid_reasons
-from bertopt_bench.results.duels import CONTROL, Declaration, DeclaredArm
+from bertopt_bench.results.duels import CONTROL, Declaration
 from bertopt_bench.workload.formulas import memory_forecast_bytes
 
 if TYPE_CHECKING:
@@ -42,7 +41,6 @@ if TYPE_CHECKING:
     Judge = Callable[..., Verdicts]
 
 PROCESS_BYTES = 400 * 2**20  # of a process with torch loaded, before it trains
-REWARM_STEPS, BURST_REWARM_STEPS = 2, 1  # discarded after each switch
 BUDGET_SHARE = 0.95  # later replicates may be slower than the first
 TIMED = frozenset({"step_time", "peak_memory", "time_to_target"})
 TRAINED = frozenset({"loss", "time_to_target"})
@@ -85,7 +83,7 @@ def prepare_duel(
         contenders.append(_contender(arm, baseline, texts[key], display))
     settings = replace(settings, alternate=settings.alternate or not _fit_together(every))
     descriptions = [contender.subject.description for contender in contenders]
-    declaration = _declare(matrix, every, descriptions, settings)
+    declaration = declare(matrix, every, descriptions, settings)
     digest = digest or duel_digest(matrix, arms, descriptions)
     return DuelPlan(matrix, settings, tuple(contenders), tuple(every), declaration, digest)
 
@@ -93,7 +91,7 @@ def prepare_duel(
 def intended(matrix: Matrix, arms: Sequence[Arm], settings: Settings) -> Declaration:
     """Declare a duel before anything of it is made ready: what its arms import is not known yet."""
     every = _with_control(arms)
-    return _declare(matrix, every, [{}] * len(every), settings)
+    return declare(matrix, every, [{}] * len(every), settings)
 
 
 def _with_control(arms: Sequence[Arm]) -> list[Arm]:
@@ -136,7 +134,7 @@ def run_duel(plan: DuelPlan, store: ResultsFolder, display: Display, judge: Judg
     order_seed = secrets.randbelow(2**32)
     for warning in store.warnings:
         display.say(f"warning: {warning}")
-    session = store.start_session(_describe(plan, order_seed))
+    session = store.start_session(describe_session(plan, order_seed))
     running = _Running(plan, store, display, session, order_seed)
     verdicts: Verdicts | None = None
     machine = describe_machine()
@@ -313,90 +311,3 @@ def _fit_together(arms: Sequence[Arm]) -> bool:
 
 def _forecast_bytes(content: Mapping[str, Any]) -> int:
     return memory_bytes(content) if is_micro(content) else memory_forecast_bytes(content)
-
-
-def _declare(
-    matrix: Matrix,
-    arms: Sequence[Arm],
-    descriptions: Sequence[Mapping[str, Any]],
-    settings: Settings,
-) -> Declaration:
-    baseline = arms[0].label
-    on_host = all(arm.cell.content["device"]["name"] == "cpu" for arm in arms)
-    burst_seconds = settings.burst_seconds if on_host and not settings.alternate else None
-    return Declaration(
-        name=matrix.name,
-        arms=tuple(map(_declare_arm, range(len(arms)), arms, descriptions)),
-        comparisons=settings.comparisons
-        if settings.comparisons is not None
-        else tuple((baseline, arm.label) for arm in arms[1:-1]),
-        metrics=settings.metrics,
-        alpha=settings.alpha,
-        family_error=settings.family_error,
-        margins={name: dict(settings.margins)[name] for name in settings.metrics},
-        looks=settings.looks,
-        sides=settings.sides,
-        rounds=settings.rounds,
-        block_seconds=settings.block_seconds,
-        burst_seconds=burst_seconds,
-        rewarm_steps=REWARM_STEPS if burst_seconds is None else BURST_REWARM_STEPS,
-        design="alternating" if settings.alternate else "rounds",
-        until=settings.until,
-        budget_seconds=settings.budget_seconds,
-        target_loss=settings.target_loss,
-        seeds=matrix.seeds,
-        purpose=settings.purpose,  # type: ignore[arg-type]  # one of the declaration's words
-    )
-
-
-def _declare_arm(number: int, arm: Arm, description: Mapping[str, Any]) -> DeclaredArm:
-    return DeclaredArm(
-        label=arm.label,
-        role="control" if arm.label == CONTROL else "arm" if number else "baseline",
-        cell_id=arm.cell.id,
-        cell=dict(arm.cell.content),
-        overrides=arm.overrides,
-        python=description.get("python"),
-        revision=arm.revision,
-        commit=description.get("commit"),
-        injected_share=arm.injected_share,
-    )
-
-
-def duel_digest(
-    matrix: Matrix, arms: Sequence[Arm], descriptions: Sequence[Mapping[str, Any]] = ()
-) -> str:
-    """Name what is compared: the matrix, its arms and their code, not how often or how exactly.
-
-    ``descriptions`` are those of the arms' subjects, where they have been made ready.
-    """
-    import hashlib
-
-    said = list(map(arm_identity, arms, descriptions or [{}] * len(arms)))
-    text = canonical_json([matrix.digest, said])
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _describe(plan: DuelPlan, order_seed: int) -> dict[str, Any]:
-    """Give the session's first line."""
-    machine, software = describe_machine(), versions()
-    matrix = plan.matrix
-    return {
-        "matrix": {
-            "name": matrix.name,
-            "description": matrix.description,
-            "digest": plan.digest,
-            "source": matrix.source,
-        },
-        "machine": {**machine, "fingerprint": fingerprint(machine, software)},
-        "versions": software,
-        "code": dict(package_code()),
-        "order_seed": order_seed,
-        "command": shlex.join(["bertopt-bench", *sys.argv[1:]]),
-        "declared": {
-            "duel": plan.declaration.model_dump(mode="json"),
-            "threads": trial_threads(),
-            "timing": dict(matrix.timing),
-            "subjects": {c.label: dict(c.subject.description) for c in plan.contenders},
-        },
-    }

@@ -16,7 +16,8 @@ import pytest
 
 from bertopt_bench.dispatch import duelling
 from bertopt_bench.dispatch.children import Outcome
-from bertopt_bench.dispatch.duelling import duel_digest, prepare_duel, run_duel
+from bertopt_bench.dispatch.declaring import duel_digest
+from bertopt_bench.dispatch.duelling import prepare_duel, run_duel
 from bertopt_bench.dispatch.progress import PlainDisplay
 from bertopt_bench.duelling import exit_code
 from bertopt_bench.errors import UserError
