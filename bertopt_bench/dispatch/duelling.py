@@ -24,7 +24,7 @@ from bertopt_bench.measure.memory import available_bytes
 from bertopt_bench.measure.provenance import package_code
 from bertopt_bench.measure.suitability import invalid_reasons
 from bertopt_bench.results.duels import CONTROL, Declaration, DeclaredArm
-from bertopt_bench.workload import formulas
+from bertopt_bench.workload.memory_formulas import memory_forecast_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -301,7 +301,7 @@ class _Running:
 
 def _fit_together(arms: Sequence[Arm]) -> bool:
     """Say whether all arms may be in memory at once, by formula."""
-    need = sum(PROCESS_BYTES + formulas.memory_forecast_bytes(arm.cell.content) for arm in arms)
+    need = sum(PROCESS_BYTES + memory_forecast_bytes(arm.cell.content) for arm in arms)
     free = available_bytes(arms[0].cell.content["device"]["name"])
     return free is None or need < 0.9 * free
 

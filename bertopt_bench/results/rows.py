@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from bertopt_bench.matrix.identity import canonical_json
 from bertopt_bench.matrix.labels import cell_labels, choices, level_labels, model_label
+from bertopt_bench.results.memory_rows import memory_columns
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -77,6 +78,7 @@ def trial_rows(records: Sequence[Record], sessions: Sequence[Session]) -> list[R
             **_rates(record, ceilings.get(record.session, {})),
             **{name: _or_nan(getattr(record, name)) for name in COPIED},
             **_phases(record),
+            **memory_columns(record),
             **_losses(record),
             "kernels_ran": " ".join(record.kernels_ran),
             **{name: getattr(record, name) for name in HASHES},

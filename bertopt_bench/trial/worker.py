@@ -20,7 +20,7 @@ from bertopt_bench.matrix.cells import evaluation_steps
 from bertopt_bench.measure import ceilings, clock, memory
 from bertopt_bench.measure.disturbance import Disturbance
 from bertopt_bench.measure.torch_build import gpu_state
-from bertopt_bench.trial import assemble, loop, passes, probe
+from bertopt_bench.trial import assemble, attributing, loop, passes, probe
 from bertopt_bench.trial.arm import run_arm
 from bertopt_bench.workload import formulas
 
@@ -76,10 +76,12 @@ def classify(error: BaseException) -> tuple[str, str]:
 
 def run_trial(request: Mapping[str, Any], send: Send, counter: MutableSequence[int]) -> None:
     """Assemble, burn in, measure apart, restore, train, and send the record's fields."""
+    resident_before = memory.resident_bytes()
     trial = assemble.assemble(request)
     seconds = {"assemble_seconds": (monotonic_ns() - request["dispatched_ns"]) / 1e9}
     send({"kind": "ready", **seconds})
     fields = {**seconds, **_prepare(trial, request, seconds["assemble_seconds"])}
+    fields["resident_before_bytes"] = resident_before
     send({"kind": "burned_in", **fields})
     steps = trial.steps
     timer = clock.step_clock(trial.device, steps)
@@ -121,6 +123,7 @@ def _prepare(trial: Trial, request: Mapping[str, Any], assembled: float) -> dict
     traced, peak_bytes = passes.trace(trial)
     host_syncs = passes.count_syncs(trial)
     phases = passes.time_phases(trial, timing["phase_steps"])
+    attributed = attributing.attribute_memory(trial, peak_bytes)
     trial.restore()
     workload = request["cell"]["workload"]
     return {
@@ -130,6 +133,7 @@ def _prepare(trial: Trial, request: Mapping[str, Any], assembled: float) -> dict
         "phases": phases,
         "kernels_ran": list(traced.operations),
         "peak_memory_bytes": peak_bytes,
+        "memory": attributed,
         "initial_weights_sha256": trial.initial_weights_sha256,
         "parameter_count": sum(p.numel() for p in trial.model.parameters()),
         "flops_per_step": formulas.train_flops(
