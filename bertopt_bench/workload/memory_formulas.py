@@ -23,9 +23,8 @@ if TYPE_CHECKING:
 
     from bertopt_bench.workload.formulas import ModelSize
 
-    Moment = tuple[float, float, float]  # gradients, activations, temporaries, in bytes
-
 AUTOCAST = ("bf16", "fp16")
+DECODER, EMBEDDING = "backward:decoder", "backward:embedding"  # moments: phase, then what runs
 STATISTIC_BYTES = 4  # a figure of a norm or of flash attention, per slot
 
 
@@ -131,6 +130,25 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
+class Moment:
+    """Bytes that come and go.
+
+    ``fresh`` are those of the gradients that are being made; ``waits`` says that the decoder's share
+    of the words' gradient is there and the embeddings' is to come.
+    """
+
+    gradients: float
+    activations: float
+    temporary: float
+    fresh: float = 0.0
+    waits: bool = False
+
+    @property
+    def total(self) -> float:
+        return self.gradients + self.activations + self.temporary
+
+
+@dataclass(frozen=True, slots=True)
 class Activations:
     """Bytes that the forward pass keeps: before the layers, in each layer, in the head, the loss.
 
@@ -182,8 +200,8 @@ def _attention_per_slot(step: Step) -> float:
     return 3 * width * h + matrices * width * heads * step.seq_len
 
 
-ATTENTION_MATRICES = 2
-"""Kept by math attention: the softmax, and it again with rows that see nothing set to 0."""
+ATTENTION_MATRICES = 1
+"""Kept by math attention: the softmax, which the product with the values reads too."""
 
 
 def _math_width(step: Step) -> int:
@@ -209,15 +227,15 @@ def memory_forecast(cell: Mapping[str, Any]) -> MemoryForecast:
     )
     kept = activations(step)
     gradients = step.weight * parameters
-    at_step = (float(gradients), 0.0, optimizer.temporary_numbers * step.weight)
-    moments = {**_moments(step, kept, gradients), "optimizer": at_step}
-    moment = max(moments, key=lambda name: sum(moments[name]))
-    most = (max(values) for values in zip(*moments.values(), strict=True))
-    return MemoryForecast(
-        moment.split(":")[0],
-        _with_transient(lasting, *moments[moment]),
-        _with_transient(lasting, *most),
+    moments = _moments(step, kept, gradients)
+    moments["optimizer"] = Moment(gradients, 0.0, optimizer.temporary_numbers * step.weight)
+    name, peak = max(moments.items(), key=lambda one: one[1].total)
+    largest = Moment(
+        max(one.gradients for one in moments.values()),
+        max(one.activations for one in moments.values()),
+        max(one.temporary for one in moments.values()),
     )
+    return MemoryForecast(name.split(":")[0], _beside(lasting, peak), _beside(lasting, largest))
 
 
 def memory_forecast_bytes(cell: Mapping[str, Any]) -> int:
@@ -225,14 +243,12 @@ def memory_forecast_bytes(cell: Mapping[str, Any]) -> int:
     return memory_forecast(cell).peak_bytes
 
 
-def _with_transient(
-    lasting: MemoryParts, gradients: float, kept: float, temporary: float
-) -> MemoryParts:
+def _beside(lasting: MemoryParts, moment: Moment) -> MemoryParts:
     return replace(
         lasting,
-        gradient_bytes=round(gradients),
-        activation_bytes=round(kept),
-        temporary_bytes=round(temporary),
+        gradient_bytes=round(moment.gradients),
+        activation_bytes=round(moment.activations),
+        temporary_bytes=round(moment.temporary),
     )
 
 
@@ -243,69 +259,80 @@ def _table_bytes(cell: Mapping[str, Any], step: Step) -> int:
 
 
 def _moments(step: Step, kept: Activations, all_gradients: float) -> dict[str, Moment]:
-    """Give (gradients, activations, temporaries) of each moment in forward and backward pass.
+    """Give what lies there at each moment of forward and backward pass.
 
-    Between the first and the last layer's backward pass all three change by the same amount a
+    Between the first and the last layer's backward pass all parts change by the same amount a
     layer, so that the most lies at one end.
     """
     h, layers = step.size.hidden, step.size.layers
-    words = step.weight * step.vocabulary * h
+    words = float(step.weight * step.vocabulary * h)
     body = kept.embedding + layers * kept.layer
     whole = body + kept.head + kept.loss
     head_gradients = words + step.weight * (h * h + 3 * h + step.vocabulary)
     layer_gradients = step.weight * formulas.layer_parameters(step.size)
-    logits, decoding = _logits_temporaries(step)
+    size = step.masked * step.vocabulary
+    converted = 4 * size if step.autocast and not step.cuda else 0
     moments = {
-        "forward": (0.0, whole, logits),
-        "backward:loss": (0.0, whole, _loss_temporaries(step)),
-        "backward:decoder": (words, whole - (kept.loss if step.autocast else 0), decoding),
-        "backward:embedding": (
-            all_gradients,
-            0.0,
-            words + step.weight * step.slots * h,
+        "forward": Moment(0.0, whole, step.compute * size + converted),
+        "backward:loss": Moment(0.0, whole, _loss_temporaries(step)),
+        **_decoder_moments(step, kept, body),
+        EMBEDDING: Moment(
+            all_gradients, 0.0, words + step.weight * step.slots * h, waits=True
         ),
     }
     for done in (0, layers - 1):
         gradients = head_gradients + done * layer_gradients
         left = body - done * kept.layer
-        for part, (more, freed, temporary) in _layer_moments(step, kept).items():
-            moments[f"backward:{part} {done}"] = (gradients + more, left - freed, temporary)
-    return _with_early_gradients(step, moments, all_gradients, words)
-
-
-def _with_early_gradients(
-    step: Step, moments: dict[str, Moment], all_gradients: float, words: float
-) -> dict[str, Moment]:
-    """Put all gradients where they lie from the start: of earlier micro-batches, or of an L1 loss.
-
-    What is added to gradients of earlier micro-batches is temporary: the decoder's share of the
-    words' gradient waits for the embeddings'.
-    """
-    if not (step.gradients_early or step.accumulates):
-        return moments
-    pending = words if step.accumulates else 0.0
+        for part, one in _layer_moments(step, kept).items():
+            moments[f"backward:{part} {done}"] = replace(
+                one, gradients=gradients + one.gradients, activations=left - one.activations
+            )
     return {
-        name: (
-            all_gradients if step.accumulates or name != "forward" else 0.0,
-            activation,
-            temporary + (pending if name.startswith("backward") else 0.0),
-        )
-        for name, (_, activation, temporary) in moments.items()
+        name: _as_accumulated(step, name, moment, all_gradients, words)
+        for name, moment in moments.items()
     }
 
 
-def _logits_temporaries(step: Step) -> tuple[float, float]:
-    """Give what lies beside the activations at the loss, and in the decoder's backward pass.
+def _as_accumulated(
+    step: Step, name: str, moment: Moment, all_gradients: float, words: float
+) -> Moment:
+    """Tell gradients that stay from those that are added to others.
 
-    In 16 bits the CPU converts the logits before their logarithms, and the weights' gradient after
-    the product.
+    The words' gradient comes in two shares, the decoder's and, at the end, the embeddings'. In 16
+    bits the second is added to the first; else, where the first is a product's transpose, both wait
+    for their sum. Earlier micro-batches have left all gradients, to which new ones are added; an L1
+    loss' own gradients come first, and the others are added to them.
     """
-    h, size = step.size.hidden, step.masked * step.vocabulary
+    gradients, temporary = moment.gradients, moment.temporary
+    if step.accumulates:
+        gradients = all_gradients
+        temporary += words if moment.waits else 0.0
+        temporary += words if name == EMBEDDING and not step.autocast else 0.0
+        temporary += moment.fresh if name != DECODER else 0.0
+    elif step.gradients_early:
+        gradients = 0.0 if name == "forward" else all_gradients
+        temporary += moment.fresh
+    elif moment.waits and not step.autocast:
+        gradients -= words if name != EMBEDDING else 0.0
+        temporary += words
+    return replace(moment, gradients=gradients, temporary=temporary)
+
+
+def _decoder_moments(step: Step, kept: Activations, body: float) -> dict[str, Moment]:
+    """Give the decoder's backward pass: both its products; in 16 bits the weight's is then cast."""
+    h = step.size.hidden
+    words = float(step.weight * step.vocabulary * h)
+    inputs = step.compute * step.masked * h
     if not step.autocast:
-        return step.weight * size, step.weight * step.masked * h
-    converted = 0 if step.cuda else 4 * size
-    products = step.compute * (step.masked + step.vocabulary) * h
-    return step.compute * size + converted, step.compute * size + products
+        whole = body + kept.head + kept.loss
+        return {DECODER: Moment(words, whole, inputs, fresh=words, waits=True)}
+    logits = step.compute * step.masked * step.vocabulary
+    narrow = step.compute * step.vocabulary * h
+    left = body + kept.head - narrow - inputs
+    return {
+        "backward:products": Moment(0.0, body + kept.head, logits + inputs + narrow),
+        DECODER: Moment(words, left, inputs + narrow, fresh=words, waits=True),
+    }
 
 
 def _loss_temporaries(step: Step) -> float:
@@ -317,22 +344,26 @@ def _loss_temporaries(step: Step) -> float:
 
 
 def _layer_moments(step: Step, kept: Activations) -> dict[str, Moment]:
-    """Give (new gradients, freed activations, temporaries) of a layer's backward pass.
+    """Give a layer's backward pass: new gradients, activations that are freed, temporaries.
 
     ``products``: in the feed-forward part's second product, where the gradients of the residual
     path and of GELU's result lie there. ``attention``: all but attention is done; where the matrix
-    of its weights was kept, three of that size are made.
+    of its weights was kept, two of that size are made.
     """
     h, f = step.size.hidden, step.size.intermediate
-    residual = step.weight * h + (step.compute * h if step.autocast else 0)
-    product = step.weight * f * h
+    noise = step.noise * h if step.dropout else 0
+    apart = step.autocast or step.dropout  # the residual path's gradient is not the product's
+    paths = step.weight * h + (step.compute * h if apart else 0)
+    product = float(step.weight * f * h)
     cast = step.compute * f * h if step.autocast else 0
-    inner = step.slots * (residual + step.compute * f) + cast
-    mixing = step.slots * (residual + 4 * step.compute * h)
+    inner = step.slots * (paths + step.compute * f) + cast
+    mixing = step.slots * (paths + 2 * step.compute * h)
     if step.writes_attention:
-        mixing += 3 * step.slots * _math_width(step) * step.size.heads * step.seq_len
-    done = step.weight * (2 * f * h + h * h)
+        mixing += 2 * step.slots * _math_width(step) * step.size.heads * step.seq_len
+    done = float(step.weight * (2 * f * h + h * h))
+    freed = step.slots * (step.weight * h + noise)
+    square = float(step.weight * h * h)
     return {
-        "products": (product, step.slots * step.weight * h, inner),
-        "attention": (done, kept.layer - kept.attention, mixing),
+        "feed_forward": Moment(product, freed, inner, fresh=product, waits=True),
+        "attention": Moment(done, kept.layer - kept.attention, mixing, fresh=square, waits=True),
     }
