@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 def attributed(folder: Path, sized: Sized) -> tuple[Memory, int]:
     """Attribute a trial after a traced step, as the worker does; give its parameters' bytes too."""
     trial = live(folder, sized)
+    trial.step(0)  # the optimizer makes its state then
     _, peak = passes.trace(trial)
     memory = Memory.model_validate(attribute_memory(trial, peak))
     weights = storage_bytes(trial.model.parameters())
@@ -41,8 +43,6 @@ def test_the_attributed_peak_is_that_of_another_pass(
     tmp_path: Path, sized: Sized, precision: str
 ) -> None:
     """Oracle: the profiler's events of another step, summed without any address (2 %)."""
-    from dataclasses import replace
-
     memory, weights = attributed(tmp_path, replace(sized, precision=precision))
 
     check(memory)
