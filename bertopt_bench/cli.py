@@ -77,9 +77,7 @@ def run(
     """Run a matrix: what is missing or stale, then the page."""
     from bertopt_bench.pipeline import run_matrix
 
-    run_matrix(
-        matrix, results=results, page=page, overrides=set_, new=new, max_memory=max_memory
-    )
+    run_matrix(matrix, results=results, page=page, overrides=set_, new=new, max_memory=max_memory)
 
 
 @app.command()

@@ -290,8 +290,8 @@ def plan_matrix(
     if "arms" in read_document(matrix.file):
         if most_bytes is not None:
             raise UserError(
-                f"--max-memory {max_memory}: a duel drops no arm. Leave the option out: arms that do "
-                "not fit into memory together take turns."
+                f"--max-memory {max_memory}: a duel drops no arm. Leave the option out: arms that "
+                "do not fit into memory together take turns."
             )
         duel(matrix_file, overrides=overrides, plan_only=True)
         return

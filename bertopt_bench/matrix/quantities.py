@@ -63,7 +63,9 @@ def read_bytes(value: Any, error: Callable[[str], ValueError]) -> int:
             r"\s*(\d+(?:\.\d*)?(?:e[+-]?\d+)?|\.\d+)\s*([a-z]*)\s*", str(value), re.IGNORECASE
         )
         if not found:
-            raise error(f"is {value!r}; it must be a size such as '16GiB', '800MiB' or 2e9 (bytes).")
+            raise error(
+                f"is {value!r}; it must be a size such as '16GiB', '800MiB' or 2e9 (bytes)."
+            )
         units = {unit.lower(): size for unit, size in _BYTES.items()}
         unit = found[2].lower() or "b"
         if unit not in units:

@@ -1,9 +1,9 @@
 """Say what a step's memory is for, byte by byte, at the moment when it holds the most.
 
 The profiler tells of each block that the allocator gives out or takes back: where it lies, and how
-large it is. What a block is for follows from who holds it at the end of a phase: whoever steps names
-the storages of weights, gradients and state then; what the forward pass made and left for the
-backward pass are activations. The rest is temporary.
+large it is. What a block is for follows from who holds it at the end of a phase: whoever steps
+names the storages of weights, gradients and state then; what the forward pass made and left for
+the backward pass are activations. The rest is temporary.
 """
 
 from __future__ import annotations

@@ -24,17 +24,18 @@ def memory_columns(record: Record) -> dict[str, Any]:
     what it held before the trial was assembled.
     """
     memory = record.memory
+    measured, formula = (memory.measured, memory.formula) if memory else (None, None)
     return {
-        "memory_moment": memory.measured.moment if memory else "",
-        **_parts("memory", memory.measured if memory else None),
+        "memory_moment": measured.moment if measured else "",
+        **_parts("memory", measured),
         "memory_attributed_bytes": memory.peak_bytes if memory else math.nan,
         "memory_independent_bytes": memory.independent_peak_bytes if memory else math.nan,
         "memory_difference": memory.difference() if memory else math.nan,
-        "memory_saved_tensor_bytes": _or_nan(memory and memory.saved_tensor_bytes),
-        "memory_slack_bytes": _or_nan(memory and memory.slack_bytes),
-        "memory_formula_moment": memory.formula.moment if memory else "",
-        **_parts("memory_formula", memory.formula if memory else None),
-        "memory_formula_bytes": memory.formula.peak.total() if memory else math.nan,
+        "memory_saved_tensor_bytes": _or_nan(memory.saved_tensor_bytes if memory else None),
+        "memory_slack_bytes": _or_nan(memory.slack_bytes if memory else None),
+        "memory_formula_moment": formula.moment if formula else "",
+        **_parts("memory_formula", formula),
+        "memory_formula_bytes": formula.peak.total() if formula else math.nan,
         "memory_unexplained_bytes": unexplained_bytes(record),
         "resident_before_bytes": _or_nan(record.resident_before_bytes),
     }
@@ -52,12 +53,15 @@ def unexplained_bytes(record: Record) -> float:
 
 
 def _parts(prefix: str, view: MemoryView | None) -> dict[str, float]:
-    def read(parts: MemoryParts | None, name: str) -> float:
-        return math.nan if parts is None else float(getattr(parts, f"{name}_bytes"))
+    at_peak, most = (view.peak, view.largest) if view else (None, None)
+    return {
+        **{f"{prefix}_{name}_bytes": _part(at_peak, name) for name in PARTS},
+        **{f"{prefix}_most_{name}_bytes": _part(most, name) for name in TRANSIENT},
+    }
 
-    at_peak = {f"{prefix}_{name}_bytes": read(view and view.peak, name) for name in PARTS}
-    most = {f"{prefix}_most_{name}_bytes": read(view and view.largest, name) for name in TRANSIENT}
-    return {**at_peak, **most}
+
+def _part(parts: MemoryParts | None, name: str) -> float:
+    return math.nan if parts is None else float(getattr(parts, f"{name}_bytes"))
 
 
 def _or_nan(value: int | None) -> float:

@@ -79,7 +79,7 @@ def _stored(parts: Mapping[str, int]) -> dict[str, int]:
 
 
 def _owners(trial: Trial) -> dict[int, Owned]:
-    """Say what the storages held right now are for; an average also holds the weights themselves."""
+    """Say what the storages held right now are for; an average holds the weights themselves too."""
     parameters = list(trial.model.parameters())
     return owned_storages(
         {

@@ -133,8 +133,8 @@ class Step:
 class Moment:
     """Bytes that come and go.
 
-    ``fresh`` are those of the gradients that are being made; ``waits`` says that the decoder's share
-    of the words' gradient is there and the embeddings' is to come.
+    ``fresh`` are those of the gradients that are being made; ``waits`` says that the decoder's
+    share of the words' gradient is there and the embeddings' is to come.
     """
 
     gradients: float
@@ -276,9 +276,7 @@ def _moments(step: Step, kept: Activations, all_gradients: float) -> dict[str, M
         "forward": Moment(0.0, whole, step.compute * size + converted),
         "backward:loss": Moment(0.0, whole, _loss_temporaries(step)),
         **_decoder_moments(step, kept, body),
-        EMBEDDING: Moment(
-            all_gradients, 0.0, words + step.weight * step.slots * h, waits=True
-        ),
+        EMBEDDING: Moment(all_gradients, 0.0, words + step.weight * step.slots * h, waits=True),
     }
     for done in (0, layers - 1):
         gradients = head_gradients + done * layer_gradients
@@ -336,7 +334,7 @@ def _decoder_moments(step: Step, kept: Activations, body: float) -> dict[str, Mo
 
 
 def _loss_temporaries(step: Step) -> float:
-    """Give what the loss' backward pass takes: torch's own, for smoothing, makes two more copies."""
+    """Give what the loss' backward pass takes: torch's own, for smoothing, makes two copies."""
     size = step.masked * step.vocabulary
     if step.smoothing:
         return 2.0 * max(step.weight, 4) * size

@@ -70,7 +70,7 @@ class OptimizerMemory:
 def parameter_groups(
     size: ModelSize, *, vocabulary: int, position_embedding: str = "learned"
 ) -> dict[str, list[Shape]]:
-    """List the parameters' shapes by role, in the model's order (see ``model.parameter_groups``)."""
+    """List the parameters' shapes by role, in the order of ``model.parameter_groups``."""
     h, f = size.hidden, size.intermediate
     learned = [Shape(size.positions, h)] if position_embedding == "learned" else []
     square, vector = Shape(h, h), Shape(h)

@@ -173,9 +173,7 @@ def test_a_limit_of_memory_leaves_out_what_cannot_fit(command: Command, project:
     assert str(ended["adamw"]["reason"]) in planned.stdout
 
 
-def test_a_record_says_what_memory_was_for(
-    first_run: CompletedProcess[str], project: Path
-) -> None:
+def test_a_record_says_what_memory_was_for(first_run: CompletedProcess[str], project: Path) -> None:
     """Oracle: weights by the parameter count; the parts sum to the peak; another pass agrees."""
     for row in records(project):
         memory = row["memory"]

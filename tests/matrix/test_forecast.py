@@ -123,6 +123,4 @@ def test_a_limit_drops_exactly_the_cells_above_it_and_says_why(tmp_path: Path) -
 
 def test_a_cell_that_is_skipped_anyway_keeps_its_reason(matrix: Matrix) -> None:
     """Oracle: the matrix' own reason."""
-    assert "excluded: left out" in {
-        cell.skip for cell in forecast.fitting(cells.expand(matrix), 1)
-    }
+    assert "excluded: left out" in {cell.skip for cell in forecast.fitting(cells.expand(matrix), 1)}

@@ -131,7 +131,7 @@ WORDS = 30_522 * 768
 def test_the_forecast_counts_weights_gradients_and_state() -> None:
     """Oracle: by hand: of one short sequence AdamW takes 16 bytes a parameter, SGD 8.
 
-    Besides, the words' gradient waits in two shares, the decoder's and the embeddings', for its sum.
+    Besides, the words' gradient waits in two shares, the decoder's and the embeddings'.
     """
     for optimizer, way, each in (("adamw", "fused", 16), ("sgd", "loop", 8)):
         forecast = memory_forecast_bytes(cell(optimizer, way))
@@ -170,8 +170,10 @@ def test_parts_sum_to_the_peak_and_none_exceeds_its_own_most() -> None:
     found = memory_forecast(cell("adamw", batch_size=64, seq_len=128))
 
     assert found.moment in {"forward", "backward"}
-    assert found.peak.total_bytes == found.peak_bytes == memory_forecast_bytes(
-        cell("adamw", batch_size=64, seq_len=128)
+    assert (
+        found.peak.total_bytes
+        == found.peak_bytes
+        == memory_forecast_bytes(cell("adamw", batch_size=64, seq_len=128))
     )
     assert found.peak.activation_bytes <= found.largest.activation_bytes
     assert found.peak.gradient_bytes < found.largest.gradient_bytes == 4 * PARAMETERS
