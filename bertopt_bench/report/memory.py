@@ -88,7 +88,11 @@ def _groups(rows: Sequence[Trial]) -> list[_Group]:
 
 
 def _present(group: _Group, part: str) -> bool:
-    return any(group.bytes_of(prefix, part) > 0 for prefix in ("memory", "memory_formula"))
+    """Say whether a part is more than a thousandth; what is less is in the data alone."""
+    return any(
+        group.bytes_of(prefix, part) > 1e-3 * group.total(prefix)
+        for prefix in ("memory", "memory_formula")
+    )
 
 
 def _row(group: _Group, parts: Sequence[str], scale: float) -> dict[str, Any]:
