@@ -11,6 +11,7 @@ from bertopt_bench.errors import UserError
 from bertopt_bench.report import duels, figures, frame, rows, sentences
 from bertopt_bench.report.environment import environment
 from bertopt_bench.report.frame import joined, plain_session, title_of
+from bertopt_bench.report.memory import memory_section
 from bertopt_bench.stats.facts import gather
 
 if TYPE_CHECKING:
@@ -89,6 +90,7 @@ def context(results: Sequence[ResultSet], facts: Facts, title: str | None) -> di
         "columns": columns,
         "rows": rows.table_rows(facts, columns),
         "effects": rows.effect_table(facts),
+        "memory": memory_section(facts),
         "fates": sentences.fates(facts),
         "unfinished": rows.unfinished(facts),
         "sessions": sessions,

@@ -16,6 +16,7 @@ from bertopt_bench.matrix.labels import (
     model_label,
     workload_choices,
 )
+from bertopt_bench.results.memory_rows import memory_columns
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -83,6 +84,7 @@ def trial_rows(records: Sequence[Record], sessions: Sequence[Session]) -> list[R
             **_rates(record, ceilings.get(record.session, {})),
             **{name: _or_nan(getattr(record, name)) for name in COPIED},
             **_phases(record),
+            **memory_columns(record),
             **_losses(record),
             "kernels_ran": " ".join(record.kernels_ran),
             **{name: getattr(record, name) for name in HASHES},
