@@ -23,6 +23,14 @@ MatrixFile = Annotated[Path, typer.Argument(help="The matrix, a TOML file.", sho
 ResultsPath = Annotated[
     Path, typer.Argument(help="A results folder, as `run` names it.", show_default=False)
 ]
+MaxMemory = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SIZE",
+        help="Skip cells whose forecast of allocated bytes is above it, as 16GiB or 800MiB.",
+        show_default=False,
+    ),
+]
 
 
 @app.command("list")
@@ -37,11 +45,15 @@ def list_(
 
 
 @app.command()
-def plan(matrix: MatrixFile, set_: Settings = []) -> None:  # noqa: B006 - typer copies it
+def plan(
+    matrix: MatrixFile,
+    max_memory: MaxMemory = None,
+    set_: Settings = [],  # noqa: B006 - typer copies it
+) -> None:
     """Show what a matrix would run: cells, skips with reasons, forecast of time and memory."""
     from bertopt_bench.pipeline import plan_matrix
 
-    plan_matrix(matrix, overrides=set_)
+    plan_matrix(matrix, overrides=set_, max_memory=max_memory)
 
 
 @app.command()
@@ -54,12 +66,13 @@ def run(
         Path | None, typer.Option(help="The page to write.  [default: reports/<matrix name>.html]")
     ] = None,
     set_: Settings = [],  # noqa: B006 - typer copies it
+    max_memory: MaxMemory = None,
     new: Annotated[bool, typer.Option("--new", help="Start another results folder.")] = False,
 ) -> None:
     """Run a matrix: what is missing or stale, then the page."""
     from bertopt_bench.pipeline import run_matrix
 
-    run_matrix(matrix, results=results, page=page, overrides=set_, new=new)
+    run_matrix(matrix, results=results, page=page, overrides=set_, new=new, max_memory=max_memory)
 
 
 @app.command()

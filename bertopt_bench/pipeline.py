@@ -44,8 +44,11 @@ def run_matrix(
     page: Path | str | None = None,
     overrides: Sequence[str] = (),
     new: bool = False,
+    max_memory: str | int | None = None,
 ) -> RunSummary:
     """Run what is missing or stale of a matrix, then write its page.
+
+    Cells whose forecast of allocated bytes is above `max_memory` (as 16GiB) are skipped.
 
     Raises:
         UserError: a mistake in the matrix; a folder that is in use or holds another matrix.
@@ -56,21 +59,32 @@ def run_matrix(
     from bertopt_bench.matrix.spec import load
     from bertopt_bench.results.store import ResultsFolder, next_free
 
+    most_bytes = _most_bytes(max_memory)
     matrix = load(matrix_file, overrides)
     folder = Path(results or Path("results") / matrix.name)
     folder = next_free(folder) if new else folder
     page = Path(page or Path("reports") / f"{folder.name}.html")
     with open_display() as display, ResultsFolder.open(folder, matrix.digest) as store:
         try:
-            counts = run_session(matrix, store, display)
+            counts = run_session(matrix, store, display, most_bytes)
         except KeyboardInterrupt:
             again = ["bertopt-bench", "run", str(matrix_file), "--results", str(folder)]
             again += ["--page", str(page)]
+            again += [] if max_memory is None else ["--max-memory", str(max_memory)]
             again += [word for override in overrides for word in ("--set", override)]
             display.say(f"stopped; what is done is in {folder}. Continue with:")
             display.say(f"  {shlex.join(again)}")
             sys.exit(130)
     return _finish(RunSummary(folder, page, counts))
+
+
+def _most_bytes(max_memory: str | int | None) -> int | None:
+    """Read what --max-memory says."""
+    from bertopt_bench.matrix.quantities import read_bytes
+
+    if max_memory is None:
+        return None
+    return read_bytes(max_memory, lambda text: UserError(f"--max-memory {text}"))
 
 
 def _finish(summary: RunSummary) -> RunSummary:
@@ -318,18 +332,33 @@ def examine_machine(*, as_json: bool = False) -> None:
     doctor.show(diagnosis, as_json=as_json)
 
 
-def plan_matrix(matrix_file: Path | str, *, overrides: Sequence[str] = ()) -> None:
-    """Print what a matrix would run here: cells, skips, time and memory; of arms, their duel."""
+def plan_matrix(
+    matrix_file: Path | str,
+    *,
+    overrides: Sequence[str] = (),
+    max_memory: str | int | None = None,
+) -> None:
+    """Print what a matrix would run here: cells, skips, time and memory; of arms, their duel.
+
+    Raises:
+        UserError: a mistake in the matrix; a limit of memory for the arms of a duel.
+    """
     from bertopt_bench.dispatch.preparing import ask_capabilities
     from bertopt_bench.matrix.cells import expand
-    from bertopt_bench.matrix.forecast import describe_plan
+    from bertopt_bench.matrix.forecast import describe_plan, fitting
     from bertopt_bench.matrix.spec import load, read_document
 
     matrix = load(matrix_file, overrides)
+    most_bytes = _most_bytes(max_memory)
     if "arms" in read_document(matrix.file):
+        if most_bytes is not None:
+            raise UserError(
+                f"--max-memory {max_memory}: a duel drops no arm. Leave the option out: arms that "
+                "do not fit into memory together take turns."
+            )
         duel(matrix_file, overrides=overrides, plan_only=True)
         return
-    cells = expand(matrix, ask_capabilities())
+    cells = fitting(expand(matrix, ask_capabilities()), most_bytes)
     sys.stdout.write(describe_plan(matrix, cells) + "\n")
 
 

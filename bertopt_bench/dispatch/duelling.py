@@ -25,7 +25,7 @@ from bertopt_bench.measure.memory import available_bytes
 from bertopt_bench.measure.provenance import package_code
 from bertopt_bench.measure.suitability import invalid_reasons
 from bertopt_bench.results.duels import CONTROL, Declaration
-from bertopt_bench.workload.formulas import memory_forecast_bytes
+from bertopt_bench.workload.memory_formulas import memory_forecast_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

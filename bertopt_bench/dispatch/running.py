@@ -12,6 +12,7 @@ from bertopt_bench.dispatch.outcomes import ending
 from bertopt_bench.dispatch.preparing import ask_capabilities, prepare_text
 from bertopt_bench.dispatch.sessions import SessionRun, trial_request, utc_now
 from bertopt_bench.matrix.cells import expand, plan_trials
+from bertopt_bench.matrix.forecast import fitting
 from bertopt_bench.matrix.identity import canonical_json
 from bertopt_bench.matrix.labels import drawn_from
 from bertopt_bench.measure.machine import describe_machine, fingerprint, versions
@@ -29,13 +30,18 @@ if TYPE_CHECKING:
     Texts = dict[str, Mapping[str, Any]]
 
 
-def run_session(matrix: Matrix, store: ResultsFolder, display: Display) -> dict[str, int]:
-    """Run what is missing or stale; give the number of trials by how they ended."""
+def run_session(
+    matrix: Matrix, store: ResultsFolder, display: Display, most_bytes: int | None = None
+) -> dict[str, int]:
+    """Run what is missing or stale; give the number of trials by how they ended.
+
+    Cells whose forecast of allocated bytes is above `most_bytes` are skipped.
+    """
     for warning in store.warnings:
         display.say(f"warning: {warning}")
     display.working("looking at this machine", 0, 0)
     capabilities = ask_capabilities()
-    cells = expand(matrix, capabilities)
+    cells = fitting(expand(matrix, capabilities), most_bytes)
     texts = prepare_texts(matrix, cells, display)
     code = package_code()
     order_seed = secrets.randbelow(2**32)
@@ -43,7 +49,7 @@ def run_session(matrix: Matrix, store: ResultsFolder, display: Display) -> dict[
     if pending.plans and matrix.skip_slower_precisions:
         display.working("timing the precisions against fp32", 0, 0)
         capabilities["precision_ratio"] = precision_ratios(matrix, cells, texts, display)
-        cells = expand(matrix, capabilities)
+        cells = fitting(expand(matrix, capabilities), most_bytes)
         pending = store.pending(plan_trials(cells, matrix, order_seed), code, texts)
     for reason, count in pending.reasons().items():
         display.say(f"{count} trials run again, the old records are kept: {reason}")

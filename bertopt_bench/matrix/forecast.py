@@ -1,6 +1,7 @@
 """Forecast what a plan will take: seconds from counted FLOPs and an assumed rate, bytes by formula.
 
-The rate is a guess until a session has measured one: a forecast is for deciding whether to start.
+The rate is a guess until a session has measured one: a forecast is for deciding whether to start,
+and, where memory is limited, with which cells.
 How much of a text is padding is known once it is prepared, which planning never does, so every
 layout is forecast as if nothing were padding: an upper bound for `unpadded` and `packed`.
 """
@@ -8,13 +9,14 @@ layout is forecast as if nothing were padding: an upper bound for `unpadded` and
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from bertopt_bench.matrix.cells import evaluation_steps, plan_trials
 from bertopt_bench.matrix.modes import is_inference
 from bertopt_bench.measure.machine import allowed_cores
 from bertopt_bench.workload import formulas, inference_formulas
+from bertopt_bench.workload.memory_formulas import memory_forecast_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,6 +31,7 @@ TRIAL_OVERHEAD_SECONDS = 1.0  # fork, assembly, hashes, the traced step
 ASSEMBLE_SECONDS_A_PARAMETER = 2e-8  # making, drawing, hashing, copying weights: 1.4e-8 measured
 CUDA_START_SECONDS = 3.0  # context, libraries, the profiler: assumed
 COMPILE_SECONDS = 40.0
+STEPS_APART = 6  # two traced, two attributed, one with its syncs counted, and a forward pass
 _MOST_LISTED = 200
 
 
@@ -107,7 +110,7 @@ def _cell(cell: Cell, steps: int, matrix: Matrix, rates: Mapping[str, float]) ->
         flops,
         step_seconds,
         _trial_seconds(cell, steps, step_seconds, matrix),
-        formulas.memory_forecast_bytes(cell.content),
+        memory_forecast_bytes(cell.content),
     )
 
 
@@ -118,7 +121,7 @@ def _trial_seconds(cell: Cell, steps: int, step_seconds: float, matrix: Matrix) 
     workload = cell.content["workload"]
     evaluations = evaluation_steps(steps, workload["evaluate_every"])
     batches = len(evaluations) * workload["evaluation_batches"]
-    apart: int = matrix.timing["burn_in_steps"] + matrix.timing["phase_steps"] + 1
+    apart: int = matrix.timing["burn_in_steps"] + matrix.timing["phase_steps"] + STEPS_APART
     compiling = (
         formulas.kernel_name(cell.content, "compile") not in {None, "off"}
         or formulas.kernel_name(cell.content, "optimizer_step") == "compiled"
@@ -151,7 +154,7 @@ def _forward_cell(
         flops,
         pass_seconds,
         _forward_seconds(cell, steps, pass_seconds, matrix),
-        formulas.memory_forecast_bytes(cell.content),
+        memory_forecast_bytes(cell.content),
     )
 
 
@@ -161,6 +164,21 @@ def _forward_seconds(cell: Cell, steps: int, pass_seconds: float, matrix: Matrix
     batches: int = 2 * cell.content["workload"]["evaluation_batches"]
     passes: int = steps + matrix.timing["burn_in_steps"] + 3 + batches
     return _overhead_seconds(cell, compiling=compiling) + passes * pass_seconds
+
+
+def fitting(cells: Sequence[Cell], most_bytes: int | None) -> list[Cell]:
+    """Skip the cells whose forecast of allocated bytes is above a limit, each saying both sizes.
+
+    None is no limit.
+    """
+    if most_bytes is None:
+        return list(cells)
+    kept = []
+    for cell in cells:
+        need = 0 if cell.skip is not None else memory_forecast_bytes(cell.content)
+        reason = f"needs {_size(need)} by forecast, and --max-memory is {_size(most_bytes)}"
+        kept.append(replace(cell, skip=reason) if need > most_bytes else cell)
+    return kept
 
 
 def describe_plan(matrix: Matrix, cells: Sequence[Cell]) -> str:
@@ -189,7 +207,7 @@ def _rows(cells: Sequence[Cell], expected: Forecast) -> list[str]:
     for cell in cells[:_MOST_LISTED]:
         known = expected.cells.get(cell.id)
         told = (
-            "skipped"
+            f"skipped: {cell.skip}"
             if known is None
             else f"{known.flops_per_step / 1e9:9.2f} GFLOP a step, "
             f"{_duration(known.trial_seconds)} a trial, {_size(known.peak_memory_bytes)}"
@@ -206,4 +224,6 @@ def _duration(seconds: float) -> str:
 
 
 def _size(count: int) -> str:
-    return f"{count / 2**20:,.0f} MiB" if count < 2**30 else f"{count / 2**30:,.1f} GiB"
+    if count < 2**20:
+        return f"{count / 2**10:,.1f} KiB"
+    return f"{count / 2**20:,.1f} MiB" if count < 2**30 else f"{count / 2**30:,.2f} GiB"

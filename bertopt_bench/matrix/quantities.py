@@ -1,14 +1,21 @@
-"""Read shares and durations as people write them: ``5%``, ``±1%``, ``0.02``, ``90s``, ``5m``."""
+"""Read shares, durations and sizes as people write them: ``5%``, ``±1%``, ``90s``, ``16GiB``."""
 
 from __future__ import annotations
 
+import math
 import re
 from typing import TYPE_CHECKING, Any
+
+from bertopt_bench.errors import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 _SECONDS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+_BYTES = {
+    **{unit: 1000**power for power, unit in enumerate(("B", "kB", "MB", "GB", "TB"))},
+    **{unit: 1024**power for power, unit in enumerate(("KiB", "MiB", "GiB", "TiB"), start=1)},
+}
 
 
 def read_share(value: Any, error: Callable[[str], ValueError]) -> float:
@@ -42,3 +49,29 @@ def read_seconds(value: Any, error: Callable[[str], ValueError]) -> float:
     if seconds <= 0:
         raise error(f"is {value!r}; it must be longer than nothing.")
     return seconds
+
+
+def read_bytes(value: Any, error: Callable[[str], ValueError]) -> int:
+    """Read a size of a byte or more: a number of bytes, or a text with a unit, in any case.
+
+    ``GB`` is 1000 ** 3 bytes and ``GiB`` 1024 ** 3.
+    """
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        size = float(value)
+    else:
+        found = re.fullmatch(
+            r"\s*(\d+(?:\.\d*)?(?:e[+-]?\d+)?|\.\d+)\s*([a-z]*)\s*", str(value), re.IGNORECASE
+        )
+        if not found:
+            raise error(
+                f"is {value!r}; it must be a size such as '16GiB', '800MiB' or 2e9 (bytes)."
+            )
+        units = {unit.lower(): size for unit, size in _BYTES.items()}
+        unit = found[2].lower() or "b"
+        if unit not in units:
+            close = nearest(found[2], _BYTES)
+            raise error(f"is {value!r}; no unit '{found[2]}'. Units: {', '.join(_BYTES)}.{close}")
+        size = float(found[1]) * units[unit]
+    if not 1 <= size < math.inf:
+        raise error(f"is {value!r}; it must be a byte or more.")
+    return round(size)

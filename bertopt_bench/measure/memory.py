@@ -35,11 +35,25 @@ def reset_resident_peak(process: Path = _PROCESS) -> bool:
 def resident_peak_bytes(process: Path = _PROCESS) -> int | None:
     """Give the most memory this process held at once; None where the system does not say."""
     try:
-        status = (process / "status").read_text()
+        return _status_bytes(process, "VmHWM:")
     except OSError:
         return _resident_peak_elsewhere()
-    for line in status.splitlines():
-        if line.startswith("VmHWM:"):
+
+
+def resident_bytes(process: Path = _PROCESS) -> int | None:
+    """Give the memory that this process holds now; None where the system does not say."""
+    try:
+        return _status_bytes(process, "VmRSS:")
+    except OSError:
+        import psutil
+
+        return int(psutil.Process().memory_info().rss)
+
+
+def _status_bytes(process: Path, key: str) -> int | None:
+    """Read a size from a process' status file, which gives kibibytes."""
+    for line in (process / "status").read_text().splitlines():
+        if line.startswith(key):
             return int(line.split()[1]) * 1024
     return None
 

@@ -11,6 +11,7 @@ from bertopt_bench.errors import UserError
 from bertopt_bench.report import duels, figures, frame, inference, rows, sentences
 from bertopt_bench.report.environment import environment
 from bertopt_bench.report.frame import joined, plain_session, title_of
+from bertopt_bench.report.memory import memory_section
 from bertopt_bench.stats.facts import gather
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ def context(results: Sequence[ResultSet], facts: Facts, title: str | None) -> di
         "effects": rows.effect_table(facts),
         "inference": inference.inference_section(facts),
         "trains": inference.trains(facts),
+        "memory": memory_section(facts),
         "fates": sentences.fates(facts),
         "unfinished": rows.unfinished(facts),
         "sessions": sessions,

@@ -142,6 +142,51 @@ class Ragged(Stored):
         return self
 
 
+class MemoryParts(Stored):
+    """Bytes of a step by what they are for; ``other`` is what a GPU's allocator held besides."""
+
+    parameter_bytes: int = 0
+    gradient_bytes: int = 0
+    optimizer_state_bytes: int = 0
+    regularizer_state_bytes: int = 0
+    activation_bytes: int = 0
+    input_bytes: int = 0
+    temporary_bytes: int = 0
+    other_bytes: int = 0
+
+    def total(self) -> int:
+        """Add the parts up."""
+        return sum(getattr(self, name) for name in type(self).model_fields)
+
+
+class MemoryView(Stored):
+    """The parts when the step held the most, in which phase that was, and each part's own most."""
+
+    moment: str
+    peak: MemoryParts
+    largest: MemoryParts
+
+
+class Memory(Stored):
+    """A step's memory as attributed and by formula, from a pass of its own.
+
+    ``independent_peak_bytes`` is the peak that another pass measured; ``saved_tensor_bytes`` what
+    autograd saved in one forward pass, by its hooks; ``slack_bytes`` what a GPU's allocator had
+    reserved at the peak and not given out.
+    """
+
+    peak_bytes: int
+    independent_peak_bytes: int
+    measured: MemoryView
+    formula: MemoryView
+    saved_tensor_bytes: int | None = None
+    slack_bytes: int | None = None
+
+    def difference(self) -> float:
+        """Give the attributed peak's distance from the independent one, as a share of that."""
+        return self.peak_bytes / self.independent_peak_bytes - 1
+
+
 class Record(Stored):
     """What a trial left behind, raw samples included."""
 
@@ -187,7 +232,9 @@ class Record(Stored):
     graphs_compiled: int | None = None
 
     peak_memory_bytes: int | None = None
+    memory: Memory | None = fixed()
     peak_resident_bytes: int | None = None
+    resident_before_bytes: int | None = None
     phases: Phases | None = None
     kernels_ran: tuple[str, ...] = ()
     kernel_errors: tuple[dict[str, Any], ...] = ()

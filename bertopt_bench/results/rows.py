@@ -18,6 +18,7 @@ from bertopt_bench.matrix.labels import (
 )
 from bertopt_bench.matrix.modes import is_inference
 from bertopt_bench.results.inference_rows import inference_columns
+from bertopt_bench.results.memory_rows import memory_columns
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -86,6 +87,7 @@ def trial_rows(records: Sequence[Record], sessions: Sequence[Session]) -> list[R
             **{name: _or_nan(getattr(record, name)) for name in COPIED},
             **_phases(record),
             **inference_columns(record),
+            **memory_columns(record),
             **_losses(record),
             "kernels_ran": " ".join(record.kernels_ran),
             **{name: getattr(record, name) for name in HASHES},

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 PHASE_TOLERANCE = 0.02
 PHASE_FLOOR_SECONDS = 50e-6  # reading the clock between phases takes its own time, step or no step
 PHASES = ("data", "forward", "backward", "optimizer")
+MEMORY_TOLERANCE = 0.02
 FIRST_LOSS_BELOW = 0.15
 FIRST_LOSS_ABOVE = 0.35
 INITIAL_DEVIATION = 0.02  # of the initial weights; logits vary by hidden * deviation ** 2
@@ -259,6 +260,25 @@ def _memory(record: Record, parameters: int) -> Iterator[Finding]:
         )
 
 
+def check_memory(record: Record) -> Iterator[Finding]:
+    """The parts sum to the attributed peak, which another pass confirms within 2 %."""
+    memory = record.memory
+    if memory is None:
+        return
+    parts = memory.measured.peak.total()
+    if parts != memory.peak_bytes:
+        yield _error(
+            record, f"its memory's parts sum to {parts:,}, but their peak is {memory.peak_bytes:,}"
+        )
+    if abs(memory.difference()) > MEMORY_TOLERANCE:
+        yield Finding(
+            "warning",
+            _place(record),
+            f"the attributed peak is {memory.peak_bytes:,} bytes, but another pass measured "
+            f"{memory.independent_peak_bytes:,}: the parts are to be read with care",
+        )
+
+
 CHECKS: tuple[Callable[[Record], Iterable[Finding]], ...] = (
     check_identity,
     check_status,
@@ -268,6 +288,7 @@ CHECKS: tuple[Callable[[Record], Iterable[Finding]], ...] = (
     check_ragged,
     check_phases,
     check_formulas,
+    check_memory,
 )
 
 

@@ -13,7 +13,9 @@ from bertopt_bench.measure.syncs import count_host_syncs
 from bertopt_bench.measure.tracing import StepTrace, trace_step
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+
+    import torch
 
     from bertopt_bench.trial.live import Trial
 
@@ -45,6 +47,27 @@ def count_syncs(trial: Trial) -> int:
     return counted if trial.device.type == "cuda" else int(trial.scaler is not None)
 
 
+def step_in_phases(trial: Trial, index: int, end: Callable[[str], None]) -> None:
+    """Take ``Trial.step``'s step and say where each phase ends; `end` may look around then.
+
+    A step that is captured whole is taken in its parts as well, on the gradients that it keeps.
+    """
+    total: torch.Tensor | None = None
+    for micro in range(trial.batches.micro_batches):
+        batch = trial.fetch(index, micro)
+        end("data")
+        loss = trial.forward(batch, index)
+        penalised = trial.penalise(loss, batch)
+        end("forward")
+        trial.backward(penalised)
+        total = loss.detach() if total is None else total + loss.detach()
+        end("backward")
+    trial.update()
+    end("optimizer")
+    assert total is not None
+    trial.losses.append(total)
+
+
 def time_phases(trial: Trial, steps: int) -> dict[str, Any]:
     """Time the parts of a step, synchronising after each; mean seconds over ``steps`` steps."""
     names = ("data", "forward", "backward", "optimizer")
@@ -61,17 +84,10 @@ def time_phases(trial: Trial, steps: int) -> dict[str, Any]:
             sums[name] += now - last
             last = now
 
-        for micro in range(trial.batches.micro_batches):
-            batch = trial.fetch(index, micro)
-            lap("data")
-            loss = trial.penalise(trial.forward(batch, index), batch)
-            lap("forward")
-            trial.backward(loss)
-            lap("backward")
-        trial.update()
-        lap("optimizer")
+        step_in_phases(trial, index, lap)
         total += perf_counter() - begin
     phases: dict[str, Any] = {f"{name}_seconds": value / steps for name, value in sums.items()}
+    trial.drain()
     phases["rest_seconds"] = (total - sum(sums.values())) / steps
     return {**phases, "step_seconds": total / steps, "steps": steps}
 

@@ -25,7 +25,7 @@ from bertopt_bench.measure import ceilings, clock, memory
 from bertopt_bench.measure.disturbance import Disturbance
 from bertopt_bench.measure.imports import prove_imports
 from bertopt_bench.measure.torch_build import gpu_state
-from bertopt_bench.trial import assemble, checking, loop, passes, probe
+from bertopt_bench.trial import assemble, attributing, checking, loop, passes, probe
 from bertopt_bench.trial.arm import run_arm
 from bertopt_bench.trial.inference import run_inference
 from bertopt_bench.trial.micro.arm import run_micro_arm
@@ -87,6 +87,7 @@ def classify(error: BaseException) -> tuple[str, str]:
 
 def run_trial(request: Mapping[str, Any], send: Send, counter: MutableSequence[int]) -> None:
     """Assemble, burn in, measure apart, restore, train, and send the record's fields."""
+    resident_before = memory.resident_bytes()
     trial = assemble.assemble(request)
     if is_inference(request["cell"]):
         run_inference(
@@ -101,6 +102,7 @@ def run_trial(request: Mapping[str, Any], send: Send, counter: MutableSequence[i
     seconds = {"assemble_seconds": (monotonic_ns() - request["dispatched_ns"]) / 1e9}
     send({"kind": "ready", **seconds})
     fields = {**seconds, **_prepare(trial, request, seconds["assemble_seconds"])}
+    fields["resident_before_bytes"] = resident_before
     send({"kind": "burned_in", **fields, **_proof(request)})
     steps = trial.steps
     timer = clock.step_clock(trial.device, steps)
@@ -151,6 +153,7 @@ def _prepare(trial: Trial, request: Mapping[str, Any], assembled: float) -> dict
     traced, peak_bytes = passes.trace(trial)
     host_syncs = passes.count_syncs(trial)
     phases = passes.time_phases(trial, timing["phase_steps"])
+    attributed = attributing.attribute_memory(trial, peak_bytes)
     trial.restore()
     return {
         "burn_in_seconds": burn_in_seconds,
@@ -160,6 +163,7 @@ def _prepare(trial: Trial, request: Mapping[str, Any], assembled: float) -> dict
         "kernels_ran": list(traced.operations),
         "kernel_errors": kernel_errors,
         "peak_memory_bytes": peak_bytes,
+        "memory": attributed,
         "initial_weights_sha256": trial.initial_weights_sha256,
         "parameter_count": sum(p.numel() for p in trial.model.parameters()),
         **held_work(trial, request, formulas.TRAIN_FACTOR),

@@ -58,18 +58,16 @@ _STATE_BYTES = {
     "rmsprop": 4.0,
     "nadam": 8.0,
     "radam": 8.0,
-    "adafactor": 0.1,  # a row and a column a matrix; vectors have one entry a parameter
+    "adafactor": 0.1,  # about: optimizer_memory counts its rows and columns
     "lion": 4.0,
     "lamb": 8.0,
     "ademamix": 12.0,
-    "muon": 4.0,  # its matrices; AdamW's parameters are added in memory_forecast_bytes
+    "muon": 4.0,  # its matrices; optimizer_memory adds what AdamW's parameters have more
 }
 FUSED_LOSSES = ("chunked", "liger", "cut_cross_entropy")
 """Entries of ``kernel.mlm_loss`` that never hold all logits."""
 
 _UNKNOWN_STATE_BYTES = 8.0  # an entry of the user's own: two moments, as most have
-_AUTOCAST_BYTES = {"bf16": 3.25, "fp16": 3.25, "fp64": 8.0}
-"""Mean bytes a kept number; autocast keeps fp32 copies around norms (measured 52 / 16 h bytes)."""
 
 
 def model_size(model: str | Mapping[str, Any]) -> ModelSize:
@@ -120,16 +118,11 @@ def parameter_count(
     embeddings = vocabulary * h + positions + size.segments * h + 2 * h
     pooling = h * h + h if pooler else 0
     head = h * h + 3 * h + vocabulary if mlm else 0
-    return embeddings + size.layers * _layer_parameters(size) + pooling + head
+    return embeddings + size.layers * layer_parameters(size) + pooling + head
 
 
-def matrix_parameter_count(size: ModelSize) -> int:
-    """Count the weights of role ``matrix``: the encoder's products, without biases and norms."""
-    h, f = size.hidden, size.intermediate
-    return size.layers * (4 * h * h + 2 * h * f)
-
-
-def _layer_parameters(size: ModelSize) -> int:
+def layer_parameters(size: ModelSize) -> int:
+    """Count the trainable parameters of an encoder layer."""
     h, f = size.hidden, size.intermediate
     attention = 4 * h * h + 4 * h
     feed_forward = 2 * h * f + f + h
@@ -233,61 +226,3 @@ def masked_slots(seq_len: int, mask_rate: float) -> int:
 def state_bytes_per_parameter(optimizer_name: str) -> float:
     """Give the bytes of an optimizer's fp32 state a parameter; 8 where the name is unknown."""
     return _STATE_BYTES.get(optimizer_name, _UNKNOWN_STATE_BYTES)
-
-
-def activation_bytes_per_slot(cell: Mapping[str, Any], size: ModelSize) -> float:
-    """Give what the backward pass needs of one sequence slot, all layers and embeddings together.
-
-    A layer keeps the inputs of its six products, queries, keys, values and their mixture, the
-    inputs of GELU and of both norms: ``16 h`` numbers where f = 4h (Korthikanti et al., arXiv
-    2205.05198, with nothing in 16 bits). Attention that writes its weights keeps ``2 a S`` more,
-    dropout one number for each that it may drop.
-    """
-    h, f, heads = size.hidden, size.intermediate, size.heads
-    seq_len = cell["workload"]["seq_len"]
-    dropout = any(part["name"] == "dropout" for part in cell["regularizer"])
-    numbers = 8 * h + 2 * f + (2 * h if dropout else 0)
-    if cell["kernel"]["attention"]["name"] == "math" or dropout:
-        numbers += 2 * heads * seq_len
-    bytes_each = _AUTOCAST_BYTES.get(cell["precision"]["name"], 4.0)
-    kept = size.layers * numbers
-    if recomputes_layers(cell):  # each layer's input, and all of the layer that is run again
-        kept = size.layers * h + numbers
-    return bytes_each * (kept + 2 * h)
-
-
-def memory_forecast_bytes(cell: Mapping[str, Any]) -> int:
-    """Forecast the peak of allocated bytes in a training step of a canonical cell.
-
-    Weights and optimizer state lie there always; on top comes the larger of two moments: the start
-    of the backward pass (activations, and logits with their logarithms and gradients), or its end
-    (all gradients, and what a foreach step copies).
-    """
-    if cell["workload"].get("mode") == "inference":
-        from bertopt_bench.workload import inference_formulas  # which is made of this module
-
-        return inference_formulas.memory_forecast_bytes(cell)
-    workload, precision = cell["workload"], cell["precision"]["name"]
-    size = model_size(workload["model"])
-    vocabulary = workload["vocabulary_size"]
-    parameters = parameter_count(
-        size, vocabulary=vocabulary, position_embedding=workload["position_embedding"]
-    )
-    name: str = cell["optimizer"]["name"]
-    state = parameters * state_bytes_per_parameter(name)
-    if name == "muon":  # AdamW for all that is no encoder matrix: a second moment more
-        state += 4.0 * (parameters - matrix_parameter_count(size))
-    width = 8 if precision == "fp64" else 4
-    sequences: int = workload["batch_size"] // workload["micro_batches"]
-    slots = masked_slots(workload["seq_len"], workload["mask_rate"])
-    activations = sequences * workload["seq_len"] * activation_bytes_per_slot(cell, size)
-    rows = slots if kernel_name(cell, "mlm_loss") != "dense" else workload["seq_len"]
-    logits = 3 * width * sequences * rows * vocabulary
-    if kernel_name(cell, "mlm_loss") in FUSED_LOSSES:  # their gradients instead
-        logits = width * (vocabulary + sequences * slots) * size.hidden
-    gradients = width * parameters
-    foreach = gradients if cell["kernel"]["optimizer_step"]["name"] == "foreach" else 0
-    averaged = gradients if any(part["name"] == "ema" for part in cell["regularizer"]) else 0
-    lasting = width * parameters + state * width / 4 + averaged
-    peak: int = round(lasting + max(activations + logits, gradients + foreach))
-    return peak

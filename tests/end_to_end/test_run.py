@@ -130,6 +130,8 @@ def test_verify_finds_nothing_wrong_in_a_real_run(
         (("list", "optimiser"), "Did you mean 'optimizer'"),
         (("list", "optimizer", "adamv"), "Did you mean 'adam"),
         (("plan", "own.py"), "own.py"),
+        (("plan", "small.toml", "--max-memory", "16GBi"), "no unit 'GBi'"),
+        (("run", "small.toml", "--max-memory", "much"), "--max-memory is 'much'"),
     ],
 )
 def test_a_users_mistake_is_text_and_exit_code_2(
@@ -151,3 +153,31 @@ def test_plan_shows_cells_and_forecast_and_runs_nothing(command: Command, projec
     assert "adamw" in done.stdout
     assert "sgd" in done.stdout
     assert not (project / "results/planned").exists()
+
+
+def test_a_limit_of_memory_leaves_out_what_cannot_fit(command: Command, project: Path) -> None:
+    """Oracle: AdamW's state, 8 bytes a parameter, is what the larger cell has more.
+
+    Planned and run alike, and the record is skipped with both sizes as its reason.
+    """
+    limit = ("--set", "name='limited'", "--max-memory", "250KiB")
+    planned = command("plan", "small.toml", *limit)
+    done = command("run", "small.toml", *limit)
+    ended = {row["cell"]["optimizer"]["name"]: row for row in records(project, "limited")}  # type: ignore[index]
+
+    assert planned.returncode == done.returncode == 0, planned.stderr + done.stderr
+    assert "2 cells, 1 of them skipped" in planned.stdout
+    assert ended["sgd"]["status"] == "ok"
+    assert ended["adamw"]["status"] == "skipped"
+    assert "--max-memory is 250.0 KiB" in str(ended["adamw"]["reason"])
+    assert str(ended["adamw"]["reason"]) in planned.stdout
+
+
+def test_a_record_says_what_memory_was_for(first_run: CompletedProcess[str], project: Path) -> None:
+    """Oracle: weights by the parameter count; the parts sum to the peak; another pass agrees."""
+    for row in records(project):
+        memory = row["memory"]
+        parts = memory["measured"]["peak"]  # type: ignore[index]
+        assert parts["parameter_bytes"] == 4 * int(str(row["parameter_count"]))
+        assert sum(parts.values()) == memory["peak_bytes"]  # type: ignore[index]
+        assert memory["independent_peak_bytes"] == row["peak_memory_bytes"]  # type: ignore[index]

@@ -8,6 +8,7 @@ import pytest
 
 from bertopt_bench.matrix import cells, forecast, spec
 from bertopt_bench.workload import formulas
+from bertopt_bench.workload.memory_formulas import memory_forecast_bytes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,7 +42,7 @@ def matrix(tmp_path: Path) -> Matrix:
 def test_seconds_are_steps_by_flops_by_the_rate(matrix: Matrix) -> None:
     """Oracle: by hand, from the steps and evaluations of whole trials and timing replicates.
 
-    2 trials have 40 steps and 3 evaluations, 4 have 10 and 2, and all have 3 + 3 + 1 steps beside;
+    2 trials have 40 steps and 3 evaluations, 4 have 10 and 2, and all have 3 + 3 + 6 steps beside;
     a batch of an evaluation takes a third of a step, and a skipped cell nothing.
     """
     plans = cells.plan_trials(cells.expand(matrix), matrix, order_seed=1)
@@ -54,8 +55,8 @@ def test_seconds_are_steps_by_flops_by_the_rate(matrix: Matrix) -> None:
     step = flops / rate + forecast.STEP_OVERHEAD_SECONDS
     parameters = formulas.parameter_count(formulas.model_size("tiny"), vocabulary=4096)
     around = forecast.TRIAL_OVERHEAD_SECONDS + parameters * forecast.ASSEMBLE_SECONDS_A_PARAMETER
-    whole = around + (40 + 7 + 3 * 6 / 3) * step
-    short = around + (10 + 7 + 2 * 6 / 3) * step
+    whole = around + (40 + 12 + 3 * 6 / 3) * step
+    short = around + (10 + 12 + 2 * 6 / 3) * step
 
     assert one.flops_per_step == flops
     assert one.step_seconds == pytest.approx(step, rel=1e-12)
@@ -101,7 +102,7 @@ def test_memory_is_the_largest_cells(tmp_path: Path) -> None:
     matrix = spec.load(tmp_path / "m.toml")
     found = cells.expand(matrix)
     expected = forecast.forecast(cells.plan_trials(found, matrix, 1), matrix)
-    sizes = [formulas.memory_forecast_bytes(cell.content) for cell in found]
+    sizes = [memory_forecast_bytes(cell.content) for cell in found]
 
     assert sizes[0] < sizes[1]
     assert expected.peak_memory_bytes == sizes[1]
@@ -135,3 +136,25 @@ def test_a_plan_of_skipped_cells_alone_takes_nothing(matrix: Matrix) -> None:
 
     assert (expected.seconds, expected.peak_memory_bytes) == (0.0, 0)
     assert "0 trials to run" in forecast.describe_plan(matrix, skipped)
+
+
+def test_a_limit_drops_exactly_the_cells_above_it_and_says_why(tmp_path: Path) -> None:
+    """Oracle: the formula of each cell; the limit is one byte below the larger one's."""
+    (tmp_path / "m.toml").write_text("[workload]\nmodel = ['tiny', 'mini']")
+    matrix = spec.load(tmp_path / "m.toml")
+    found = cells.expand(matrix)
+    most = memory_forecast_bytes(found[1].content)
+
+    assert forecast.fitting(found, most) == forecast.fitting(found, None) == found
+    tiny, mini = forecast.fitting(found, most - 1)
+    assert tiny == found[0]
+    assert mini.skip is not None
+    assert "by forecast, and --max-memory is" in mini.skip
+    text = forecast.describe_plan(matrix, [tiny, mini])
+    assert "2 cells, 1 of them skipped" in text
+    assert f"skipped: {mini.skip}" in text
+
+
+def test_a_cell_that_is_skipped_anyway_keeps_its_reason(matrix: Matrix) -> None:
+    """Oracle: the matrix' own reason."""
+    assert "excluded: left out" in {cell.skip for cell in forecast.fitting(cells.expand(matrix), 1)}

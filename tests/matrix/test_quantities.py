@@ -1,4 +1,4 @@
-"""Shares and durations as people write them."""
+"""Shares, durations and sizes as people write them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bertopt_bench.errors import UserError
-from bertopt_bench.matrix.quantities import read_seconds, read_share
+from bertopt_bench.matrix.quantities import read_bytes, read_seconds, read_share
 
 
 @pytest.mark.parametrize(
@@ -79,3 +79,36 @@ def test_what_is_no_duration_is_refused_and_named(value: Any) -> None:
 def test_a_per_cent_and_its_number_are_one_share(hundredths: int) -> None:
     """Oracle: a hundredth of it."""
     assert read_share(f"{hundredths / 100}%", UserError) == pytest.approx(hundredths / 10_000)
+
+
+@pytest.mark.parametrize(
+    ("value", "size"),
+    [
+        ("16GiB", 16 * 2**30),
+        ("800MiB", 800 * 2**20),
+        ("2e9", 2_000_000_000),
+        (2e9, 2_000_000_000),
+        ("1.5 GB", 1_500_000_000),
+        ("4 kib", 4096),
+        ("512B", 512),
+        (".5TiB", 2**39),
+        ("1e-3 GB", 1_000_000),
+    ],
+)
+def test_sizes_are_read_in_every_unit(value: Any, size: int) -> None:
+    """Oracle: by hand: GB is 1000 ** 3 and GiB 1024 ** 3 bytes."""
+    assert read_bytes(value, UserError) == size
+
+
+@pytest.mark.parametrize("value", ["", "0", 0, -1, "-1GiB", "GiB", "16 Gi B", True, None, math.nan])
+def test_what_is_no_size_is_refused_and_named(value: Any) -> None:
+    """Oracle: the house rule: what came stands in the error."""
+    with pytest.raises(UserError) as caught:
+        read_bytes(value, UserError)
+    assert repr(value) in str(caught.value)
+
+
+def test_a_unit_that_is_none_is_named_with_those_there_are() -> None:
+    """Oracle: the house rule: what is allowed, and the nearest."""
+    with pytest.raises(UserError, match=r"no unit 'GBi'.*KiB.*Did you mean 'G"):
+        read_bytes("16GBi", UserError)

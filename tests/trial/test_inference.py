@@ -19,6 +19,7 @@ from bertopt_bench.trial.arm import run_arm
 from bertopt_bench.trial.assemble import assemble
 from bertopt_bench.trial.worker import run_task
 from bertopt_bench.workload import formulas, inference_formulas
+from bertopt_bench.workload.memory_formulas import memory_forecast_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -210,14 +211,14 @@ def test_the_forecast_of_memory_is_near_what_is_allocated(
     passes.burn_in(trial, 1)
     _, peak = passes.trace(trial)
 
-    assert formulas.memory_forecast_bytes(request["cell"]) == pytest.approx(peak, rel=0.05)
+    assert memory_forecast_bytes(request["cell"]) == pytest.approx(peak, rel=0.05)
 
 
 def test_a_forward_pass_needs_less_than_training(make_request: MakeRequest) -> None:
     """Oracle: no gradients, state and kept activations: half of the bytes at most."""
     forward, trained = (make_request(mode)["cell"] for mode in (FORWARD, {}))
 
-    assert 2 * formulas.memory_forecast_bytes(forward) < formulas.memory_forecast_bytes(trained)
+    assert 2 * memory_forecast_bytes(forward) < memory_forecast_bytes(trained)
     assert 3 * inference_formulas.forward_flops(forward) == formulas.train_flops(
         formulas.model_size(forward["workload"]["model"]),
         vocabulary=64,

@@ -1,0 +1,118 @@
+"""The forecast of memory against trials, drawn before the formulas were compared with them.
+
+The formulas are derived by hand and were mended while looking at the cells of ``FITTED`` only; the
+cells of ``HELD_OUT`` were measured once they stood. Both are draws from the same axes, disjoint.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from sized_trials import Sized, live
+
+from bertopt_bench.trial.attributing import attribute_memory
+from bertopt_bench.workload.memory_formulas import memory_forecast_bytes
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+BATCHES = {"tiny": (2, 8, 32, 64), "mini": (2, 8, 32), "small": (2, 8)}
+STEPS = [
+    ("adamw", "loop"), ("adamw", "foreach"), ("adamw", "fused"), ("sgd", "default"),
+    ("momentum", "default"), ("lion", "default"), ("adafactor", "default"), ("muon", "default"),
+]  # fmt: skip
+COUNT = 48
+
+
+def drawn(seed: int, count: int, without: frozenset[Sized] = frozenset()) -> list[Sized]:
+    """Draw distinct cells from all axes that change memory."""
+    draw, found = random.Random(seed), {}
+    while len(found) < count:
+        model = draw.choice(list(BATCHES))
+        optimizer, way = draw.choice(STEPS)
+        batch = draw.choice(BATCHES[model])
+        one = Sized(
+            model=model,
+            precision=draw.choice(["fp32", "bf16"]),
+            seq_len=draw.choice([64, 128]),
+            batch_size=batch,
+            micro_batches=draw.choice([1, 1, 2]),
+            optimizer=optimizer,
+            optimizer_step=way,
+            attention=draw.choice(["default", "math"]),
+            regularizer=draw.choice(["none", "dropout"]),
+        )
+        if one not in without:
+            found[one] = None
+    return list(found)
+
+
+FITTED = drawn(1, COUNT)
+HELD_OUT = drawn(2, COUNT, frozenset(FITTED))
+QUICK = [one for one in HELD_OUT if one.model == "tiny" and one.batch_size <= 8][:6]
+
+
+KERNELS = [
+    {"checkpointing": "layers"},
+    {"checkpointing": "layers", "batch_size": 32, "regularizer": "dropout"},
+    {"mlm_loss": "dense"},
+    {"mlm_loss": "chunked"},
+    {"mlm_loss": "chunked", "micro_batches": 2},
+    {"optimizer": "ademamix"},
+]
+"""Kernels that decide about memory, and the optimizer with the most state."""
+
+
+def error(folder: Path, sized: Sized) -> float:
+    """Give the forecast's distance from the attributed peak, as a share of it."""
+    trial = live(folder, sized)
+    measured: int = attribute_memory(trial, 1)["peak_bytes"]
+    trial.close()
+    return memory_forecast_bytes(sized.cell()) / measured - 1
+
+
+@pytest.mark.parametrize("sized", QUICK, ids=str)
+def test_a_few_small_trials_not_seen_before(tmp_path: Path, sized: Sized) -> None:
+    """Oracle: the memory pass of the trial itself, within the issue's 15 %."""
+    assert abs(error(tmp_path, sized)) <= 0.15
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("chosen", KERNELS, ids=str)
+def test_kernels(tmp_path: Path, chosen: dict[str, Any], precision: str) -> None:
+    """Oracle: as above."""
+    if chosen.get("mlm_loss") == "chunked":
+        pytest.importorskip("torch.nn.modules.linear_cross_entropy_options")
+    if chosen.get("optimizer") == "ademamix":
+        pytest.importorskip("pytorch_optimizer")
+    assert abs(error(tmp_path, Sized(precision=precision, **chosen))) <= 0.15
+
+
+@pytest.mark.parametrize("batch_size", [8, 32])
+@pytest.mark.parametrize("layout", ["unpadded", "packed"])
+def test_a_layout_needs_no_more_than_its_forecast(
+    tmp_path: Path, layout: str, batch_size: int
+) -> None:
+    """Oracle: as above, but from one side; it is forecast as padded, and a quarter is padding here.
+
+    Where rows stay full, the copy that joins attention's results makes up to 2 % more.
+    """
+    assert error(tmp_path, Sized(layout=layout, batch_size=batch_size)) >= -0.02
+
+
+@pytest.mark.slow
+def test_every_trial_not_seen_before(tmp_path: Path) -> None:
+    """Oracle: as above, over all held-out cells."""
+    errors = {str(sized): error(tmp_path, sized) for sized in HELD_OUT}
+
+    assert {name: off for name, off in errors.items() if abs(off) > 0.15} == {}
+
+
+def test_no_held_out_cell_was_fitted() -> None:
+    """Oracle: set arithmetic; every axis' levels are in both."""
+    assert not set(FITTED) & set(HELD_OUT)
+    for cells in (FITTED, HELD_OUT):
+        assert {one.optimizer for one in cells} == {name for name, _ in STEPS}
+        assert {one.model for one in cells} == set(BATCHES)
