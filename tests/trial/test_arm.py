@@ -16,6 +16,7 @@ import torch
 
 from bertopt_bench.dispatch.duel import PROTOCOL
 from bertopt_bench.dispatch.local import Zygote
+from bertopt_bench.measure import clock
 from bertopt_bench.results.duels import ArmRun, Block
 from bertopt_bench.trial import arm as arm_module
 from bertopt_bench.trial import passes
@@ -168,23 +169,50 @@ def test_a_slowed_arm_computes_what_its_baseline_computes(
     monkeypatch.setattr(arm_module.steadiness, "windows_agree", lambda *_: True)
     seen = []
     for share in (0.0, 0.5):
-        obey(arm_request(make_request, share), {**WARM, "window_seconds": 1e-9}, BLOCK)
+        obey(
+            arm_request(make_request, share),
+            {**WARM, "window_seconds": 1e-9, "most_seconds": 60.0},
+            BLOCK,
+        )
         seen.append(tuple(drained))
         drained.clear()
 
     assert seen[0] == seen[1]
 
 
-def test_the_injected_share_is_of_the_arms_own_steps(make_request: MakeRequest) -> None:
-    """Oracle: the answer's own figures: injected over the rest lies near what was asked for.
+def test_the_injected_share_is_of_the_arms_own_steps(
+    make_request: MakeRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Oracle: a scripted clock: steps of 10 ms, and the share of each put in after it, to 1 %.
 
-    Overheads of the clock's own steps fall on either side, so a factor of two is allowed.
+    Each look at the clock takes a microsecond, so that the delay's loop gets on.
     """
-    for share in (0.25, 1.0):
-        block = obey(arm_request(make_request, share), WARM, {**BLOCK, "steps": 20})[2]
-        realised = block["injected_seconds"] / (block["wall_seconds"] - block["injected_seconds"])
-        assert share / 2 < realised < share * 2
-        assert sum(block["step_seconds"]) > block["injected_seconds"]
+    now = [0]
+
+    def look_ns() -> int:
+        now[0] += 1_000
+        return now[0]
+
+    def step(_: Trial, _index: int) -> None:
+        now[0] += 10_000_000
+
+    monkeypatch.setattr(arm_module, "perf_counter", lambda: look_ns() / 1e9)
+    monkeypatch.setattr(arm_module, "perf_counter_ns", look_ns)
+    monkeypatch.setattr(
+        arm_module.clock, "step_clock", lambda _, steps: clock.HostClock(steps, now=look_ns)
+    )
+    for share in (0.05, 0.25, 1.0):
+        request = arm_request(make_request, share)
+        trial = assemble(request)
+        arm = arm_module._Arm(trial, request, [0])
+        with monkeypatch.context() as patch:
+            patch.setattr(Trial, "step", step)
+            block = arm.block({**BLOCK, "steps": 20})
+        own = block["wall_seconds"] - block["injected_seconds"]
+        assert own == pytest.approx(20 * 0.010, rel=0.01)
+        assert block["injected_seconds"] / own == pytest.approx(share, rel=0.01)
+        assert block["step_seconds"] == pytest.approx([0.010 * (1 + share)] * 20, rel=0.01)
+        trial.close()
 
 
 NAN = '''
@@ -217,7 +245,11 @@ def test_an_arm_whose_losses_are_no_numbers_says_so_for_good(
     monkeypatch.chdir(tmp_path)  # entries from outside are looked at in a child that starts here
     request = arm_request(make_request, optimizer="own_nan:Nan")
     monkeypatch.setattr(arm_module.steadiness, "windows_agree", lambda *_: True)
-    said = obey(request, {**WARM, "window_seconds": 1e-9}, *[{**BLOCK, "steps": 8}] * 4)
+    said = obey(
+        request,
+        {**WARM, "window_seconds": 1e-9, "most_seconds": 60.0},
+        *[{**BLOCK, "steps": 8}] * 4,
+    )
 
     assert [one["finite"] for one in said[2:]] == [True, False, False, False]
 
