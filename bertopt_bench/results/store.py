@@ -197,8 +197,8 @@ class ResultsFolder:
         there = starts[-1]["matrix"] if starts else {"digest": digest}
         if there.get("digest") != digest:
             raise UserError(
-                f"{self.path} holds results of another matrix, or of this one before it was "
-                f"changed ('{there.get('name')}', {there.get('digest')}; now {digest}). Start "
+                f"{self.path} holds results of another matrix or of other code, or of this one "
+                f"before it was changed ('{there.get('name')}', {there.get('digest')}; now {digest}). Start "
                 "another folder with --new, or name one with --results."
             )
 

@@ -455,7 +455,7 @@ def test_a_machine_that_changed_meanwhile_is_refused(
     fight: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Oracle: two descriptions that differ in the processor's model."""
-    models = iter(["one", "one", *["another"] * 9])
+    models = iter(["one", *["another"] * 9])
     real = duelling.describe_machine()
     monkeypatch.setattr(duelling, "describe_machine", lambda: {**real, "cpu_model": next(models)})
     bench = fight(replicates=6)
