@@ -198,8 +198,8 @@ class ResultsFolder:
         if there.get("digest") != digest:
             raise UserError(
                 f"{self.path} holds results of another matrix or of other code, or of this one "
-                f"before it was changed ('{there.get('name')}', {there.get('digest')}; now {digest}). Start "
-                "another folder with --new, or name one with --results."
+                f"before it was changed ('{there.get('name')}', {there.get('digest')}; now "
+                f"{digest}). Start another folder with --new, or name one with --results."
             )
 
     def _append_session_line(self, fields: dict[str, Any]) -> None:
