@@ -61,6 +61,7 @@ def step_in_phases(trial: Trial, index: int, end: Callable[[str], None]) -> None
         end("forward")
         trial.backward(penalised)
         total = loss.detach() if total is None else total + loss.detach()
+        del loss, penalised, batch  # freed here and not behind the last phase, where none counts it
         end("backward")
     trial.update()
     end("optimizer")
