@@ -9,6 +9,7 @@ import selectors
 import signal
 import subprocess
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from bertopt_bench import load_results
@@ -55,12 +56,14 @@ def test_ctrl_c_keeps_what_is_done_and_prints_the_command_that_continues(
 ) -> None:
     """Oracle: exit code 130 by convention, the printed command, and the first record on disk.
 
-    Forty trials are asked for, so that the run cannot end before the signal arrives.
+    Forty trials are asked for, so that the run cannot end before the signal arrives. A shell starts
+    what it puts in the background with SIGINT ignored, and so would the run be here.
     """
     many = ["--set", f"seeds={list(range(1, 21))}", "--set", "name='stopped'"]
     with subprocess.Popen(
         [sys.executable, "-m", "bertopt_bench", "run", "small.toml", *many],
         cwd=project, env=environment, stderr=subprocess.PIPE, text=True,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     ) as process:  # fmt: skip
         assert process.stderr is not None
         for line in process.stderr:
