@@ -271,7 +271,15 @@ def gate_duel(spec: DuelSpec) -> DuelOutcome:
         )
         for arm, cell in zip(spec.arms, cells, strict=True)
     ]
-    settings = Settings(
+    with open_display() as display:
+        plan, _ = plan_duel(Asked(matrix, tuple(arms)), _settings_of(spec), display)
+        with ResultsFolder.open(spec.results, plan.digest) as store:
+            verdicts = fight(plan, store, display)
+    return DuelOutcome(verdicts.session, verdicts, time.monotonic() - began)
+
+
+def _settings_of(spec: DuelSpec) -> Settings:
+    return Settings(
         metrics=spec.metrics,
         margins=tuple(spec.margins.items()),
         alpha=spec.alpha,
@@ -282,11 +290,6 @@ def gate_duel(spec: DuelSpec) -> DuelOutcome:
         comparisons=spec.comparisons,
         purpose=spec.purpose,
     )
-    with open_display() as display:
-        plan, _ = plan_duel(Asked(matrix, tuple(arms)), settings, display)
-        with ResultsFolder.open(spec.results, plan.digest) as store:
-            verdicts = fight(plan, store, display)
-    return DuelOutcome(verdicts.session, verdicts, time.monotonic() - began)
 
 
 def _importable(spec: DuelSpec) -> AbstractContextManager[None]:

@@ -159,7 +159,7 @@ def profile(
         UserError: no such cell, two alike, one that cannot run here, or no step.
     """
     from bertopt_bench.dispatch.progress import open_display
-    from bertopt_bench.profiling import Asked, how_to_open, lines_about
+    from bertopt_bench.profiling import Asked, told
     from bertopt_bench.results.store import ResultsFolder, next_free
 
     asked = Asked.read(
@@ -175,9 +175,7 @@ def profile(
         except KeyboardInterrupt:
             display.say(f"stopped; profiles that were finished are kept in {folder}")
             sys.exit(130)
-    lines = [*notes, *(line for one in profiles for line in lines_about(one, folder))]
-    traced = any(one.tables for one in profiles)
-    lines += how_to_open(folder) if traced else []
+    lines, traced = told(profiles, notes, folder)
     sys.stdout.write("".join(f"{line}\n" for line in (*lines, f"results: {folder}")))
     if not traced:
         return 3
@@ -382,40 +380,13 @@ def write_report(results: Sequence[Path | str], output: Path | None = None) -> P
     Raises:
         UserError: no such folder, or a page that cannot be written.
     """
-    from bertopt_bench.report.micro import write_micro
-    from bertopt_bench.report.page import write
-    from bertopt_bench.results.micro import only_micro, read_micro
-    from bertopt_bench.results.profiles import has_profiles
-    from bertopt_bench.results.tables import load_results
+    from bertopt_bench.report.kinds import write_kind
 
     name = Path(results[0]).resolve().name.removesuffix(".json")
     page = output or Path("reports") / f"{name}.html"
-    if only_micro(results):
-        write_micro([read_micro(file) for file in results], page)
-    elif any(has_profiles(folder) for folder in results):
-        _write_profile_page(results, page)
-    else:
-        write([load_results(folder) for folder in results], page)
+    write_kind(results, page)
     sys.stdout.write(f"page: {page}\n")
     return page
-
-
-def _write_profile_page(results: Sequence[Path | str], page: Path) -> None:
-    """Write the page of a folder of profiles, which stands alone.
-
-    Raises:
-        UserError: other folders were named beside it.
-    """
-    from bertopt_bench.report.page import write_text
-    from bertopt_bench.report.profiles import render_profiles
-    from bertopt_bench.results.profiles import load_profiles
-
-    if len(results) > 1:
-        raise UserError(
-            f"{', '.join(map(str, results))}: a folder of profiles has a page of its own. Name it "
-            "alone: bertopt-bench report FOLDER"
-        )
-    write_text(render_profiles(load_profiles(results[0])), page)
 
 
 def verify_results(results: Path | str) -> int:

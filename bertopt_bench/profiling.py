@@ -97,6 +97,13 @@ def _under_tool(
     return counted
 
 
+def told(profiles: Sequence[Profile], notes: Sequence[str], folder: Path) -> tuple[list[str], bool]:
+    """Give the lines that a profile ends with, and whether any cell was traced."""
+    traced = any(one.tables for one in profiles)
+    lines = [*notes, *(line for one in profiles for line in lines_about(one, folder))]
+    return [*lines, *(how_to_open(folder) if traced else [])], traced
+
+
 def lines_about(profile: Profile, folder: Path) -> list[str]:
     """Say in a few lines what a profile found, or why there is none."""
     tables = profile.tables

@@ -81,7 +81,7 @@ def kernel_needs_cuda(cell: Cell, _capabilities: Capabilities) -> str | None:
         name = kernel_name(cell, operation)
         if name in names:
             return f"{operation} {name} exists on CUDA only"
-    if kernel_name(cell, "attention") == "flex":
+    if kernel_name(cell, "attention") == "flex" and cell["workload"].get("mode") != "inference":
         return "attention flex has no backward pass on a CPU: it trains on CUDA only"
     if kernel_name(cell, "compile") == "reduce_overhead":
         return (
@@ -142,7 +142,8 @@ def flash_with_padding_on_cuda(cell: Cell, _capabilities: Capabilities) -> str |
 
 def forced_flash_without_padding_on_cuda(cell: Cell, _capabilities: Capabilities) -> str | None:
     """Skip forced flash attention on a GPU over sequences of unequal lengths: it has no mask."""
-    if cell["kernel"]["attention"]["name"] != "flash" or cell["device"]["name"] != "cuda":
+    forced = kernel_name(cell, "attention") in {"flash", "flash_attn"}
+    if not forced or cell["device"]["name"] != "cuda":
         return None
     if layout_of(cell) == "padded":
         return None

@@ -56,16 +56,8 @@ def run_session(
     if not pending.plans:
         display.say(f"{store.path}: nothing is missing or stale")
         return {}
-    session = store.start_session(
-        describe_session(
-            matrix,
-            cells,
-            pending,
-            capabilities=capabilities,
-            code=code,
-            order_seed=order_seed,
-        )
-    )
+    known: dict[str, Any] = {"capabilities": capabilities, "code": code, "order_seed": order_seed}
+    session = store.start_session(describe_session(matrix, cells, pending, **known))
     run = SessionRun(session, store, display, matrix.timing, texts, code, trial_threads())
     run.run(pending.plans)
     store.append_session_event(

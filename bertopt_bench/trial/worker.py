@@ -90,14 +90,8 @@ def run_trial(request: Mapping[str, Any], send: Send, counter: MutableSequence[i
     resident_before = memory.resident_bytes()
     trial = assemble.assemble(request)
     if is_inference(request["cell"]):
-        run_inference(
-            trial,
-            request,
-            send,
-            counter,
-            every_core=_every_core,
-            count_graphs=_graphs_compiled,
-        )
+        ways: dict[str, Any] = {"every_core": _every_core, "count_graphs": _graphs_compiled}
+        run_inference(trial, request, send, counter, **ways)
         return
     seconds = {"assemble_seconds": (monotonic_ns() - request["dispatched_ns"]) / 1e9}
     send({"kind": "ready", **seconds})
@@ -120,18 +114,23 @@ def run_trial(request: Mapping[str, Any], send: Send, counter: MutableSequence[i
     )
     result = {
         "kind": "result",
-        "status": "ok" if diverged is None else "diverged",
-        "reason": "" if diverged is None else f"loss not finite or doubled at step {diverged}",
+        **_ending(diverged),
         **fields,
         **_after(trial, timer),
         "peak_resident_bytes": memory.resident_peak_bytes() if resident_from_loop else None,
         "disturbance": disturbance.stop(),
-        "diverged_at_step": diverged,
         "graphs_compiled": _graphs_compiled() - fields["graphs_compiled"],
         **_proof(request),
     }
     send(result)
     trial.close()
+
+
+def _ending(diverged: int | None) -> dict[str, Any]:
+    """Say how training ended."""
+    reason = "" if diverged is None else f"loss not finite or doubled at step {diverged}"
+    status = "ok" if diverged is None else "diverged"
+    return {"status": status, "reason": reason, "diverged_at_step": diverged}
 
 
 def _proof(request: Mapping[str, Any]) -> dict[str, Any]:
