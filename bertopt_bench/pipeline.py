@@ -57,12 +57,11 @@ def run_matrix(
     from bertopt_bench.dispatch.progress import open_display
     from bertopt_bench.dispatch.running import run_session
     from bertopt_bench.matrix.spec import load
-    from bertopt_bench.results.store import ResultsFolder, next_free
+    from bertopt_bench.results.store import ResultsFolder
 
     most_bytes = _most_bytes(max_memory)
     matrix = load(matrix_file, overrides)
-    folder = Path(results or Path("results") / matrix.name)
-    folder = next_free(folder) if new else folder
+    folder = _folder(results, matrix.name, new=new)
     page = Path(page or Path("reports") / f"{folder.name}.html")
     with open_display() as display, ResultsFolder.open(folder, matrix.digest) as store:
         try:
@@ -76,6 +75,13 @@ def run_matrix(
             display.say(f"  {shlex.join(again)}")
             sys.exit(130)
     return _finish(RunSummary(folder, page, counts))
+
+
+def _folder(results: Path | str | None, name: str, *, new: bool) -> Path:
+    from bertopt_bench.results.store import next_free
+
+    folder = Path(results or Path("results") / name)
+    return next_free(folder) if new else folder
 
 
 def _most_bytes(max_memory: str | int | None) -> int | None:
@@ -121,14 +127,14 @@ def duel(
     from bertopt_bench import duelling
     from bertopt_bench.dispatch.progress import open_display
     from bertopt_bench.matrix.duels import read_settings
-    from bertopt_bench.results.store import ResultsFolder, next_free
+    from bertopt_bench.results.store import ResultsFolder
     from bertopt_bench.stats.planning import describe
 
     settings = read_settings(matrix_file, declared or {})
-    words: dict[str, Any] = {"base": base, "arms": arms, "overrides": overrides, "inject": inject}
-    asked = duelling.read_either(matrix_file, micro, **words).require_arms()
-    folder = Path(results or Path("results") / f"{asked.matrix.name}-duel")
-    folder = next_free(folder) if new else folder
+    asked = duelling.read_either(
+        matrix_file, micro, base=base, arms=arms, overrides=overrides, inject=inject
+    ).require_arms()
+    folder = _folder(results, f"{asked.matrix.name}-duel", new=new)
     sys.stdout.write(describe(duelling.foresee(asked, settings)) + "\n")
     if plan_only:
         return 0
@@ -160,14 +166,13 @@ def profile(
     """
     from bertopt_bench.dispatch.progress import open_display
     from bertopt_bench.profiling import Asked, told
-    from bertopt_bench.results.store import ResultsFolder, next_free
+    from bertopt_bench.results.store import ResultsFolder
 
     asked = Asked.read(
         matrix_file, cells, steps=steps, tools=tools, ncu_csv=ncu_csv, overrides=overrides
     )
     matrix = asked.chosen.matrix
-    folder = Path(results or Path("results") / f"{matrix.name}-profile")
-    folder = next_free(folder) if new else folder
+    folder = _folder(results, f"{matrix.name}-profile", new=new)
     notes: list[str] = []
     with open_display() as display, ResultsFolder.open(folder, matrix.digest) as store:
         try:

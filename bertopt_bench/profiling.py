@@ -10,6 +10,7 @@ from bertopt_bench.dispatch.preparing import ask_capabilities
 from bertopt_bench.dispatch.profiling import plan_profile, run_profiles, run_tool, tool_calls
 from bertopt_bench.errors import UserError
 from bertopt_bench.matrix.chosen import choose_cells
+from bertopt_bench.matrix.modes import is_inference
 from bertopt_bench.measure.ncu import read_counted
 from bertopt_bench.report.wording import memory
 from bertopt_bench.results.profiles import TRACES
@@ -59,6 +60,12 @@ class Asked:
             raise UserError(f"--steps is {steps}; allowed are 1 to {MOST_STEPS}.")
         choose = partial(choose_cells, matrix_file, cells, overrides=overrides)
         named = choose()
+        forward = next((one for one in named.cells if is_inference(one.content)), None)
+        if forward is not None:
+            raise UserError(
+                f"'{forward.label}' runs forward only (its mode is inference), and profile traces "
+                "training steps. Give --set workload.mode=training."
+            )
         if len(ncu_csv) > len(named.cells):
             raise UserError(
                 f"{len(ncu_csv)} files were given with --ncu-csv for {len(named.cells)} cells; "

@@ -81,7 +81,7 @@ def kernel_needs_cuda(cell: Cell, _capabilities: Capabilities) -> str | None:
         name = kernel_name(cell, operation)
         if name in names:
             return f"{operation} {name} exists on CUDA only"
-    if kernel_name(cell, "attention") == "flex" and cell["workload"].get("mode") != "inference":
+    if kernel_name(cell, "attention") == "flex":
         return "attention flex has no backward pass on a CPU: it trains on CUDA only"
     if kernel_name(cell, "compile") == "reduce_overhead":
         return (
@@ -100,8 +100,7 @@ def attention_without_dropout(cell: Cell, _capabilities: Capabilities) -> str | 
 
 def varlen_needs_a_layout(cell: Cell, _capabilities: Capabilities) -> str | None:
     """Skip varlen attention over padded text: it walks over sequences with nothing between."""
-    layout = cell["workload"].get("layout", "padded")
-    if kernel_name(cell, "attention") != "varlen" or layout != "padded":
+    if kernel_name(cell, "attention") != "varlen" or layout_of(cell) != "padded":
         return None
     return "attention varlen needs text without padding: a layout that is unpadded or packed"
 
@@ -163,7 +162,7 @@ def no_kernel_for_unequal_lengths(cell: Cell, capabilities: Capabilities) -> str
     dropout = any(part.get("attention_dropout") for part in cell["regularizer"])
     if (
         layout_of(cell) == "padded"
-        or cell["kernel"]["attention"]["name"] != "default"
+        or kernel_name(cell, "attention") not in {"default", "varlen"}
         or cell["precision"]["name"] not in HALF
         or capability is None
         or dropout
@@ -224,7 +223,7 @@ def uncapturable_step(cell: Cell, capabilities: Capabilities) -> str | None:
         kernel_name(cell, "compile"),
         kernel_name(cell, "checkpointing") == "layers",
     )
-    layout = cell["workload"].get("layout", "padded")
+    layout = layout_of(cell)
     reasons = {
         f"layout {layout} has tensors of other shapes in each batch": layout != "padded",
         f"optimizer {optimizer} has no capturable step": "capturable" not in accepts

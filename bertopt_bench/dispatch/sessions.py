@@ -15,6 +15,7 @@ from bertopt_bench import catalogue
 from bertopt_bench.dispatch.local import Zygote
 from bertopt_bench.dispatch.outcomes import ending, evaluation_fields, record_fields
 from bertopt_bench.dispatch.proofs import WrongCode, check_proof, code_of
+from bertopt_bench.errors import UserError
 from bertopt_bench.matrix.identity import canonical_json
 
 if TYPE_CHECKING:
@@ -111,19 +112,25 @@ class SessionRun:
     def run_one(self, zygote: Zygote, plan: TrialPlan, contender: Contender) -> Record:
         """Run one trial of a duel's arm and record it under the arm's label, with the arm's code.
 
-        A trial whose worker does not prove that code is stopped, and its record is failed.
+        A trial whose worker does not prove that code is stopped, and its record is failed; so is
+        one whose worker, of another revision, says what no record of this version holds.
         """
         started, subject = utc_now(), contender.subject
         modules = [*contender.modules(), *subject.modules]
-        fields = self._live(zygote, plan, subject, modules)
-        code = code_of(
-            subject,
-            fields.get("imported", {}),
-            modules=modules,
-            ours=self.code,
-            outside=plan.cell.outside,
+        named = partial(
+            code_of, subject, modules=modules, ours=self.code, outside=plan.cell.outside
         )
-        return self._record(plan, started, {**fields, "arm": contender.label, "code": code})
+        told: dict[str, Any] = {"arm": contender.label}
+        try:
+            fields = self._live(zygote, plan, subject, modules)
+            told["code"] = named(fields.get("imported", {}))
+            return self._record(plan, started, {**fields, **told})
+        except UserError:  # the folder cannot be written, or no process started
+            raise
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            why = f"its worker's messages are not those of this version: {_first_line(error)}"
+            told["code"] = named({})
+            return self._record(plan, started, {**told, "status": "failed", "reason": why})
 
     def _record(self, plan: TrialPlan, started: str, fields: Mapping[str, Any]) -> Record:
         record = self.folder.append(
@@ -255,3 +262,7 @@ def _latencies(seconds: Sequence[float]) -> str:
 def utc_now() -> str:
     """Give the time in UTC, to the second, in ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"

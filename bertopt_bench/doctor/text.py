@@ -159,6 +159,11 @@ def _noise(noise: Mapping[str, Any]) -> Iterator[str]:
             "Identical code was found to differ beyond chance: no duel of this hour can be "
             "believed. Quieten the machine and run doctor again."
         )
+    elif "interval_excludes_zero" in (finding.get("flags") or ()):
+        said.append(
+            "Careful: the interval excludes 0. With so few replicates it does now and then by "
+            "chance: run doctor again, or bertopt-bench calibrate."
+        )
     said += [f"Too noisy for a verdict: {reason}." for reason in noise.get("reasons") or ()]
     for words in said:
         yield from _wrapped(words, "  ", "  ")

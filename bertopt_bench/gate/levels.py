@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bertopt_bench.errors import UserError
+from bertopt_bench.stats.planning import COUNTED
 from bertopt_bench.stats.power import LEAST_REPLICATES, smallest_p
 
 if TYPE_CHECKING:
@@ -73,13 +74,15 @@ def derive(policy: Policy, comparisons: int) -> Levels:
 def refuse_out_of_reach(policy: Policy, levels: Levels) -> None:
     """Refuse a policy that could never find a regression, before anything runs.
 
+    Bytes that are the same in every replicate need no test, and are never out of reach.
+
     Raises:
         UserError: too few replicates, or seeds for the loss; it names how many are needed.
     """
     needed = levels.needed_replicates()
     for metric in policy.metrics:
         unit, n = ("seeds", policy.seeds) if metric == "loss" else ("replicates", policy.replicates)
-        if n >= needed:
+        if n >= needed or metric == COUNTED:
             continue
         where = f"give the matrix {needed} seeds" if metric == "loss" else f"replicates = {needed}"
         raise UserError(

@@ -126,7 +126,7 @@ class LiveSessions:
     def _warn_of_fewer(self, cell: GatedCell, spec: DuelSpec, outcome: DuelOutcome) -> None:
         """Say that a budget cut the replicates; of losses alone there are none to cut."""
         count, asked = outcome.verdicts.replicates, spec.looks[-1]
-        cut = spec.budget_seconds is not None and set(spec.metrics) != {"loss"}
+        cut = spec.budget_seconds is not None
         if cut and outcome.verdicts.state != "invalid" and count < asked:
             self.warnings.append(
                 f"'{cell.text}': the budget paid for {count} of {asked} replicates in session "

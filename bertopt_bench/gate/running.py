@@ -222,6 +222,11 @@ def _live(
     budget = policy.budget_seconds
     if request.budget is not None:
         budget = read_seconds(request.budget, Place("--budget").error)
+    if budget is not None and "loss" in policy.metrics:
+        raise UserError(
+            f"{policy.file}: a gate of loss takes no budget: its seeds say how often is trained. "
+            "Leave the budget out."
+        )
     warnings = []
     if subject.base_commit == subject.head_commit and not subject.head_changed:
         warnings.append(f"{base} and the working tree are the same commit: nothing is gated")

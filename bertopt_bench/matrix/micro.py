@@ -259,23 +259,27 @@ def read_micro_arms(
             f"{operation.implementations[0]} --arm {operation.implementations[1]}."
         )
     first_name, first = _pairs([texts[0]], "--arm")
-    common = {key: value for key, value in first.items() if key not in OWN_KEYS}
-    asked, cells = [], []
-    for text in texts:
-        implementation, given = _pairs([text], "--arm")
-        chosen = check_implementation(
-            operation, implementation or first_name or operation.implementations[0]
-        )
-        own = {key: value for key, value in given.items() if key in OWN_KEYS}
-        written = {key: value for key, value in given.items() if key not in OWN_KEYS}
-        options = read_options(operation, {**shared, **common, **written}, "--arm")
-        cells.append(_runnable(micro_cell(operation, chosen, options), text))
-        keys = tuple(written.items())
-        label = str(own.pop("label", "" if len(texts) > 1 else chosen))
-        asked.append(Asked(label, text, keys, own))
+    common = {**shared, **{key: value for key, value in first.items() if key not in OWN_KEYS}}
+    usual, alone = first_name or operation.implementations[0], len(texts) == 1
+    read = [_read_arm(operation, text, usual, common, alone=alone) for text in texts]
+    cells, asked = [cell for cell, _ in read], [one for _, one in read]
     labels = arm_labels(cells, asked)
     made = [make_arm(*one) for one in zip(labels, cells, asked, strict=True)]
-    return _matrix(operation, {**shared, **common}, texts), made
+    return _matrix(operation, common, texts), made
+
+
+def _read_arm(
+    operation: Operation, text: str, usual: str, common: Mapping[str, Any], *, alone: bool
+) -> tuple[Cell, Asked]:
+    """Read one arm; what it does not say is as in the first one."""
+    name, given = _pairs([text], "--arm")
+    chosen = check_implementation(operation, name or usual)
+    own = {key: value for key, value in given.items() if key in OWN_KEYS}
+    written = {key: value for key, value in given.items() if key not in OWN_KEYS}
+    options = read_options(operation, {**common, **written}, "--arm")
+    cell = _runnable(micro_cell(operation, chosen, options), text)
+    label = str(own.pop("label", chosen if alone else ""))
+    return cell, Asked(label, text, tuple(written.items()), own)
 
 
 def _pairs(texts: Sequence[str], option: str) -> tuple[str, dict[str, Any]]:

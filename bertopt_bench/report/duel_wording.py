@@ -342,7 +342,8 @@ def calibration(found: Mapping[str, Any]) -> list[str]:
             f"At the margin's edge {alarms} of {wording.plural(trials, 'slowed arm')} "
             f"{'was' if alarms == 1 else 'were'} called slower than the delay really put in"
             + (
-                f": a rate of at most {wording.share(bound)} (upper 95{NBSP}% bound)."
+                f": a rate of {_from(found.get('edge_low'))}at most {wording.share(bound)} "
+                f"(95{NBSP}% interval)."
                 if bound
                 else "."
             )
@@ -362,7 +363,13 @@ def _false_alarms(found: Mapping[str, Any]) -> str:
     )
     if (bound := found.get("false_alarm_bound")) is None:
         return f"{told}."
-    return f"{told}: the rate is at most {wording.share(bound)} (upper 95{NBSP}% bound)."
+    least = _from(found.get("false_alarm_low"))
+    return f"{told}: the rate is {least}at most {wording.share(bound)} (95{NBSP}% interval)."
+
+
+def _from(low: float | None) -> str:
+    """Write the lower end of a rate's interval, where it is known and not 0."""
+    return f"at least {wording.share(low)} and " if low else ""
 
 
 def _power(found: Mapping[str, Any]) -> str:

@@ -108,7 +108,7 @@ def refuse_exploratory(paths: Sequence[Path | str]) -> None:
         UserError: one of them is such a file.
     """
     for path in map(Path, paths):
-        if path.is_file() and path.name not in {RECORDS, SESSIONS, REPLICATES}:
+        if _is_file(path):
             read_micro(path)  # what it is not is told first
             raise UserError(
                 f"{path} is pytest-benchmark's: one process, nothing paired, no A/A arm. It is "

@@ -156,10 +156,11 @@ def summarise(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "false_alarms": alarms,
     }
     if whole_ones:
-        _, high = clopper_pearson(alarms, len(whole_ones))
+        low, high = clopper_pearson(alarms, len(whole_ones))
         spreads = [one["spread"] for one in whole_ones if one["spread"] is not None]
         summary |= {
             "alpha": ALPHA,
+            "false_alarm_low": low,
             "false_alarm_bound": high,
             # Two independent sessions must both reject, each in one direction of the two.
             "expected_per_1000_gate_runs": GATE_RUNS * (high / 2) ** 2,
@@ -174,10 +175,12 @@ def _edge(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     if not slowed:
         return {}
     alarms = sum(_is_alarm(one["edge_p"]) for one in slowed)
+    low, high = clopper_pearson(alarms, len(slowed))
     return {
         "edge_trials": len(slowed),
         "edge_false_alarms": alarms,
-        "edge_bound": clopper_pearson(alarms, len(slowed))[1],
+        "edge_low": low,
+        "edge_bound": high,
     }
 
 

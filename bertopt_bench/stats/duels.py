@@ -268,6 +268,7 @@ def _heard(
 
     Of bytes and losses a busy machine changes nothing.
     """
+    noise = noise if any(control.metric in TIMED for control in controls) else ()
     alarms = {control.metric: why for control in controls if (why := _control_alarm(control))}
     by_metric = {**dict.fromkeys(TIMED, next(iter(noise), "")), **alarms}
     told: list[Told] = [("control", why) for why in alarms.values()]

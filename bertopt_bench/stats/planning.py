@@ -46,6 +46,7 @@ class Prospect:
     detectable: float | None
     spread: float | None
     seconds: float | None
+    trainings: int = 0
 
     @property
     def least_units(self) -> int:
@@ -81,7 +82,8 @@ def _prospect(declaration: Declaration, metric: str, spread: float | None) -> Pr
     share = declaration.margins.get(metric) or 0.0
     margin = math.log1p(share) if known else 0.0
     found = detectable(units, needed, width, margin, declaration.sides) if units > 1 else None
-    timed = metric in {"step_time", "peak_memory"}
+    timed = metric != "loss"
+    trained = metric in {"loss", "time_to_target"}
     return Prospect(
         metric=metric,
         comparisons=count,
@@ -93,6 +95,7 @@ def _prospect(declaration: Declaration, metric: str, spread: float | None) -> Pr
         detectable=found,
         spread=width if known else None,
         seconds=replicate_seconds(declaration) * replicates if timed else None,
+        trainings=seeds * len(declaration.arms) if trained else 0,
     )
 
 
@@ -151,6 +154,7 @@ def _line(one: Prospect) -> str:
             f"between {one.unit}"
         )
     cost = "" if one.seconds is None else f"; about {_duration(one.seconds)}"
+    cost += f"; {one.trainings} training runs" if one.trainings else ""
     return f"plan: {one.metric}, {_comparisons(one)}, {one.units} {one.unit}: {told}{power}{cost}"
 
 

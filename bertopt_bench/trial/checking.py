@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from bertopt_bench.workload import references
 from bertopt_bench.workload.loss import masked_cross_entropy
+from bertopt_bench.workload.ragged import Ragged
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -58,8 +59,6 @@ def check_numbers(trial: Trial) -> list[dict[str, Any]]:
     for operation, make in _CASES.items():
         kernel = trial.kernels.get(operation)
         if kernel is None or kernel.call is None or not kernel.exact:
-            continue
-        if "signature" in kernel.options:  # not that of the operation on padded text
             continue
         case = make(trial, kernel.call)
         who = f"kernel.{operation} '{trial.cell['kernel'][operation]['name']}'"
@@ -185,9 +184,13 @@ def _attention(trial: Trial, call: Callable[..., Tensor]) -> Case:
         name: draw.normal(*shape, dtype=draw.activations) for name in ("query", "key", "value")
     }
     mask = None
-    if trial.batches.at(0).attention_mask is not None:
+    given = trial.batches.at(0).attention_mask
+    given = given.mask if isinstance(given, Ragged) else given
+    if given is not None:
         lengths = draw.whole(max(1, slots // 2), slots + 1, (rows, 1, 1, 1))
         mask = torch.arange(slots, device=lengths.device) < lengths
+        if given.shape[-2] != 1:  # packed: two sequences a row, neither sees the other
+            mask = mask.transpose(-1, -2) == mask
     plain: dict[str, Any] = {"attn_mask": mask, "dropout_p": 0.0}
     return Case(
         inputs,

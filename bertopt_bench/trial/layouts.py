@@ -49,7 +49,7 @@ def arrange(cell: Mapping[str, Any]) -> Arrangement:
     """Choose for a cell.
 
     On CUDA flash attention's form for segments takes 16 bits only and has no dropout; it stands
-    for the default attention, not for another kernel that was forced.
+    for the default attention and for varlen, not for another kernel that was forced.
     """
     layout = cell["workload"].get("layout", "padded")
     named = {operation: choice["name"] for operation, choice in cell["kernel"].items()}

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 
-from bertopt_bench.dispatch import duelling
+from bertopt_bench.dispatch import duelling, sessions
 from bertopt_bench.dispatch.children import Outcome
 from bertopt_bench.dispatch.declaring import duel_digest
 from bertopt_bench.dispatch.duelling import prepare_duel, run_duel
@@ -592,6 +592,30 @@ def test_a_training_run_that_failed_refuses(
     assert exit_code(bench.verdicts) == 3
     assert [name for name, _ in zygotes.asked].count("sgd") == 1
     assert zygotes.asked[-1][0] == "sgd"  # hours of training would change nothing
+
+
+@pytest.mark.parametrize(
+    "fields", [{"a_field_of_tomorrow": 1}, {"losses": "none"}], ids=["unknown", "malformed"]
+)
+def test_a_worker_of_another_revision_that_says_what_no_record_holds_refuses(
+    fight: Callable[..., Bench],
+    zygotes: type[ScriptedZygote],
+    monkeypatch: pytest.MonkeyPatch,
+    fields: dict[str, Any],
+) -> None:
+    """Oracle: refused with exit code 3 and a record that says why, not a traceback."""
+    real = sessions.record_fields
+
+    def told(outcome: Any, limit: float) -> dict[str, Any]:
+        return {**real(outcome, limit), **fields}
+
+    monkeypatch.setattr(sessions, "record_fields", told)
+    bench = fight(metrics=("loss",))
+
+    assert bench.verdicts.state == "invalid"
+    assert "messages are not those of this version" in bench.verdicts.reasons[0]
+    assert exit_code(bench.verdicts) == 3
+    assert load_results(bench.folder).trials["status"].tolist() == ["failed"]
 
 
 @pytest.mark.parametrize(

@@ -148,7 +148,9 @@ def test_a_written_trace_is_read_back_and_has_the_same_bytes_each_time(tmp_path:
     size = write_trace(document, file)
 
     assert size == file.stat().st_size
+    assert read_trace(file) == json.loads(json.dumps(document))
     assert json.loads(gzip.decompress(file.read_bytes())) == read_trace(file)
+    assert file.read_bytes()[4:8] == bytes(4), "no time of writing"
     again = tmp_path / "b.json.gz"
     write_trace(document, again)
     assert again.read_bytes() == file.read_bytes()

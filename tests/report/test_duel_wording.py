@@ -156,7 +156,7 @@ def test_the_calibration_says_its_bound_and_the_false_alarms_to_expect() -> None
 
     for stated in (
         "0 of 31 A/A duels gave a false alarm at alpha 1 % (2 refused, counted beside)",
-        "at most 11.2 % (upper 95 % bound)",
+        "at most 11.2 % (95 % interval)",
         "of 1,000 gate runs on unchanged code at most 3.1",
         "0 of 6 slowed arms were called slower than the delay really put in",
         "An injected 5 % was found in 5 of 6 duels: power 35.9 % to 99.6 %",

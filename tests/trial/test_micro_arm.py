@@ -74,8 +74,10 @@ def test_seconds_are_those_of_a_call(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [round(x, 9) for x in block["step_seconds"]] == [2e-3] * len(block["step_seconds"])
 
 
-def test_a_slowed_arm_really_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Oracle: half of each batch's time is passed again, and told apart."""
+def test_a_slowed_arm_waits_half_of_its_time_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: half of each batch's time is asked to pass, and told apart."""
+    waited: list[float] = []
+    monkeypatch.setattr(arm_module, "_delay", lambda seconds: waited.append(seconds) or seconds)
     request = request_of("gelu", "default", ["hidden_size=8"], injected_share=0.5)
     monkeypatch.setattr(
         arm_module.Bench, "batch", lambda _, calls=None: Batch(calls or 4, 1e-4, 0.0)
@@ -83,7 +85,10 @@ def test_a_slowed_arm_really_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     block = obey(request, WARM, {"do": "block", "steps": 8, "rewarm": 1})[2]
     own = block["wall_seconds"] - block["injected_seconds"]
 
-    assert block["injected_seconds"] >= 0.5 * own * 0.999
+    timed = sum(waited[-len(block["step_seconds"]) :]) if block["step_seconds"] else 0.0
+    assert waited
+    assert timed == pytest.approx(block["injected_seconds"])
+    assert block["injected_seconds"] == pytest.approx(0.5 * own)
 
 
 def test_equal_seeds_give_equal_inputs_and_others_do_not() -> None:

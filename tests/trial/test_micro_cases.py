@@ -208,7 +208,7 @@ def test_cold_slots_exceed_four_caches_or_the_caches_are_overwritten() -> None:
 
 @pytest.mark.parametrize("direction", DIRECTIONS)
 def test_cold_slots_have_buffers_of_their_own(direction: str) -> None:
-    """Oracle: writing one slot's input changes that slot's result only."""
+    """Oracle: five storages at addresses of their own, and equal results."""
     options = options_of("gelu", cache="cold", direction=direction)
     slot = 2 * 4 * 2 * 16 * 24  # input and gradient
     case = open_case("gelu", "default", options, cpu(), cache_bytes=slot)

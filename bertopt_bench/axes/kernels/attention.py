@@ -19,7 +19,8 @@ def default() -> Kernel:
     """Let torch choose.
 
     Own: 'module:function', called as torch.nn.functional.scaled_dot_product_attention(query, key,
-        value, attn_mask=, dropout_p=) is; queries are [B, a, S, d], the mask bool [B, 1, 1, S].
+        value, attn_mask=, dropout_p=) is; queries are [B, a, S, d], the mask bool [B, 1, 1, S], or
+        [B, 1, S, S] where rows hold several sequences, None where nothing is kept apart.
     Source: torch.nn.functional.scaled_dot_product_attention.
     """
     return Kernel()
@@ -77,16 +78,11 @@ def flex() -> Kernel:
 def varlen() -> Kernel:
     """Attend within sequences that lie one after the other, with no padding between: CUDA only.
 
-    Needs a layout that leaves padding out (unpadded, packed): called as varlen_attn is, with
-    queries, keys and values [T, a, d], the sequences' bounds and their greatest length. No dropout.
+    Needs a layout that leaves padding out (unpadded, packed). No dropout.
 
     Source: torch.nn.attention.varlen.varlen_attn; Dao, arXiv 2307.08691.
     """
-    return Kernel(
-        call=_varlen,
-        options={"signature": "varlen"},
-        expects=("_varlen_attn", "_flash_attention_forward"),
-    )
+    return Kernel(expects=("_varlen_attn", "_flash_attention_forward"))
 
 
 def flash_attn() -> Kernel:
@@ -139,14 +135,6 @@ def _block_mask(mask: Any) -> Any:
 
     rows, slots = keep.shape
     return create_block_mask(real, rows, None, slots, slots, device=keep.device)
-
-
-def _varlen(
-    query: Any, key: Any, value: Any, cu_seq_q: Any, cu_seq_k: Any, max_q: int, max_k: int
-) -> Any:
-    from torch.nn.attention.varlen import varlen_attn
-
-    return varlen_attn(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k)
 
 
 def _flash_attn(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -112,13 +111,10 @@ def open_case(
         UserError: an implementation that cannot be imported, or gives a wrong result.
     """
     cache_bytes = cache_bytes or device_cache_bytes(device)
-    steps = operation == "optimizer_step"
-    parameters = sum(shape.numel() for shape in shapes_of(options)) if steps else 0
+    parameters = _parameters(operation, options)
     slot_bytes = buffer_bytes(operation, options, parameters)
     caching = plan_caching(options["cache"], slot_bytes, cache_bytes)
-    generator = torch.Generator().manual_seed(derive_seed(seed, f"micro/{operation}"))
-    make = open_steps if steps else partial(open_runs, operation)
-    opened = make(implementation, options, device, generator, caching.slots)
+    opened = _open(operation, implementation, options, device, seed, caching.slots)
     return Case(
         operation=operation,
         name=implementation,
@@ -126,15 +122,34 @@ def open_case(
         opened=opened,
         work=operation_work(operation, options, parameters),
         inputs_sha256=hash_inputs(opened.inputs),
-        cache={
-            "cache_bytes": cache_bytes,
-            "slots": caching.slots,
-            "slot_bytes": slot_bytes,
-            "kept": caching.words,
-        },
+        cache=_cache_facts(caching, slot_bytes, cache_bytes),
         flush=_flusher(caching.flush_bytes, device),
         parameters=parameters,
     )
+
+
+def _parameters(operation: str, options: Mapping[str, Any]) -> int:
+    """Count an optimizer's parameters; other operations have none."""
+    steps = operation == "optimizer_step"
+    return sum(shape.numel() for shape in shapes_of(options)) if steps else 0
+
+
+def _open(
+    operation: str, name: str, options: Mapping[str, Any], device: Any, seed: int, slots: int
+) -> Opened:
+    generator = torch.Generator().manual_seed(derive_seed(seed, f"micro/{operation}"))
+    if operation == "optimizer_step":
+        return open_steps(name, options, device, generator, slots)
+    return open_runs(operation, name, options, device, generator, slots)
+
+
+def _cache_facts(caching: Caching, slot_bytes: int, cache_bytes: int) -> dict[str, Any]:
+    return {
+        "cache_bytes": cache_bytes,
+        "slots": caching.slots,
+        "slot_bytes": slot_bytes,
+        "kept": caching.words,
+    }
 
 
 def device_cache_bytes(device: Any) -> int:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from bertopt_bench.workload import references
 from bertopt_bench.workload.operation_work import masked_slots_of
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     Inputs = Mapping[str, Any]
 
 NORM_EPS = 1e-12  # BERT's
-IGNORED = -100
+IGNORED = references.IGNORED
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +71,7 @@ def _draw_attention(options: Options, generator: torch.Generator) -> dict[str, A
 
 
 def _exact_attention(inputs: Inputs) -> Tensor:
-    query, key, value = (inputs[name] for name in ("query", "key", "value"))
-    scores = query @ key.transpose(-2, -1) / math.sqrt(query.shape[-1])
-    if inputs["mask"] is not None:
-        scores = scores.masked_fill(~inputs["mask"], -math.inf)
-    weights = (scores - scores.amax(-1, keepdim=True)).exp()
-    out: Tensor = weights / weights.sum(-1, keepdim=True) @ value
-    return out
+    return references.attention(*(inputs[name] for name in ("query", "key", "value", "mask")))
 
 
 def _draw_layer_norm(options: Options, generator: torch.Generator) -> dict[str, Any]:
@@ -90,11 +85,7 @@ def _draw_layer_norm(options: Options, generator: torch.Generator) -> dict[str, 
 
 
 def _exact_layer_norm(inputs: Inputs) -> Tensor:
-    values = inputs["input"]
-    centred = values - values.mean(-1, keepdim=True)
-    spread = (centred.square().mean(-1, keepdim=True) + NORM_EPS).sqrt()
-    out: Tensor = centred / spread * inputs["weight"] + inputs["bias"]
-    return out
+    return references.layer_norm(inputs["input"], inputs["weight"], inputs["bias"], NORM_EPS)
 
 
 def _draw_gelu(options: Options, generator: torch.Generator) -> dict[str, Any]:
@@ -103,9 +94,7 @@ def _draw_gelu(options: Options, generator: torch.Generator) -> dict[str, Any]:
 
 
 def _exact_gelu(inputs: Inputs) -> Tensor:
-    values = inputs["input"]
-    out: Tensor = 0.5 * values * (1 + torch.erf(values / math.sqrt(2)))
-    return out
+    return references.gelu(inputs["input"])
 
 
 def _draw_mlm_loss(options: Options, generator: torch.Generator) -> dict[str, Any]:
@@ -129,11 +118,8 @@ def _draw_mlm_loss(options: Options, generator: torch.Generator) -> dict[str, An
 
 
 def _exact_mlm_loss(inputs: Inputs) -> Tensor:
-    index = inputs["index"]
-    logits = inputs["hidden"][index] @ inputs["weight"].T + inputs["bias"]
-    right = logits.gather(1, inputs["labels"][index][:, None])[:, 0]
-    loss: Tensor = (logits.logsumexp(-1) - right).sum()
-    return loss
+    hidden, labels = (inputs[name][inputs["index"]] for name in ("hidden", "labels"))
+    return references.mlm_loss(hidden, inputs["weight"], inputs["bias"], labels)
 
 
 def widened(values: Tensor) -> Tensor:

@@ -69,8 +69,8 @@ def check_ran(case: Case, device: Any) -> tuple[str, ...]:
     def once() -> None:
         case.calls[0]()
 
-    ran = trace_step(once, device).operations
-    missing = found.expects and not any(part in name for part in found.expects for name in ran)
+    traced = trace_step(once, device)
+    ran, missing = traced.operations, traced.missing(found.expects)
     others = [name for name in ran if any(part in name for part in found.forbids)]
     if missing or others:
         wanted = f"no operation named {' or '.join(found.expects)}" if missing else others[0]
@@ -148,8 +148,9 @@ def complete(document: dict[str, Any], measured: Sequence[Mapping[str, Any]]) ->
     document["ceilings"] = [dict(one) for one in measured]
     if not measured:
         return
-    ceiling = ceiling_of(measured)
     for row in document["benchmarks"]:
         info = row["extra_info"]
-        if "bytes" in info:
-            info |= share_of_ceiling(info, row["stats"]["median"], ceiling)
+        if "bytes" in info:  # a row's limits are its own device's
+            kind = info.get("device")
+            limits = ceiling_of([one for one in measured if one.get("device", kind) == kind])
+            info |= share_of_ceiling(info, row["stats"]["median"], limits)

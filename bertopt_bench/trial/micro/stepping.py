@@ -77,17 +77,7 @@ def open_steps(
         [one.to(device.torch_device, dtype) for one in tensors] for tensors in drawn.values()
     )
     made = [_Slot(found, weights, gradients, compiled=name == COMPILED) for _ in range(slots)]
-    for slot in made:
-        slot.check_steps()
-    own = _Slot(Implementation(torch.optim.AdamW, options={"foreach": False}), weights, gradients)
-    own.check_steps()
-    start = _flat(weights)
-    exact = _exact_steps(start, _flat(gradients))
-    found_change, own_change, exact_change = (
-        {"change of the parameters": flat - start} for flat in (made[0].flat(), own.flat(), exact)
-    )
-    who = f"optimizer_step '{name}'"
-    errors = checking.compare(found_change, own_change, exact_change, dtype, who)
+    errors = _check(made, weights, gradients, dtype, f"optimizer_step '{name}'")
     for slot in made:
         slot.keep()
 
@@ -104,6 +94,25 @@ def open_steps(
         restore=restore,
         finite=lambda: all(slot.finite() for slot in made),
     )
+
+
+def _check(
+    made: Sequence[_Slot],
+    weights: Sequence[Tensor],
+    gradients: Sequence[Tensor],
+    dtype: torch.dtype,
+    who: str,
+) -> checking.Errors:
+    """Step all slots; compare the first one's change, and that of torch's loop, with float64."""
+    own = _Slot(Implementation(torch.optim.AdamW, options={"foreach": False}), weights, gradients)
+    for slot in (*made, own):
+        slot.check_steps()
+    start = _flat(weights)
+    exact = _exact_steps(start, _flat(gradients))
+    found, usual, right = (
+        {"change of the parameters": flat - start} for flat in (made[0].flat(), own.flat(), exact)
+    )
+    return checking.compare(found, usual, right, dtype, who)
 
 
 def _flat(tensors: Sequence[Tensor]) -> Tensor:
