@@ -56,10 +56,11 @@ def run_matrix(
     """
     from bertopt_bench.dispatch.progress import open_display
     from bertopt_bench.dispatch.running import run_session
+    from bertopt_bench.matrix.quantities import read_limit
     from bertopt_bench.matrix.spec import load
     from bertopt_bench.results.store import ResultsFolder
 
-    most_bytes = _most_bytes(max_memory)
+    most_bytes = read_limit(max_memory)
     matrix = load(matrix_file, overrides)
     folder = _folder(results, matrix.name, new=new)
     page = Path(page or Path("reports") / f"{folder.name}.html")
@@ -82,15 +83,6 @@ def _folder(results: Path | str | None, name: str, *, new: bool) -> Path:
 
     folder = Path(results or Path("results") / name)
     return next_free(folder) if new else folder
-
-
-def _most_bytes(max_memory: str | int | None) -> int | None:
-    """Read what --max-memory says."""
-    from bertopt_bench.matrix.quantities import read_bytes
-
-    if max_memory is None:
-        return None
-    return read_bytes(max_memory, lambda text: UserError(f"--max-memory {text}"))
 
 
 def _finish(summary: RunSummary) -> RunSummary:
@@ -349,10 +341,11 @@ def plan_matrix(
     from bertopt_bench.dispatch.preparing import ask_capabilities
     from bertopt_bench.matrix.cells import expand
     from bertopt_bench.matrix.forecast import describe_plan, fitting
+    from bertopt_bench.matrix.quantities import read_limit
     from bertopt_bench.matrix.spec import load, read_document
 
     matrix = load(matrix_file, overrides)
-    most_bytes = _most_bytes(max_memory)
+    most_bytes = read_limit(max_memory)
     if "arms" in read_document(matrix.file):
         if most_bytes is not None:
             raise UserError(

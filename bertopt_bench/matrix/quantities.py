@@ -6,7 +6,7 @@ import math
 import re
 from typing import TYPE_CHECKING, Any
 
-from bertopt_bench.errors import nearest
+from bertopt_bench.errors import UserError, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,6 +49,17 @@ def read_seconds(value: Any, error: Callable[[str], ValueError]) -> float:
     if seconds <= 0:
         raise error(f"is {value!r}; it must be longer than nothing.")
     return seconds
+
+
+def read_limit(max_memory: str | int | None) -> int | None:
+    """Read what --max-memory says; None where it says nothing.
+
+    Raises:
+        UserError: it is no size.
+    """
+    if max_memory is None:
+        return None
+    return read_bytes(max_memory, lambda text: UserError(f"--max-memory {text}"))
 
 
 def read_bytes(value: Any, error: Callable[[str], ValueError]) -> int:

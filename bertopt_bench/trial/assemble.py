@@ -96,12 +96,7 @@ def assemble(request: Mapping[str, Any]) -> Trial:
     model = _model(text["vocabulary_size"], workload, model_options, kernels)
     weights_sha256 = _start(model, seed, device, precision)
     groups = parameter_groups(model)
-    open_text = partial(
-        open_batches,
-        device=device.torch_device,
-        micro_batches=workload["micro_batches"],
-        arrangement=arrange(cell),
-    )
+    batches, held_out = _open_texts(cell, text, seed, device)
     schedule = build("schedule", cell["schedule"], workload["steps"])
     make = InferenceTrial if forward_only else Trial
     trial = make(
@@ -114,8 +109,8 @@ def assemble(request: Mapping[str, Any]) -> Trial:
         summed_loss=_summed_loss(kernels),
         compiled=_compiled(model, cell["kernel"]["compile"]["name"], kernels["compile"]),
         groups=groups,
-        batches=open_text(text["batches"][str(seed)]),
-        held_out=open_text(text["evaluation"]),
+        batches=batches,
+        held_out=held_out,
         multipliers=multipliers(schedule, workload["steps"]),
         make_regularizers=make_regularizers,
         make_optimizer=partial(make_optimizer, cell, groups, kernels),
@@ -127,6 +122,17 @@ def assemble(request: Mapping[str, Any]) -> Trial:
     if "cuda_graph" in kernels and kernels["cuda_graph"].in_place:
         capture_whole_step(trial)
     return trial
+
+
+def _open_texts(cell: Mapping[str, Any], text: Mapping[str, Any], seed: int, device: Any) -> Any:
+    """Open the batches of a seed, and the held-out ones, as the cell's layout arranges them."""
+    open_text = partial(
+        open_batches,
+        device=device.torch_device,
+        micro_batches=cell["workload"]["micro_batches"],
+        arrangement=arrange(cell),
+    )
+    return open_text(text["batches"][str(seed)]), open_text(text["evaluation"])
 
 
 def _kernels(cell: Mapping[str, Any]) -> dict[str, Kernel]:
