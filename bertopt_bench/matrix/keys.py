@@ -134,6 +134,7 @@ WORKLOAD: Mapping[str, Key | None] = {
     "evaluate_every": Key("int", 30, least=1, most=100_000_000),
     "evaluation_batches": Key("int", 8, least=1, most=1_000_000),
     "held_out_fraction": Key("float", 0.1, above=0, below=1),
+    "held_out_part": Key("str", "all", choices=("all", "tuning", "report")),
     "lower_case": Key("bool", True),
     "layout": Key("str", "padded", choices=("padded", "unpadded", "packed")),
 }

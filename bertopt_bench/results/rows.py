@@ -91,6 +91,9 @@ def trial_rows(records: Sequence[Record], sessions: Sequence[Session]) -> list[R
             **_losses(record),
             "kernels_ran": " ".join(record.kernels_ran),
             **{name: getattr(record, name) for name in HASHES},
+            "tuning_ledger": record.tuning.ledger if record.tuning else None,
+            "tuned_points": record.tuning.points if record.tuning else NAN,
+            "edge_optimum": " ".join(record.tuning.edge_optimum) if record.tuning else "",
             "code_version": record.code.version,
             "code_commit": record.code.commit,
         }
