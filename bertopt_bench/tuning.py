@@ -18,6 +18,7 @@ from bertopt_bench.matrix import proposing
 from bertopt_bench.matrix.forecast import duration
 from bertopt_bench.matrix.identity import cell_id
 from bertopt_bench.matrix.labels import number
+from bertopt_bench.matrix.protocols import protocol_hash
 from bertopt_bench.matrix.tuned import write_matrix
 from bertopt_bench.matrix.tuning import REPORT_PART, is_possible, read_tuning
 from bertopt_bench.planning import plan_tuning
@@ -300,6 +301,9 @@ def _write_tuned(search: Search, folder: Path, matrix_file: Path | str) -> None:
     kept = ("name", "description", "seeds", "replicates", "allow", "timing")
     document = {key: tuning.document[key] for key in kept if key in tuning.document}
     document["name"] = tuning.matrix.name
+    if "protocol" in tuning.document:
+        hashed = protocol_hash(tuning.document)
+        document["protocol"] = {"name": tuning.matrix.name, "sha256": hashed}
     workload = {**tuning.document.get("workload", {}), "held_out_part": REPORT_PART}
     text = write_matrix({**document, "workload": workload}, list(contents.values()), tables)
     head = f"# Written by `bertopt-bench tune` from {Path(matrix_file).name}; do not edit.\n"
