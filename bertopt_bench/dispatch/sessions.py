@@ -209,6 +209,7 @@ class SessionRun:
             "text_sha256": text["text_sha256"],
             "tokenizer_sha256": text["tokenizer_sha256"],
             "vocabulary_size": text["vocabulary_size"],
+            "train_tokens": text.get("train_tokens"),
         }
 
 

@@ -225,6 +225,7 @@ class Record(Stored):
     evaluation_sha256: str | None = fixed()
     text_sha256: str | None = fixed()
     tokenizer_sha256: str | None = fixed()
+    train_tokens: int | None = fixed()
     parameter_count: int | None = fixed()
     flops_per_step: int | None = fixed()
     slot_tokens_per_step: int | None = fixed()
