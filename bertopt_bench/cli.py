@@ -51,7 +51,7 @@ def plan(
     set_: Settings = [],  # noqa: B006 - typer copies it
 ) -> None:
     """Show what a matrix would run: cells, skips with reasons, forecast of time and memory."""
-    from bertopt_bench.pipeline import plan_matrix
+    from bertopt_bench.planning import plan_matrix
 
     plan_matrix(matrix, overrides=set_, max_memory=max_memory)
 
@@ -73,6 +73,27 @@ def run(
     from bertopt_bench.pipeline import run_matrix
 
     run_matrix(matrix, results=results, page=page, overrides=set_, new=new, max_memory=max_memory)
+
+
+@app.command()
+def tune(
+    matrix: MatrixFile,
+    results: Annotated[
+        Path | None, typer.Option(help="A folder.  [default: results/<matrix name>-tuning]")
+    ] = None,
+    page: Annotated[
+        Path | None, typer.Option(help="The page.  [default: reports/<folder's name>.html]")
+    ] = None,
+    set_: Settings = [],  # noqa: B006 - typer copies it
+    plan_only: Annotated[
+        bool, typer.Option("--plan", help="Show points, trials and time, and run nothing.")
+    ] = False,
+    new: Annotated[bool, typer.Option("--new", help="Start another results folder.")] = False,
+) -> None:
+    """Tune the arms of a matrix under one budget; write the matrix of what was chosen."""
+    from bertopt_bench import tuning
+
+    tuning.tune(matrix, results=results, page=page, overrides=set_, new=new, plan_only=plan_only)
 
 
 @app.command()

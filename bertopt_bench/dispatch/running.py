@@ -58,7 +58,9 @@ def run_session(
         return {}
     known: dict[str, Any] = {"capabilities": capabilities, "code": code, "order_seed": order_seed}
     session = store.start_session(describe_session(matrix, cells, pending, **known))
-    run = SessionRun(session, store, display, matrix.timing, texts, code, trial_threads())
+    told: dict[str, Any] = {"timing": matrix.timing, "texts": texts, "code": code}
+    told |= {"threads": trial_threads(), "tuned": matrix.tuned}
+    run = SessionRun(session, store, display, **told)
     run.run(pending.plans)
     store.append_session_event(
         {

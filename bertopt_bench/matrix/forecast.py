@@ -193,7 +193,7 @@ def describe_plan(matrix: Matrix, cells: Sequence[Cell]) -> str:
         f"{len(matrix.seeds)} seeds x {matrix.replicates} replicates; {live} trials to run"
     )
     foot = (
-        f"forecast: {_duration(expected.seconds)}, at most {_size(expected.peak_memory_bytes)} "
+        f"forecast: {duration(expected.seconds)}, at most {_size(expected.peak_memory_bytes)} "
         f"at once, assuming {assumed_rate('cpu') / 1e9:,.0f} GFLOP/s on the CPU and "
         f"{assumed_rate('cuda') / 1e9:,.0f} on CUDA"
     )
@@ -211,14 +211,15 @@ def _rows(cells: Sequence[Cell], expected: Forecast) -> list[str]:
             f"skipped: {cell.skip}"
             if known is None
             else f"{known.flops_per_step / 1e9:9.2f} GFLOP a step, "
-            f"{_duration(known.trial_seconds)} a trial, {_size(known.peak_memory_bytes)}"
+            f"{duration(known.trial_seconds)} a trial, {_size(known.peak_memory_bytes)}"
         )
         rows.append(f"{cell.id}  {cell.label.ljust(width)}  {told}")
     more = len(cells) - len(rows)
     return [*rows, f"and {more} more"] if more else rows
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Write a forecast of time: seconds, minutes or hours."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

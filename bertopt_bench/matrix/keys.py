@@ -134,6 +134,7 @@ WORKLOAD: Mapping[str, Key | None] = {
     "evaluate_every": Key("int", 30, least=1, most=100_000_000),
     "evaluation_batches": Key("int", 8, least=1, most=1_000_000),
     "held_out_fraction": Key("float", 0.1, above=0, below=1),
+    "held_out_part": Key("str", "all", choices=("all", "tuning", "report")),
     "lower_case": Key("bool", True),
     "layout": Key("str", "padded", choices=("padded", "unpadded", "packed")),
 }
@@ -201,7 +202,7 @@ def refuse_too_many(count: int, place: Place) -> None:
 
 
 def read_corpus(value: Any, place: Place) -> str:
-    """Read a corpus: an entry's name, ``path:FILES``, ``hf:NAME``."""
+    """Read a corpus: an entry's name, ``path:FILES``, ``hf:NAME@REVISION``."""
     from bertopt_bench import catalogue
 
     if not isinstance(value, str):
@@ -210,11 +211,23 @@ def read_corpus(value: Any, place: Place) -> str:
         if value == prefix:
             raise place.error(f"is {value!r}: something must follow the colon.")
         if value.startswith(prefix):
+            if prefix == "hf:":
+                _require_revision(value, place)
             return value
     try:
         return catalogue.find("corpus", value).name
     except UserError as error:
-        raise place.error(f"{error} Text of your own: 'path:FILES', 'hf:NAME'.") from error
+        raise place.error(f"{error} Text of your own: 'path:FILES', 'hf:NAME@REVISION'.") from error
+
+
+def _require_revision(value: str, place: Place) -> None:
+    """Refuse a name on the hub without a revision: what it stands for may change any day."""
+    name, _, revision = value.partition("@")
+    if not revision:
+        raise place.error(
+            f"is {value!r}, which names no revision, so that it may be another text tomorrow. "
+            f"Write {name}@REVISION, a commit or a tag of the data set."
+        )
 
 
 def refuse_not_finite(value: Any, place: Place) -> None:

@@ -187,6 +187,21 @@ class Memory(Stored):
         return self.peak_bytes / self.independent_peak_bytes - 1
 
 
+class Tuned(Stored):
+    """Under which budget a cell's options were chosen: ``ledger`` is the sha256 of the ledger.
+
+    ``points`` were tried in all, ``extensions`` of them beyond the edge of the declared space, each
+    on so many ``seeds``; ``edge_optimum`` names options whose best value is the outermost tried.
+    """
+
+    arm: str
+    points: int
+    extensions: int
+    seeds: int
+    edge_optimum: tuple[str, ...] = ()
+    ledger: str
+
+
 class Record(Stored):
     """What a trial left behind, raw samples included."""
 
@@ -203,12 +218,14 @@ class Record(Stored):
     started_utc: str = ""
     elapsed_seconds: Number | None = None
     code: Code
+    tuning: Tuned | None = None
 
     initial_weights_sha256: str | None = fixed()
     batches_sha256: str | None = fixed()
     evaluation_sha256: str | None = fixed()
     text_sha256: str | None = fixed()
     tokenizer_sha256: str | None = fixed()
+    train_tokens: int | None = fixed()
     parameter_count: int | None = fixed()
     flops_per_step: int | None = fixed()
     slot_tokens_per_step: int | None = fixed()

@@ -89,8 +89,12 @@ def trial_rows(records: Sequence[Record], sessions: Sequence[Session]) -> list[R
             **inference_columns(record),
             **memory_columns(record),
             **_losses(record),
+            "epochs_seen": epochs_seen(record),
             "kernels_ran": " ".join(record.kernels_ran),
             **{name: getattr(record, name) for name in HASHES},
+            "tuning_ledger": record.tuning.ledger if record.tuning else None,
+            "tuned_points": record.tuning.points if record.tuning else NAN,
+            "edge_optimum": " ".join(record.tuning.edge_optimum) if record.tuning else "",
             "code_version": record.code.version,
             "code_commit": record.code.commit,
         }
@@ -142,6 +146,18 @@ def _per_step(record: Record) -> list[tuple[float, float, float]]:
     count = max(len(record.losses), len(record.step_seconds))
     tokens = record.real_tokens[:count]
     return list(zip_longest(record.losses, record.step_seconds, tokens, fillvalue=NAN))
+
+
+def epochs_seen(record: Record) -> float:
+    """Give how often training has gone over the text: word pieces served by those there are.
+
+    [CLS] and [SEP] of each sequence are no text. NaN where the record does not say.
+    """
+    steps = record.real_tokens[: len(record.losses)]
+    if not record.train_tokens or not steps:
+        return NAN
+    batch_size: int = record.cell["workload"]["batch_size"]
+    return (sum(steps) - 2 * batch_size * len(steps)) / record.train_tokens
 
 
 def _workload(record: Record) -> Row:

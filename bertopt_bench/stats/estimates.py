@@ -36,6 +36,7 @@ WORKLOAD_AXES = (
     "evaluate_every",
     "evaluation_batches",
     "held_out_fraction",
+    "held_out_part",
     "lower_case",
     "layout",
 )
@@ -60,6 +61,7 @@ USUAL_LEVELS = {
     "model": "tiny",
     "corpus": "python_docs",
     "position_embedding": "learned",
+    "held_out_part": "all",
     "layout": "padded",
 }
 UNFINISHED = ("diverged", "out_of_memory", "timed_out", "failed")
@@ -145,6 +147,9 @@ class Cell:
     spreads: Mapping[str, Spread]
     comparable: str
     is_tuned: bool
+    tuned_points: int | None = None
+    edge_optimum: str = ""
+    epochs_seen: float | None = None
 
     @property
     def is_ranked(self) -> bool:
@@ -269,6 +274,9 @@ def summarise_cell(cell_id: str, group: Sequence[Trial]) -> Cell:
         spreads={c: spread for c, spread in summaries.items() if spread},
         comparable=comparable_key(hashed[0]),
         is_tuned=any(words(row.get("tuning_ledger")) for row in group),
+        tuned_points=next((int(n) for r in group if (n := number(r.get("tuned_points")))), None),
+        epochs_seen=max((n for r in group if (n := number(r.get("epochs_seen")))), default=None),
+        edge_optimum=next(filter(None, (words(row.get("edge_optimum")) for row in group)), ""),
     )
 
 
