@@ -19,7 +19,7 @@ optimum-benchmark's as it takes it, from the Trainer's on_step_begin to on_step_
 fetch. It runs with its inline launcher: its process launcher's parent spins on a core all the
 while. Its memory sampler runs in a process apart from the timed ones.
 
-    python benchmarks/peers/training_peers.py [--rounds 8] [--steps 30] [--threads 2] [--json FILE]
+    python benchmarks/peers/training_peers.py [--rounds 8] [--steps 30] [--arms ARM ...] [--json F]
     python benchmarks/peers/training_peers.py --dry    # what would be installed and run
 
 The peers live in virtual environments of their own below the project's cache, made once by pip.
@@ -71,6 +71,7 @@ def write_setting(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]
         f"workload.vocabulary_size={arguments.vocabulary}",
         f"workload.steps={steps}",
         f"workload.evaluate_every={steps}",
+        "workload.evaluation_batches=1",
         "axes.optimizer=[{name='adamw', lr=1e-3, betas=[0.9, 0.999], eps=1e-6}]",
         "axes.schedule=['constant']",
         "axes.regularizer=['weight_decay']",
@@ -146,18 +147,25 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def count(text: str) -> int:
+    """Read a whole number from 1 on."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 on")
+    return int(text)
+
+
 def read_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rounds", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=30, help="timed ones of a process")
-    parser.add_argument("--arms", nargs="*", default=list(ARMS), choices=ARMS)
+    parser.add_argument("--rounds", type=count, default=8)
+    parser.add_argument("--steps", type=count, default=30, help="timed ones of a process")
+    parser.add_argument("--arms", nargs="+", default=list(ARMS[1:]), choices=ARMS[1:])
     parser.add_argument("--model", default="mini")
-    parser.add_argument("--seq-len", type=int, default=128)
-    parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--vocabulary", type=int, default=8192)
-    parser.add_argument("--threads", type=int, help="of every arm; by default one a core")
+    parser.add_argument("--seq-len", type=count, default=128)
+    parser.add_argument("--batch-size", type=count, default=16)
+    parser.add_argument("--vocabulary", type=count, default=8192)
+    parser.add_argument("--threads", type=count, help="of every arm; by default one a core")
     parser.add_argument("--json", type=Path, help="write every measured step there")
     parser.add_argument("--dry", action="store_true", help="say what would be installed and run")
     arguments = parser.parse_args(words)

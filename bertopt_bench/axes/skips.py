@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from bertopt_bench.axes.asking import AMPERE, capability_of, dotted, kernel_name
+from bertopt_bench.axes.asking import AMPERE, capability_of, dotted
 from bertopt_bench.axes.kernels import attention, layer_norm, mlm_loss
 from bertopt_bench.axes.optimizers import PACKAGES
+from bertopt_bench.matrix.content import kernel_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import secrets
-import shlex
-import sys
 from typing import TYPE_CHECKING, Any
 
 from bertopt_bench.dispatch.local import Zygote, trial_threads
+from bertopt_bench.dispatch.opening import first_line
 from bertopt_bench.dispatch.outcomes import ending
 from bertopt_bench.dispatch.preparing import ask_capabilities, prepare_text
 from bertopt_bench.dispatch.sessions import SessionRun, trial_request, utc_now
@@ -15,7 +14,7 @@ from bertopt_bench.matrix.cells import expand, plan_trials
 from bertopt_bench.matrix.forecast import fitting
 from bertopt_bench.matrix.identity import canonical_json
 from bertopt_bench.matrix.labels import drawn_from
-from bertopt_bench.measure.machine import describe_machine, fingerprint, versions
+from bertopt_bench.measure.machine import describe_machine
 from bertopt_bench.measure.provenance import package_code
 
 if TYPE_CHECKING:
@@ -133,21 +132,12 @@ def describe_session(
     code: Mapping[str, Any],
     order_seed: int,
 ) -> dict[str, Any]:
-    """Give a session's first line: what was asked for, where, with what."""
-    machine, software = describe_machine(), versions()
-    return {
-        "matrix": {
-            "name": matrix.name,
-            "description": matrix.description,
-            "digest": matrix.digest,
-            "source": matrix.source,
-        },
-        "machine": {**machine, "fingerprint": fingerprint(machine, software)},
-        "versions": software,
-        "code": dict(code),
-        "order_seed": order_seed,
-        "command": shlex.join(["bertopt-bench", *sys.argv[1:]]),
-        "declared": {
+    """Give a session's first line."""
+    return first_line(
+        matrix,
+        code=code,
+        order_seed=order_seed,
+        declared={
             "cells": len(cells),
             "skipped_cells": sum(cell.skip is not None for cell in cells),
             "seeds": list(matrix.seeds),
@@ -160,4 +150,4 @@ def describe_session(
             "threads": trial_threads(),
             "precision_ratio": capabilities.get("precision_ratio", {}),
         },
-    }
+    )

@@ -73,6 +73,31 @@ def expand(matrix: Matrix, capabilities: Mapping[str, Any] | None = None) -> lis
     return cells
 
 
+def expand_one(
+    matrix: Matrix,
+    capabilities: Mapping[str, Any] | None,
+    who: str,
+    wanted: str,
+    example: str,
+) -> Cell:
+    """Expand a matrix that is to stand for one cell.
+
+    Raises:
+        MatrixError: it stands for several; the text says what is still open, as in ``example``.
+    """
+    cells = expand(matrix, capabilities)
+    if len(cells) == 1:
+        return cells[0]
+    wide = [name for name, levels in matrix.levels.items() if len(levels) > 1]
+    first = wide[0].rpartition(".")[2] if wide else "KEY"
+    raise MatrixError(
+        matrix.file,
+        "",
+        f"{who} {len(cells)} cells; {wanted}. Fix {', '.join(wide) or 'what [[include]] adds'}, "
+        f"as in {example.format(first)}.",
+    )
+
+
 def plan_trials(cells: Sequence[Cell], matrix: Matrix, order_seed: int) -> list[TrialPlan]:
     """Order the trials in randomised complete blocks, so that drift hits all cells alike.
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from bertopt_bench.matrix.cells import evaluation_steps, plan_trials
+from bertopt_bench.matrix.content import kernel_name
 from bertopt_bench.matrix.modes import is_inference
 from bertopt_bench.measure.machine import allowed_cores
 from bertopt_bench.workload import formulas, inference_formulas
@@ -124,8 +125,8 @@ def _trial_seconds(cell: Cell, steps: int, step_seconds: float, matrix: Matrix) 
     batches = len(evaluations) * workload["evaluation_batches"]
     apart: int = matrix.timing["burn_in_steps"] + matrix.timing["phase_steps"] + STEPS_APART
     compiling = (
-        formulas.kernel_name(cell.content, "compile") not in {None, "off"}
-        or formulas.kernel_name(cell.content, "optimizer_step") == "compiled"
+        kernel_name(cell.content, "compile") not in {None, "off"}
+        or kernel_name(cell.content, "optimizer_step") == "compiled"
     )
     steps_worth: float = steps + apart + batches / formulas.TRAIN_FACTOR
     return _overhead_seconds(cell, compiling=compiling) + steps_worth * step_seconds

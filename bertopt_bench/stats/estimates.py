@@ -15,6 +15,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from bertopt_bench.matrix.choices import DEFAULTS
 from bertopt_bench.matrix.labels import DRAWN_ALIKE
 
 if TYPE_CHECKING:
@@ -43,21 +44,9 @@ WORKLOAD_AXES = (
 CHOICE_AXES = ("optimizer", "schedule", "regularizer", "precision", "device", "parallelism")
 # What a matrix means when it is silent: the level that others are compared with.
 USUAL_LEVELS = {
+    **DEFAULTS,
     "mode": "training",
-    "optimizer": "adamw",
-    "schedule": "linear",
-    "regularizer": "none",
-    "precision": "fp32",
-    "device": "cpu",
     "parallelism": "single",
-    "kernel.attention": "default",
-    "kernel.checkpointing": "off",
-    "kernel.cuda_graph": "off",
-    "kernel.gelu": "default",
-    "kernel.layer_norm": "default",
-    "kernel.mlm_loss": "sparse",
-    "kernel.optimizer_step": "default",
-    "kernel.compile": "off",
     "model": "tiny",
     "corpus": "python_docs",
     "position_embedding": "learned",

@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from bertopt_bench.errors import UserError, nearest
+from bertopt_bench.matrix.content import kernel_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -187,12 +188,6 @@ def train_flops(size: ModelSize, *, vocabulary: int, batch: int, seq_len: int, m
     return TRAIN_FACTOR * forward_flops(
         size, vocabulary=vocabulary, batch=batch, seq_len=seq_len, masked=masked
     )
-
-
-def kernel_name(cell: Mapping[str, Any], operation: str) -> str | None:
-    """Name the entry of an operation; None where the cell does not say, which is the default."""
-    name: str | None = cell["kernel"].get(operation, {}).get("name")
-    return name
 
 
 def recomputes_layers(cell: Mapping[str, Any]) -> bool:

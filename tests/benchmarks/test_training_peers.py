@@ -204,6 +204,17 @@ def test_ours_is_always_there_and_first() -> None:
     ]
 
 
+@pytest.mark.parametrize("words", [["--steps", "0"], ["--threads", "-1"], ["--arms", "ours"]])
+def test_what_cannot_be_compared_is_refused(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Oracle: exit code 2, and the option is named."""
+    with pytest.raises(SystemExit) as ended:
+        training_peers.read_arguments(words)
+    assert ended.value.code == 2
+    assert words[0] in capsys.readouterr().err
+
+
 def test_no_place_of_this_machine_is_written() -> None:
     """Oracle: by hand."""
     assert table.without_places({"a": "/here/x", "b": [1, "fp32"]}) == {
