@@ -58,7 +58,7 @@ FORMULAS = {
     },
     "optimizer_step": {
         "both": (
-            f"{ADAMW.words} P e: parameter, gradient, two moments read, all but the gradient written",
+            f"{ADAMW.words} P e: parameter, gradient, 2 moments read, all but the gradient written",
             f"{ADAMW.flops} P",
         ),
     },
