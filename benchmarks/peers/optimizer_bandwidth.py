@@ -4,9 +4,8 @@
 reads and 3 writes of float32, in place), the order within a pair drawn; the share is the bytes that
 the update needs at least by the bytes that the ceiling moves in the same time, with its interval.
 
-The least bytes are those of one pass in place: each tensor read once, each that changes written
-once. LAMB needs two, since its trust ratio is known after a pass over all weights: the second reads
-weight and moments again. What an implementation moves besides counts against it.
+The least bytes are counted in ``bertopt_bench.workload.optimizer_work``; what an implementation
+moves besides counts against it.
 
     python benchmarks/peers/optimizer_bandwidth.py [--pairs 20] [--optimizer adamw --optimizer lion]
 """
@@ -31,6 +30,7 @@ from bertopt_bench.trial.regularizing import Regularizers
 from bertopt_bench.trial.stepping import make_optimizer
 from bertopt_bench.workload.formulas import ModelSize
 from bertopt_bench.workload.model import BertConfig, BertForMaskedLM, initialise, parameter_groups
+from bertopt_bench.workload.optimizer_work import OPTIMIZER_STEPS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,20 +38,6 @@ if TYPE_CHECKING:
 SIZE = ModelSize(hidden=2048, layers=2, heads=16, intermediate=8192, positions=64)
 VOCABULARY = 64  # next to nothing: 105 M parameters, nearly all in the encoder
 CEILING_PARAMETERS = 25_000_000
-WORDS = {  # reads and writes of a float32 a parameter, at the least
-    "sgd": (2, 1),
-    "momentum": (3, 2),
-    "nesterov": (3, 2),
-    "adagrad": (3, 2),
-    "rmsprop": (3, 2),
-    "adam": (4, 3),
-    "adamw": (4, 3),
-    "nadam": (4, 3),
-    "radam": (4, 3),
-    "lion": (3, 2),
-    "lamb": (4 + 3, 2 + 1),
-    "ademamix": (5, 4),
-}
 GOAL, FUSED_ADAMW_GOAL = 0.60, 0.85
 STEPS = ("loop", "foreach", "fused", "compiled")
 
@@ -112,7 +98,7 @@ def make_ceiling() -> Callable[[], float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=int, default=20)
-    parser.add_argument("--optimizer", action="append", choices=WORDS)
+    parser.add_argument("--optimizer", action="append", choices=OPTIMIZER_STEPS)
     parser.add_argument("--step", action="append", choices=STEPS)
     arguments = parser.parse_args()
     torch.set_num_threads(len(os.sched_getaffinity(0)))
@@ -122,8 +108,8 @@ def main() -> None:
     print(f"{parameters / 1e6:.1f} M parameters, {torch.get_num_threads()} threads")
     print("| optimizer | step | share of the ceiling | interval | GB/s | ms |")
     print("|---|---|---|---|---|---|")
-    for name in arguments.optimizer or WORDS:
-        needed = 4 * sum(WORDS[name]) * parameters
+    for name in arguments.optimizer or OPTIMIZER_STEPS:
+        needed = 4 * OPTIMIZER_STEPS[name].words * parameters
         best = 0.0
         for step in arguments.step or STEPS:
             if not has_step(name, step):

@@ -67,6 +67,15 @@ def gpu_state(device: MeasuredDevice) -> GpuState | None:
     return None if uuid is None else GpuState.of(str(uuid))
 
 
+def gpu_name(device: MeasuredDevice) -> str | None:
+    """Name the GPU that this process trains on, as its driver does; None on a processor."""
+    if device.type != "cuda":
+        return None
+    import torch
+
+    return str(torch.cuda.get_device_name(torch.cuda.current_device()))
+
+
 def _libraries() -> dict[str, Any]:
     import torch
 

@@ -1,4 +1,4 @@
-"""Look into one training step: which operations ran, and how much memory it took at most."""
+"""Look into one training step: what ran, for how long, and how much memory it took at most."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bertopt_bench.measure.memory import allocation_peak
+from bertopt_bench.measure.operation_sums import StepSpans
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 _BOUNDARY = "bertopt_bench: traced step"
 _MEMORY = "[memory]"
 
+NOTHING = StepSpans(0.0, (), {}, on_device=False)
+
 
 @dataclass(frozen=True)
 class StepTrace:
@@ -23,11 +26,13 @@ class StepTrace:
 
     `operations` are the distinct names the profiler saw (operators, autograd nodes, kernels),
     sorted. `peak_bytes_above_start` is how far the device's allocator rose above where it stood
-    when the step began; memory held then and freed within the step counts against it.
+    when the step began; memory held then and freed within the step counts against it. `spans` are
+    the operations nested, with their times: under the profiler, the smallest of them too long.
     """
 
     operations: tuple[str, ...]
     peak_bytes_above_start: int
+    spans: StepSpans = NOTHING
 
     def missing(self, expected: Sequence[str]) -> bool:
         """Say whether none of the expected name parts occurs; nothing expected is never missing."""
@@ -51,7 +56,7 @@ def trace_step(step: Callable[[], None], device: MeasuredDevice) -> StepTrace:
     activities = [ProfilerActivity.CPU]
     if device.type == "cuda":
         activities.append(ProfilerActivity.CUDA)
-    with profile(activities=activities, profile_memory=True) as profiler:
+    with profile(activities=activities, record_shapes=True, profile_memory=True) as profiler:
         step()
         device.synchronize()
         with record_function(_BOUNDARY):
@@ -76,4 +81,5 @@ def _describe(events: Iterable[Any], device_type: str) -> StepTrace:
     return StepTrace(
         operations=tuple(sorted(names)),
         peak_bytes_above_start=allocation_peak(change for _, _, change in changes),
+        spans=StepSpans.of((event for _, _, event in listed), _BOUNDARY, device_type),
     )

@@ -11,6 +11,7 @@ from bertopt_bench.errors import UserError
 from bertopt_bench.report import duels, figures, frame, inference, rows, sentences
 from bertopt_bench.report.environment import environment
 from bertopt_bench.report.frame import joined, plain_session, title_of
+from bertopt_bench.report.limits import limit_section
 from bertopt_bench.report.memory import memory_section
 from bertopt_bench.stats.facts import gather
 
@@ -92,6 +93,7 @@ def context(results: Sequence[ResultSet], facts: Facts, title: str | None) -> di
         "effects": rows.effect_table(facts),
         "inference": inference.inference_section(facts),
         "trains": inference.trains(facts),
+        "limits": limit_section(facts, sessions),
         "memory": memory_section(facts),
         "fates": sentences.fates(facts),
         "unfinished": rows.unfinished(facts),
@@ -101,7 +103,7 @@ def context(results: Sequence[ResultSet], facts: Facts, title: str | None) -> di
         "sources": list(dict.fromkeys(filter(None, map(sentences.source_of, sessions)))),
         "warnings": [str(warning) for result in results for warning in result.warnings],
         "library": figures.plotting_library(),
-        **frame.assets("page.css", "shell.js", "page.js", "charts.js"),
+        **frame.assets("page.css", "step.css", "shell.js", "page.js", "charts.js"),
     }
 
 

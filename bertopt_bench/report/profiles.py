@@ -6,7 +6,14 @@ import statistics
 from typing import TYPE_CHECKING, Any
 
 from bertopt_bench.measure.operator_costs import formula_points
-from bertopt_bench.report import frame, profile_figures, profile_rows, sentences, wording
+from bertopt_bench.report import (
+    frame,
+    profile_figures,
+    profile_rows,
+    sentences,
+    step_figures,
+    wording,
+)
 from bertopt_bench.report.environment import environment
 from bertopt_bench.report.figures import LEAST_BUDGET, Packed, columns, compressed, dumped
 
@@ -49,7 +56,7 @@ def context(profiles: Profiles) -> dict[str, Any]:
         "environment": environment([session]) if session else [],
         "source": sentences.source_of(session),
         "warnings": list(profiles.warnings),
-        **frame.assets("page.css", "profile.css", "shell.js", "duel.js"),
+        **frame.assets("page.css", "step.css", "profile.css", "shell.js", "duel.js"),
     }
 
 
@@ -99,7 +106,9 @@ def view(profile: Profile, session: dict[str, Any], number: int) -> dict[str, An
         "on_device": profile_rows.on_device(tables),
         "steps": len(tables.step_seconds),
         "step": profile_rows.Spread.of(tables.step_seconds).shown(),
-        "bar": profile_figures.breakdown(tables, profile.label),
+        "bar": step_figures.phase_bar(
+            [(row.phase, statistics.median(row.seconds)) for row in tables.phases], profile.label
+        ),
         "phases": profile_rows.phase_rows(tables),
         "operators": profile_rows.operator_rows(tables, by_shape=False),
         "by_shape": profile_rows.operator_rows(tables, by_shape=True),
@@ -108,7 +117,7 @@ def view(profile: Profile, session: dict[str, Any], number: int) -> dict[str, An
         "modules_marked": profile.modules_marked,
         "memory": memory(profile, tables),
         "idle": idle(tables),
-        "roofline": profile_figures.roofline(points, ceilings_of(session), profile.label),
+        "roofline": roofline(points, ceilings_of(session), profile.label),
         "points": [point_row(point, i) for i, point in enumerate(points, start=1)],
         "trace": profile.trace_file,
         "trace_size": wording.memory(profile.trace_bytes or 0),
@@ -131,10 +140,16 @@ def point_row(point: Point, number: int) -> dict[str, Any]:
         "name": point.name,
         "source": point.source,
         "seconds": wording.duration(point.seconds),
-        "flops": f"{profile_figures.prefixed(point.flops_per_second)}FLOP/s",
-        "bytes": f"{profile_figures.prefixed(point.bytes_per_second)}B/s",
+        "flops": f"{step_figures.prefixed(point.flops_per_second)}FLOP/s",
+        "bytes": f"{step_figures.prefixed(point.bytes_per_second)}B/s",
         "intensity": wording.significant(point.intensity),
     }
+
+
+def roofline(points: Sequence[Point], ceilings: dict[str, Any], label: str) -> str:
+    """Draw the points under all roofs that the session measured."""
+    rates = ceilings.get("matmul_flops_per_second") or {}
+    return step_figures.roofline(points, rates, ceilings.get("bandwidth_bytes_per_second"), label)
 
 
 def ceilings_of(session: dict[str, Any]) -> dict[str, Any]:

@@ -257,8 +257,8 @@ def limit_sentence(facts: Facts, sessions: Sequence[Mapping[str, Any]]) -> str:
     edges = sorted({v["matmul_size"] for v in values if v.get("matmul_size")})
     size = f" (edge {wording.listed([f'{edge:,}' for edge in edges])})" if edges else ""
     return (
-        " The share of limit is a cell's model FLOPs a second, counted by formula, over the "
-        f"fastest square matrix product{size} in its precision's data type, which its own session "
+        " The share of limit, a cell's MFU against the measured peak, is its model FLOPs a second, "
+        f"counted by formula, over the fastest square matrix product{size} in its precision's data type, which its own session "
         "measured on the same device several times between the trials."
     )
 

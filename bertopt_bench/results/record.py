@@ -202,6 +202,37 @@ class Tuned(Stored):
     ledger: str
 
 
+class CompileCache(Stored):
+    """What the compiler's cache on disk had of the trial's graphs; ``warm``: all of them."""
+
+    state: Literal["cold", "warm"]
+    hits: int
+    misses: int
+    bypassed: int = 0
+
+
+class OperationKind(Stored):
+    """One kind of operation within a traced step.
+
+    ``seconds`` are all its own; ``counted_seconds`` those of the ``calls`` whose FLOPs and bytes
+    follow by formula (of the optimizer: the least that its update needs).
+    """
+
+    kind: str
+    calls: int
+    seconds: Number
+    counted_seconds: Number
+    flops: Number
+    bytes: Number
+
+
+class Operations(Stored):
+    """A traced step by kinds of operation; what is left of it is Python and the profiler."""
+
+    step_seconds: Number
+    kinds: tuple[OperationKind, ...]
+
+
 class Record(Stored):
     """What a trial left behind, raw samples included."""
 
@@ -237,6 +268,7 @@ class Record(Stored):
     assemble_seconds: Number | None = None
     burn_in_seconds: Number | None = None
     compile_seconds: Number | None = None
+    compile_cache: CompileCache | None = None
     time_to_first_step_seconds: Number | None = None
     step_seconds: Numbers = ()
     timed_steps: int | None = None
@@ -253,6 +285,8 @@ class Record(Stored):
     peak_resident_bytes: int | None = None
     resident_before_bytes: int | None = None
     phases: Phases | None = None
+    operations: Operations | None = None
+    gpu_name: str | None = None
     kernels_ran: tuple[str, ...] = ()
     kernel_errors: tuple[dict[str, Any], ...] = ()
     process: dict[str, Any] = {}

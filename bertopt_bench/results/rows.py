@@ -8,7 +8,6 @@ import statistics
 from itertools import accumulate, zip_longest
 from typing import TYPE_CHECKING, Any
 
-from bertopt_bench.matrix.identity import canonical_json
 from bertopt_bench.matrix.labels import (
     cell_labels,
     choices,
@@ -18,7 +17,9 @@ from bertopt_bench.matrix.labels import (
 )
 from bertopt_bench.matrix.modes import is_inference
 from bertopt_bench.results.inference_rows import inference_columns
+from bertopt_bench.results.limit_rows import UNMEASURED, Limits, limit_columns
 from bertopt_bench.results.memory_rows import memory_columns
+from bertopt_bench.results.operation_rows import operation_columns
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,15 +29,6 @@ if TYPE_CHECKING:
     Row = dict[str, Any]
 
 NAN = math.nan
-CEILING_DTYPES = {
-    "fp32": "float32",
-    "tf32": "tf32",
-    "bf16": "bfloat16",
-    "fp16": "float16",
-    "fp64": "float64",
-}
-"""Which measured matrix-product rate limits a precision."""
-
 PHASES = ("data", "forward", "backward", "optimizer", "rest")
 COPIED = (
     "peak_memory_bytes",
@@ -67,7 +59,7 @@ def trial_rows(records: Sequence[Record], sessions: Sequence[Session]) -> list[R
     """Make a row a trial; codes count from 0 in the order of the records."""
     contents = [record.cell for record in records]
     labels, levels = cell_labels(contents), level_labels(contents)
-    ceilings = {session.session: _ceilings(session) for session in sessions}
+    limits = {session.session: Limits.of(session) for session in sessions}
     return [
         {
             "trial": code,
@@ -83,9 +75,11 @@ def trial_rows(records: Sequence[Record], sessions: Sequence[Session]) -> list[R
             **levels[code],
             **_options(record.cell),
             **_times(record),
-            **_rates(record, ceilings.get(record.session, {})),
+            **limit_columns(record, limits.get(record.session, UNMEASURED)),
             **{name: _or_nan(getattr(record, name)) for name in COPIED},
+            "compile_cache": record.compile_cache.state if record.compile_cache else "",
             **_phases(record),
+            **operation_columns(record),
             **inference_columns(record),
             **memory_columns(record),
             **_losses(record),
@@ -195,69 +189,15 @@ def _times(record: Record) -> Row:
     }
 
 
-def _rates(record: Record, ceilings: Mapping[tuple[str, str], float]) -> Row:
-    """Give work by time; the share is of the session's own measured matrix-product rate."""
-    steps, seconds = len(record.step_seconds), math.fsum(record.step_seconds)
-    row = dict.fromkeys(
-        (
-            "tokens_per_second",
-            "slot_tokens_per_second",
-            "model_flops_per_second",
-            "ceiling_share",
-            "padding_share",
-        ),
-        NAN,
-    )
-    if not seconds:
-        return row
-    if len(record.real_tokens) >= steps:
-        row["tokens_per_second"] = sum(record.real_tokens[:steps]) / seconds
-    slots = _slot_tokens(record, steps)
-    if slots is not None:
-        row["slot_tokens_per_second"] = slots / seconds
-        if len(record.real_tokens) >= steps:
-            row["padding_share"] = 1 - sum(record.real_tokens[:steps]) / slots
-    if record.flops_per_step is not None:
-        row["model_flops_per_second"] = record.flops_per_step * steps / seconds
-        dtype = CEILING_DTYPES.get(record.cell["precision"]["name"], "")
-        device = record.cell["device"]
-        of_name = ceilings.get((device["name"], dtype), NAN)
-        ceiling = ceilings.get((canonical_json(device), dtype), of_name)
-        row["ceiling_share"] = row["model_flops_per_second"] / ceiling
-    return row
-
-
-def _slot_tokens(record: Record, steps: int) -> int | None:
-    """Count the slots that the network computed in so many steps, padding included."""
-    if record.ragged is not None:
-        return sum(record.ragged.slot_tokens[:steps])
-    one = record.slot_tokens_per_step
-    return None if one is None else one * steps
-
-
-def _ceilings(session: Session) -> dict[tuple[str, str], float]:
-    """Give the highest matrix-product rate of a session by device and dtype: it is a limit.
-
-    A device is its whole choice as canonical JSON (two threads do less than eight); early sessions
-    noted its name only.
-    """
-    best: dict[tuple[str, str], float] = {}
-    for measured in session.ceilings:
-        device = measured.get("device")
-        named = canonical_json(device) if isinstance(device, dict) else str(device)
-        rates = measured.get("values", {}).get("matmul_flops_per_second", {})
-        for dtype, rate in rates.items():
-            key = (named, dtype)
-            best[key] = max(rate, best.get(key, 0.0))
-    return {key: rate for key, rate in best.items() if rate > 0}
-
-
 def _phases(record: Record) -> Row:
+    """Give the parts of a step of the phase pass, that step itself, and how many it was."""
     phases = record.phases
-    return {
+    row = {
         f"{name}_seconds": NAN if phases is None else getattr(phases, f"{name}_seconds")
         for name in PHASES
     }
+    row["phase_step_seconds"] = NAN if phases is None else phases.step_seconds
+    return {**row, "phase_steps": NAN if phases is None else phases.steps}
 
 
 def _losses(record: Record) -> Row:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bertopt_bench.matrix.cells import evaluation_steps
 from bertopt_bench.matrix.identity import canonical_json, cell_id
 from bertopt_bench.matrix.labels import drawn_from, workload_choices
 from bertopt_bench.matrix.modes import is_inference
+from bertopt_bench.results.findings import Finding, error, place
+from bertopt_bench.results.verify_limits import check_compiling, check_limits, check_operations
 from bertopt_bench.workload import formulas
 
 if TYPE_CHECKING:
@@ -29,27 +30,19 @@ INITIAL_DEVIATION = 0.02  # of the initial weights; logits vary by hidden * devi
 RELATIVE_ERROR = 1e-9
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """Something that does not hold: ``error``, or ``warning`` where numbers stand but mean less."""
-
-    severity: str
-    where: str
-    text: str
-
-
 def verify(results: Results) -> list[Finding]:
     """Check every record on disk, then what must agree between those that count.
 
     Stale ones may differ from what replaced them: other code may draw other weights.
     """
     found = [Finding("warning", str(results.path), text) for text in results.warnings]
-    names = {session.session for session in results.sessions}
+    sessions = {session.session: session for session in results.sessions}
     for record in results.records:
-        if record.session not in names:
-            found.append(_error(record, f"its session {record.session} is not in the folder"))
+        if record.session not in sessions:
+            found.append(error(record, f"its session {record.session} is not in the folder"))
         for check in CHECKS:
             found += check(record)
+        found += check_limits(record, sessions.get(record.session))
     found += _repeated(results.records)
     for name in ("batches_sha256", "evaluation_sha256", "initial_weights_sha256"):
         found += _unequal_hashes(results.counted, name)
@@ -57,28 +50,20 @@ def verify(results: Results) -> list[Finding]:
     return found
 
 
-def _error(record: Record, text: str) -> Finding:
-    return Finding("error", _place(record), text)
-
-
-def _place(record: Record) -> str:
-    return f"{record.cell_id} seed {record.seed} replicate {record.replicate} ({record.session})"
-
-
 def check_identity(record: Record) -> Iterator[Finding]:
     """A record is named by the hash of its cell."""
     named = cell_id(record.cell)
     if named != record.cell_id:
-        yield _error(record, f"cell_id is {record.cell_id}, but its cell hashes to {named}")
+        yield error(record, f"cell_id is {record.cell_id}, but its cell hashes to {named}")
 
 
 def check_status(record: Record) -> Iterator[Finding]:
     """A finished trial has all its samples, finite; any other status has its reason."""
     if record.status != "ok":
         if not record.reason:
-            yield _error(record, f"is {record.status} without a reason")
+            yield error(record, f"is {record.status} without a reason")
         if record.status == "diverged" and record.diverged_at_step is None:
-            yield _error(record, "is diverged without a step")
+            yield error(record, "is diverged without a step")
         return
     counts = {
         "losses": len(record.losses),
@@ -90,15 +75,15 @@ def check_status(record: Record) -> Iterator[Finding]:
     for name, count in counts.items():
         due = 0 if name == "losses" and is_inference(record.cell) else record.steps
         if count != due:
-            yield _error(record, f"is ok with {record.steps} steps, but has {count} {name}")
+            yield error(record, f"is ok with {record.steps} steps, but has {count} {name}")
     if not all(map(math.isfinite, record.losses)):
-        yield _error(record, "is ok, but a loss is not finite")
+        yield error(record, "is ok, but a loss is not finite")
     if not all(math.isfinite(one.loss) for one in record.evaluations):
-        yield _error(record, "is ok, but a held-out loss is not finite")
+        yield error(record, "is ok, but a held-out loss is not finite")
     if not all(math.isfinite(value) and value > 0 for value in record.step_seconds):
-        yield _error(record, "a step took no positive, finite time")
+        yield error(record, "a step took no positive, finite time")
     if record.graphs_compiled:
-        yield _error(record, f"{record.graphs_compiled} graphs were compiled in the timed loop")
+        yield error(record, f"{record.graphs_compiled} graphs were compiled in the timed loop")
 
 
 def check_evaluations(record: Record) -> Iterator[Finding]:
@@ -107,11 +92,11 @@ def check_evaluations(record: Record) -> Iterator[Finding]:
     due = due[:1] if is_inference(record.cell) else due
     seen = [one.step for one in record.evaluations]
     if record.status == "ok" and seen != due:
-        yield _error(record, f"was evaluated at steps {_few(seen)}, declared were {_few(due)}")
+        yield error(record, f"was evaluated at steps {_few(seen)}, declared were {_few(due)}")
     for one in record.evaluations:
         expected = math.exp(min(one.loss, 700.0)) if math.isfinite(one.loss) else one.perplexity
         if one.loss < 700 and not _close(one.perplexity, expected):  # exp overflows above
-            yield _error(
+            yield error(
                 record,
                 f"at step {one.step} perplexity is {one.perplexity:g}, but exp(loss) {expected:g}",
             )
@@ -130,7 +115,7 @@ def check_first_loss(record: Record) -> Iterator[Finding]:
     hidden = formulas.model_size(workload["model"]).hidden
     most = guess + hidden * INITIAL_DEVIATION**2 / 2 + FIRST_LOSS_ABOVE
     if not guess - FIRST_LOSS_BELOW <= first <= most:
-        yield _error(
+        yield error(
             record,
             f"the held-out loss before training is {first:.4f}; random weights give ln("
             f"{record.vocabulary_size}) = {guess:.4f} to {most:.4f}",
@@ -142,15 +127,15 @@ def check_tokens(record: Record) -> Iterator[Finding]:
     workload = record.cell["workload"]
     slots = workload["batch_size"] * workload["seq_len"]
     if record.ragged is None and record.slot_tokens_per_step not in {None, slots}:
-        yield _error(
+        yield error(
             record,
             f"slot_tokens_per_step is {record.slot_tokens_per_step}; batch by length is {slots}",
         )
     if any(not 0 < real <= slots for real in record.real_tokens):
-        yield _error(record, f"a step has no real tokens, or more than its {slots} slots")
+        yield error(record, f"a step has no real tokens, or more than its {slots} slots")
     pairs = zip(record.masked_tokens, record.real_tokens, strict=False)
     if any(real > 0 and not 0 < masked < real for masked, real in pairs):
-        yield _error(record, "a step has no masked tokens, or as many as real ones")
+        yield error(record, "a step has no masked tokens, or as many as real ones")
 
 
 def check_ragged(record: Record) -> Iterator[Finding]:
@@ -160,24 +145,24 @@ def check_ragged(record: Record) -> Iterator[Finding]:
     """
     workload, steps = workload_choices(record.cell["workload"]), record.ragged
     if (workload["layout"] == "padded") is not (steps is None) and record.status == "ok":
-        yield _error(record, f"its layout is {workload['layout']}, but ragged is {steps}")
+        yield error(record, f"its layout is {workload['layout']}, but ragged is {steps}")
     if steps is None:
         return
     rows = [record.real_tokens, record.masked_tokens]
     rows += [steps.slot_tokens, steps.head_slots, steps.attended_pairs]
     if len({len(row) for row in rows}) > 1 or not record.real_tokens:
-        yield _error(record, f"its ragged steps and tokens are {[len(row) for row in rows]}")
+        yield error(record, f"its ragged steps and tokens are {[len(row) for row in rows]}")
         return
     mean = formulas.rounded_mean(sum(steps.slot_tokens), len(steps.slot_tokens))
     if record.slot_tokens_per_step != mean:
         text = f"slot_tokens_per_step is {record.slot_tokens_per_step}; its steps' mean is {mean}"
-        yield _error(record, text)
+        yield error(record, text)
     count, longest = workload["batch_size"], workload["seq_len"]
     for real, masked, slots, head, pairs in zip(*rows, strict=True):
         if slots < real or head < masked:
-            yield _error(record, f"{slots} slots hold {real} tokens, {head} of the head {masked}")
+            yield error(record, f"{slots} slots hold {real} tokens, {head} of the head {masked}")
         if not real * real <= pairs * count <= real * longest * count:
-            yield _error(record, f"no {count} lengths sum to {real} and, squared, to {pairs}")
+            yield error(record, f"no {count} lengths sum to {real} and, squared, to {pairs}")
 
 
 def check_phases(record: Record) -> Iterator[Finding]:
@@ -189,7 +174,7 @@ def check_phases(record: Record) -> Iterator[Finding]:
     whole, rest = phases.step_seconds, phases.rest_seconds
     allowed = max(PHASE_TOLERANCE * whole, PHASE_FLOOR_SECONDS)
     if not (abs(whole - named) <= allowed and abs(rest) <= allowed):  # NaN is not allowed either
-        yield _error(
+        yield error(
             record,
             f"the phases sum to {named:.6f} s and leave {rest:.6f} s, but their step took "
             f"{whole:.6f} s: at most {allowed:.6f} s may lie in none of them",
@@ -208,12 +193,12 @@ def check_formulas(record: Record) -> Iterator[Finding]:
         position_embedding=workload["position_embedding"],
     )
     if record.parameter_count != parameters:
-        yield _error(
+        yield error(
             record, f"has {record.parameter_count:,} parameters; the formula gives {parameters:,}"
         )
     flops = _flops(record, size, record.vocabulary_size)
     if record.flops_per_step not in {None, flops}:
-        yield _error(
+        yield error(
             record, f"flops_per_step is {record.flops_per_step:,}; the formula gives {flops:,}"
         )
     yield from _memory(record, parameters)
@@ -253,7 +238,7 @@ def _memory(record: Record, parameters: int) -> Iterator[Finding]:
     least = parameters * (4 if forward else 8 + state) * width
     held = "weights" if forward else "weights, gradients and state"
     if record.peak_memory_bytes < 0.99 * least:
-        yield _error(
+        yield error(
             record,
             f"peak_memory_bytes is {record.peak_memory_bytes:,}; {held} of "
             f"{parameters:,} parameters alone take {least:,.0f}",
@@ -267,13 +252,13 @@ def check_memory(record: Record) -> Iterator[Finding]:
         return
     parts = memory.measured.peak.total()
     if parts != memory.peak_bytes:
-        yield _error(
+        yield error(
             record, f"its memory's parts sum to {parts:,}, but their peak is {memory.peak_bytes:,}"
         )
     if abs(memory.difference()) > MEMORY_TOLERANCE:
         yield Finding(
             "warning",
-            _place(record),
+            place(record),
             f"the attributed peak is {memory.peak_bytes:,} bytes, but another pass measured "
             f"{memory.independent_peak_bytes:,}: the parts are to be read with care",
         )
@@ -289,6 +274,8 @@ CHECKS: tuple[Callable[[Record], Iterable[Finding]], ...] = (
     check_phases,
     check_formulas,
     check_memory,
+    check_operations,
+    check_compiling,
 )
 
 
@@ -298,7 +285,7 @@ def _repeated(records: Sequence[Record]) -> Iterator[Finding]:
     for record in records:
         key = (record.cell_id, record.seed, record.replicate, record.session)
         if key in seen:
-            yield _error(record, "is recorded twice in one session")
+            yield error(record, "is recorded twice in one session")
         seen.add(key)
 
 
@@ -317,7 +304,7 @@ def _unequal_hashes(records: Sequence[Record], name: str) -> Iterator[Finding]:
     for values in groups.values():
         (first, one), *others = values.items()
         for value, record in others:
-            yield _error(record, f"{name} is {value[:12]}, but {first[:12]} in {_place(one)}")
+            yield error(record, f"{name} is {value[:12]}, but {first[:12]} in {place(one)}")
 
 
 def _unequal_tokens(records: Sequence[Record]) -> Iterator[Finding]:
@@ -330,8 +317,8 @@ def _unequal_tokens(records: Sequence[Record]) -> Iterator[Finding]:
         for name in ("real_tokens", "masked_tokens"):
             pairs = zip(getattr(record, name), getattr(other, name), strict=False)
             if any(ours != theirs for ours, theirs in pairs):
-                yield _error(
-                    record, f"{name} differ from {_place(other)}, whose batches hash the same"
+                yield error(
+                    record, f"{name} differ from {place(other)}, whose batches hash the same"
                 )
 
 

@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from bertopt_bench.measure import clock, memory
+from bertopt_bench.measure.compiling import compiled_so_far
 from bertopt_bench.measure.disturbance import Disturbance
-from bertopt_bench.measure.torch_build import gpu_state
+from bertopt_bench.measure.torch_build import gpu_name, gpu_state
 from bertopt_bench.trial import checking, passes
 from bertopt_bench.trial.live import Evaluation, Trial
+from bertopt_bench.trial.operations import operations_record
 from bertopt_bench.trial.work import held_work
 
 if TYPE_CHECKING:
@@ -107,9 +109,11 @@ def _prepare(
     return {
         "burn_in_seconds": burn_in_seconds,
         "time_to_first_step_seconds": assembled + burn_in[0],
-        "compile_seconds": burn_in[0] - min(burn_in[1:]) if compiles and burn_in[1:] else None,
         "host_syncs_per_step": passes.count_syncs(trial),
+        "operations": operations_record(trial, traced.spans),
         "kernels_ran": list(traced.operations),
+        "gpu_name": gpu_name(trial.device),
+        **compiled_so_far().fields(),
         "kernel_errors": kernel_errors,
         "peak_memory_bytes": peak_bytes,
         "initial_weights_sha256": trial.initial_weights_sha256,

@@ -22,13 +22,15 @@ from bertopt_bench.errors import UserError
 from bertopt_bench.matrix.cells import evaluation_steps
 from bertopt_bench.matrix.modes import is_inference
 from bertopt_bench.measure import ceilings, clock, memory
+from bertopt_bench.measure.compiling import compiled_so_far
 from bertopt_bench.measure.disturbance import Disturbance
 from bertopt_bench.measure.imports import prove_imports
-from bertopt_bench.measure.torch_build import gpu_state
+from bertopt_bench.measure.torch_build import gpu_name, gpu_state
 from bertopt_bench.trial import assemble, attributing, checking, loop, passes, probe
 from bertopt_bench.trial.arm import run_arm
 from bertopt_bench.trial.inference import run_inference
 from bertopt_bench.trial.micro.arm import run_micro_arm
+from bertopt_bench.trial.operations import operations_record
 from bertopt_bench.trial.profiling import run_profile
 from bertopt_bench.trial.work import held_work
 from bertopt_bench.workload import formulas
@@ -157,8 +159,8 @@ def _prepare(trial: Trial, request: Mapping[str, Any], assembled: float) -> dict
     return {
         "burn_in_seconds": burn_in_seconds,
         "time_to_first_step_seconds": assembled + burn_in[0],
-        "compile_seconds": burn_in[0] - min(burn_in[1:]) if compiles and burn_in[1:] else None,
         "phases": phases,
+        "operations": operations_record(trial, traced.spans),
         "kernels_ran": list(traced.operations),
         "kernel_errors": kernel_errors,
         "peak_memory_bytes": peak_bytes,
@@ -167,7 +169,9 @@ def _prepare(trial: Trial, request: Mapping[str, Any], assembled: float) -> dict
         "parameter_count": sum(p.numel() for p in trial.model.parameters()),
         **held_work(trial, request, formulas.TRAIN_FACTOR),
         "host_syncs_per_step": host_syncs,
+        "gpu_name": gpu_name(trial.device),
         "graphs_compiled": _graphs_compiled(),
+        **compiled_so_far().fields(),
     }
 
 
@@ -222,9 +226,7 @@ class _Seen:
 
 def _graphs_compiled() -> int:
     """Count the graphs that torch.compile has made in this process."""
-    from torch._dynamo.utils import counters
-
-    return int(counters["stats"]["unique_graphs"])
+    return compiled_so_far().graphs
 
 
 def run_ceilings(request: Mapping[str, Any], send: Send, _counter: Any) -> None:

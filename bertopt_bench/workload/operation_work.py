@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from bertopt_bench.workload.formulas import SIZES, ModelSize
+from bertopt_bench.workload.optimizer_work import OPTIMIZER_STEPS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -21,6 +22,7 @@ DTYPE_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 LABEL_BYTES = 8  # an int64 label, or its flat index
 BASE_VOCABULARY = 30_522
 DIRECTIONS = ("forward", "backward", "both")
+ADAMW = OPTIMIZER_STEPS["adamw"]  # whose step the operation is
 
 FORMULAS = {
     "attention": {
@@ -56,8 +58,8 @@ FORMULAS = {
     },
     "optimizer_step": {
         "both": (
-            "7 P e: parameter, gradient and two moments read, all but the gradient written",
-            "14 P",
+            f"{ADAMW.words} P e: parameter, gradient, 2 moments read, all but the gradient written",
+            f"{ADAMW.flops} P",
         ),
     },
 }
@@ -172,7 +174,8 @@ def _mlm_loss(options: Mapping[str, Any], _: int) -> dict[str, tuple[int, int]]:
 
 
 def _optimizer_step(options: Mapping[str, Any], parameters: int) -> dict[str, tuple[int, int]]:
-    return {"both": (7 * parameters * DTYPE_BYTES[options["dtype"]], 14 * parameters)}
+    moved = ADAMW.words * parameters * DTYPE_BYTES[options["dtype"]]
+    return {"both": (moved, ADAMW.flops * parameters)}
 
 
 _COUNTS = {

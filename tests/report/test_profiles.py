@@ -9,7 +9,7 @@ from parsed_pages import parsed, payload
 from simulated_profiles import SESSION, failed, on_a_device, profile, profiles, slower
 
 from bertopt_bench.measure.operator_costs import Point
-from bertopt_bench.report import profile_figures, profile_rows
+from bertopt_bench.report import profile_rows, step_figures
 from bertopt_bench.report.profiles import render_profiles
 
 SETS = {
@@ -123,10 +123,10 @@ def test_quartiles_are_those_of_the_steps_and_one_step_has_none() -> None:
 
 def test_points_stand_where_their_numbers_say() -> None:
     """Oracle: by hand: on powers of ten from 0.1 to 10 a value of 1 is in the middle."""
-    scale = profile_figures.LogScale([0.1, 10.0], 100)
+    scale = step_figures.LogScale([0.1, 10.0], 100)
 
     assert (scale.at(0.1), scale.at(1.0), scale.at(10.0)) == (0, 50, 100)
     point = Point("aten::mm", "formula", "product", 1, 1e6, 1e6, 1e-3)
-    svg = profile_figures.roofline([point], {}, "one")
+    svg = step_figures.roofline([point], {}, None, "one")
     assert 'cx="0.0%"' in svg, "one FLOP a byte is the left end of 1 to 10"
-    assert profile_figures.roofline([], {}, "none") == ""
+    assert step_figures.roofline([], {}, None, "none") == ""

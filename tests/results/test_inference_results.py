@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from made_records import content, evaluation, record, session
@@ -12,7 +12,10 @@ from made_records import content, evaluation, record, session
 from bertopt_bench.results.record import Record, Session
 from bertopt_bench.results.rows import evaluation_rows, trial_rows
 from bertopt_bench.results.tables import Results
-from bertopt_bench.results.verify import Finding, verify
+from bertopt_bench.results.verify import verify
+
+if TYPE_CHECKING:
+    from bertopt_bench.results.findings import Finding
 
 FORWARD = content(workload={"mode": "inference"})
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from made_records import SIZES, VOCABULARY, content, evaluation, record, session
 
 from bertopt_bench.results.record import Record, Session
 from bertopt_bench.results.tables import Results
-from bertopt_bench.results.verify import Finding, verify
+from bertopt_bench.results.verify import verify
 from bertopt_bench.workload import formulas
+
+if TYPE_CHECKING:
+    from bertopt_bench.results.findings import Finding
 
 
 def findings(*records: dict[str, Any], warnings: tuple[str, ...] = ()) -> list[Finding]:

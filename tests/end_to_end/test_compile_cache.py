@@ -1,0 +1,55 @@
+"""Cold and warm: a compiled cell by the real command, with a cache of its own on disk."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+    from subprocess import CompletedProcess
+
+    Command = Callable[..., CompletedProcess[str]]
+
+pytestmark = pytest.mark.slow
+
+
+def test_the_second_run_finds_every_graph_on_disk(
+    command: Command, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Oracle: an empty folder has nothing and is filled; the same graphs are then all in it."""
+    cache = project / "compiled"
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(cache))
+    found = []
+    for name in ("cold", "warm"):
+        done = command(
+            "run", "small.toml", "--set", "axes.kernel.compile=['default', 'off']",
+            "--set", "axes.optimizer='adamw'", "--set", f"name='{name}'",
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        records = read(project / "results" / name)
+        assert any(cache.rglob("*")), "the compiler has its cache elsewhere"
+        assert records["off"]["compile_cache"] is records["off"]["compile_seconds"] is None
+        found.append(records["default"])
+        assert command("verify", f"results/{name}").returncode == 0
+    cold, warm = (record["compile_cache"] for record in found)
+
+    assert cold["state"] == "cold"
+    assert cold["misses"] > 0
+    assert cold["hits"] == 0
+    assert warm["state"] == "warm"
+    assert warm["misses"] == 0
+    assert warm["hits"] == cold["misses"]
+    for record in found:
+        assert 0 < record["compile_seconds"] < record["elapsed_seconds"]
+        assert record["time_to_first_step_seconds"] > 0
+    assert ">cold," in (project / "reports" / "cold.html").read_text()
+
+
+def read(folder: Path) -> dict[str, dict[str, Any]]:
+    lines = (folder / "records.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    return {record["cell"]["kernel"]["compile"]["name"]: record for record in records}
