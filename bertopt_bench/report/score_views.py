@@ -358,7 +358,8 @@ def _difference(row: Row | None, scored: Scored) -> Cell:
     shown = ""
     if not math.isnan(row["low"]):
         shown = f"95 %: {signed(row['low'])} to {signed(row['high'])}, n {row['n']}"
-    return Cell(signed(row["estimate"]), shown or f"n {row['n']}", (_verdict(row, scored),))
+    marks = () if "of at least" in row["reason"] else (_verdict(row, scored),)
+    return Cell(signed(row["estimate"]), shown or f"n {row['n']}", marks)
 
 
 def _speed_up(row: Row | None) -> Cell:
