@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from bertopt_bench.stats.scoring import Scored
 
     Row = dict[str, Any]
+    Marks = dict[Any, tuple[str, ...]]
 
 NEVER = "never"
 ONE_RUN = "one run"
@@ -60,18 +62,16 @@ def views(scored: Scored) -> list[View]:
 def ends(scored: Scored) -> View:
     """Show the metric at the planned end, its rank, and its difference from the baseline's."""
     aim = scored.asked.aim
-    found = _by_key(scored.finals)
+    found, marks = _by_key(scored.finals), marks_of(scored)
+    groups = dict(iter(scored.runs.groupby(["workload", "submission"])))
     rows = []
     for place in _records(scored.ranks):
         key = (place["workload"], place["submission"])
-        runs = scored.runs[
-            (scored.runs["workload"] == key[0]) & (scored.runs["submission"] == key[1])
-        ]
-        finals = sorted(runs["final"].tolist(), reverse=aim.higher_is_better)
+        finals = sorted(groups[key]["final"].tolist(), reverse=aim.higher_is_better)
         against = found.get(key)
         rows.append(
             (
-                *_names(scored, *key),
+                *_names(scored, marks, place),
                 Cell(*rank_words(place)),
                 _spread(finals, metric_writer(scored)),
                 Cell("baseline") if key[1] == scored.baseline else _difference(against, scored),
@@ -90,7 +90,7 @@ def ends(scored: Scored) -> View:
 
 def to_targets(scored: Scored) -> list[View]:
     """Show what it took to reach each target, and the speed-up over the baseline."""
-    made = []
+    made, marks = [], marks_of(scored)
     faster = {
         (r["workload"], r["target"], r["submission"], r["by"]): r
         for r in _records(scored.speed_ups)
@@ -98,7 +98,7 @@ def to_targets(scored: Scored) -> list[View]:
     for number, target in enumerate(_target_names(scored)):
         of_target = scored.to_target[scored.to_target["target"] == target]
         kept = sorted(_records(of_target), key=_by_steps)
-        rows = [_target_row(scored, row, faster) for row in kept]
+        rows = [_target_row(scored, marks, row, faster) for row in kept]
         told = (
             f"{_target_words(scored, target)} Runs that never got there count as infinite, so a "
             "median is “never” where half of them or more did not. Seconds are those of training, "
@@ -111,11 +111,11 @@ def to_targets(scored: Scored) -> list[View]:
     return made
 
 
-def _target_row(scored: Scored, row: Row, faster: dict[Any, Row]) -> tuple[Cell, ...]:
+def _target_row(scored: Scored, marks: Marks, row: Row, faster: dict[Any, Row]) -> tuple[Cell, ...]:
     key = (row["workload"], row["target"], row["submission"])
     is_baseline = row["submission"] == scored.baseline
     return (
-        *_names(scored, row["workload"], row["submission"]),
+        *_names(scored, marks, row),
         Cell(f"{row['reached']} of {row['n']}", _interval(row, "share", wording.percent)),
         *(
             _amount(row, name, write)
@@ -137,6 +137,7 @@ def scores(scored: Scored) -> list[View]:
     """Show AlgoPerf's score of each submission, by steps and by seconds."""
     if not len(scored.scores):
         return []
+    marks = marks_of(scored)
     workloads = int(scored.scores["workloads"].max())
     told = (
         "The share of workloads on which a submission's time to the target is within tau times the "
@@ -153,7 +154,7 @@ def scores(scored: Scored) -> list[View]:
     )
     rows = [
         (
-            Cell(name, marks=_marks(scored, name)),
+            Cell(name, marks=marks[name]),
             *(_score(cells.get((name, *role))) for role in roles),
         )
         for name in order
@@ -164,7 +165,7 @@ def scores(scored: Scored) -> list[View]:
 
 def fronts(scored: Scored) -> list[View]:
     """Show which submissions no other beats in the metric and a cost at once."""
-    made = []
+    made, marks = [], marks_of(scored)
     for cost, title in COSTS.items():
         if not len(scored.fronts) or cost not in set(scored.fronts["cost"]):
             continue
@@ -173,7 +174,7 @@ def fronts(scored: Scored) -> list[View]:
         write = wording.duration if cost == "seconds" else wording.memory
         rows = [
             (
-                *_names(scored, row["workload"], row["submission"]),
+                *_names(scored, marks, row),
                 _spread([row["low"], row["median"], row["high"]], metric_writer(scored), row["n"]),
                 _spread([row[f"cost_{s}"] for s in ("low", "median", "high")], write, row["n"]),
             )
@@ -193,9 +194,10 @@ def rates(scored: Scored) -> View | None:
     """Show the metric over learning rates."""
     if not len(scored.sensitivity):
         return None
+    marks = marks_of(scored)
     rows = [
         (
-            *_names(scored, row["workload"], row["submission"]),
+            *_names(scored, marks, row),
             Cell(f"{row['lr']:g}", marks=("best",) * row["is_best"] + ("edge",) * row["on_edge"]),
             _spread([row["low"], row["median"], row["high"]], metric_writer(scored), row["n"]),
             Cell(f"{row['infinite']} of {row['n']}"),
@@ -277,8 +279,9 @@ def rank_words(row: Row) -> tuple[str, str]:
     return f"{row['rank']:g}", f"{reach} in {row['n']} seeds"
 
 
-def _names(scored: Scored, workload: str, submission: str) -> tuple[Cell, ...]:
-    name = Cell(submission, marks=_marks(scored, submission, workload))
+def _names(scored: Scored, marks: Marks, row: Row) -> tuple[Cell, ...]:
+    workload, submission = row["workload"], row["submission"]
+    name = Cell(submission, marks=marks[workload, submission])
     return (Cell(workload), name) if _has_workloads(scored) else (name,)
 
 
@@ -290,19 +293,19 @@ def _has_workloads(scored: Scored) -> bool:
     return len(set(scored.runs["workload"])) > 1
 
 
-def _marks(scored: Scored, submission: str, workload: str | None = None) -> tuple[str, ...]:
-    """Say of a submission what a reader must know before trusting its row."""
-    runs = scored.runs[scored.runs["submission"] == submission]
-    if workload is not None:
-        runs = runs[runs["workload"] == workload]
-    found = [
-        f"{count} {status}"
-        for status, count in runs["status"].value_counts().items()
-        if status != "ok"
-    ]
+def marks_of(scored: Scored) -> dict[Any, tuple[str, ...]]:
+    """Say of each submission, and of it on each workload, what must be known to trust its row."""
+    groups: dict[Any, Any] = dict(iter(scored.runs.groupby(["workload", "submission"])))
+    groups |= dict(iter(scored.runs.groupby("submission")))
+    return {key: _marks(runs) for key, runs in groups.items()}
+
+
+def _marks(runs: DataFrame) -> tuple[str, ...]:
+    ends = Counter(status for status in runs["status"] if status != "ok")
+    found = [f"{count} {status}" for status, count in ends.items()]
     if len(runs) == 1:
         found.append(ONE_RUN)
-    if "tuned" in runs.columns and len(runs) and not runs["tuned"].any():
+    if "tuned" in runs.columns and not runs["tuned"].any():
         found.append(UNTUNED)
     return tuple(found)
 

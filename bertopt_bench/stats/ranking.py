@@ -42,8 +42,6 @@ def ranks(runs: DataFrame, aim: Aim) -> DataFrame:
 
 
 def _ranked(groups: Mapping[str, DataFrame], aim: Aim) -> list[dict[str, Any]]:
-    from scipy.stats import rankdata
-
     if not groups:
         return []
     seeds = common_seeds(list(groups.values()))
@@ -56,11 +54,11 @@ def _ranked(groups: Mapping[str, DataFrame], aim: Aim) -> list[dict[str, Any]]:
     n = min(map(len, values))
     rng = generator([[s, v] for s, v in zip(groups, values, strict=True)])
     drawn = resampled_medians(values, paired=paired, rng=rng, draws=draws_for(n))
-    placed = rankdata(drawn, axis=0)
+    placed = _placed(drawn)
     firsts = drawn == drawn.min(axis=0)
     shares = (firsts / firsts.sum(axis=0)).mean(axis=1)
-    observed = rankdata([np.median(v) for v in values])
-    by_seed = rankdata(np.stack(values), axis=0) if paired else None
+    observed = _placed(np.array([[np.median(v)] for v in values]))[:, 0]
+    by_seed = _placed(np.stack(values)) if paired else None
     rows = []
     for i, name in enumerate(groups):
         low, high = interval(placed[i], n)
@@ -77,3 +75,11 @@ def _ranked(groups: Mapping[str, DataFrame], aim: Aim) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def _placed(values: Floats) -> Floats:
+    """Rank each column from 1, lowest first; equal values share their middle rank."""
+    import pandas as pd
+
+    placed: Floats = pd.DataFrame(values).rank(axis="index").to_numpy()
+    return placed

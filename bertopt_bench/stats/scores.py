@@ -57,14 +57,12 @@ def profile(times: DataFrame, tau_max: float = TAU_MAX) -> DataFrame:
     import pandas as pd
 
     check_tau(tau_max)
-    ratios = time_ratios(times)
-    inside = {float(r) for r in ratios.to_numpy().ravel() if r <= tau_max}
-    taus = sorted({1.0, tau_max, *inside})
-    rows = [
-        {"submission": submission, "tau": tau, "share": float((row <= tau).mean())}
-        for submission, row in ratios.iterrows()
-        for tau in taus
-    ]
+    rows = []
+    for name, row in time_ratios(times).iterrows():
+        ratios = row.to_numpy()
+        for tau in sorted({1.0, tau_max, *(float(r) for r in ratios if r <= tau_max)}):
+            share = float((ratios <= tau).mean())
+            rows.append({"submission": name, "tau": tau, "share": share})
     return pd.DataFrame(rows, columns=["submission", "tau", "share"])
 
 

@@ -64,6 +64,7 @@ def speed_ups(reached: DataFrame, runs: DataFrame, baseline: str) -> DataFrame:
     seed, that seed says nothing (1).
     """
     rows: list[dict[str, Any]] = []
+    of_workload = dict(each_submission(runs))
     for target, of_target in reached.groupby("target", sort=True):
         for workload, groups in each_submission(of_target):
             others = _others(groups, baseline)
@@ -74,7 +75,7 @@ def speed_ups(reached: DataFrame, runs: DataFrame, baseline: str) -> DataFrame:
                 for name, group in others.items()
             ]
             rule = Rule("time_to_target", ALPHA, FAMILY_ERROR, math.log1p(STEPS_MARGIN))
-            timed = runs[runs["workload"] == workload]
+            timed = of_workload[workload]
             for comparison, finding in zip(comparisons, judge(comparisons, rule), strict=True):
                 told = {"workload": workload, "target": str(target)}
                 rows.append({**told, "by": "steps", **_as_speed_up(_plain(finding))})
@@ -134,11 +135,10 @@ def _compared(
     return Comparison.paired(metric, baseline, name, *both)
 
 
-def _seconds(comparison: Comparison, timed: DataFrame) -> dict[str, Any]:
+def _seconds(comparison: Comparison, timed: Mapping[str, DataFrame]) -> dict[str, Any]:
     """Combine the log ratios of steps with those of step times of the same seeds."""
     told: dict[str, Any] = {"submission": comparison.arm, "n": 0}
-    by_name = dict(iter(timed.groupby("submission")))
-    ours, theirs = by_name[comparison.baseline], by_name[comparison.arm]
+    ours, theirs = timed[comparison.baseline], timed[comparison.arm]
     seeds = common_seeds([ours, theirs])
     if not comparison.differences or not seeds:
         return {**told, "reason": comparison.refusal or UNPAIRED}

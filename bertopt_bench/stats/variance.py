@@ -128,7 +128,7 @@ def _basis(columns: Floats) -> Floats:
 
 def _table(blocks: _Blocks, terms: dict[str, Floats]) -> DataFrame:
     import pandas as pd
-    from scipy.stats import f as f_distribution
+    from scipy.special import fdtrc
 
     seeds, cells = blocks.runs.shape
     found = _sums(blocks.runs[np.newaxis], terms)
@@ -143,7 +143,7 @@ def _table(blocks: _Blocks, terms: dict[str, Floats]) -> DataFrame:
         low, high = interval(omegas, seeds)
         omega = _omega(found[name], df, found[ERROR], error_df, seeds * cells)
         values = (
-            *(name, df, squares, f, float(f_distribution.sf(f, df, error_df or math.nan))),
+            *(name, df, squares, f, float(fdtrc(df, error_df or math.nan, f))),
             squares / (squares + error) if error_df else math.nan,
             squares / (squares + error + of_seeds) if error_df else squares / _total(found),
             *(float(omega[0]), low, high, seeds),

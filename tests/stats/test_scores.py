@@ -28,10 +28,9 @@ def test_a_profile_counts_workloads_within_tau_of_the_fastest() -> None:
     """Oracle: by hand: ratios of a are 1 and 2, of b 3 and 1; their integrals are .833 and .667."""
     times = table(a=[10.0, 20.0], b=[30.0, 10.0])
     assert time_ratios(times).to_numpy().tolist() == [[1.0, 2.0], [3.0, 1.0]]
-    shares = profile(times).pivot_table(index="submission", columns="tau", values="share")
-    assert shares.columns.tolist() == [1.0, 2.0, 3.0, 4.0]
-    assert shares.loc["a"].tolist() == [0.5, 1.0, 1.0, 1.0]
-    assert shares.loc["b"].tolist() == [0.5, 0.5, 1.0, 1.0]
+    corners = profile(times).set_index("submission")
+    assert corners.loc["a"].to_numpy().tolist() == [[1.0, 0.5], [2.0, 1.0], [4.0, 1.0]]
+    assert corners.loc["b"].to_numpy().tolist() == [[1.0, 0.5], [3.0, 1.0], [4.0, 1.0]]
     # (1 + 2/3) / 2 and (1/3 + 1) / 2: each step's height times the width that is left of 3.
     assert scores(times).tolist() == pytest.approx([5 / 6, 2 / 3])
 
