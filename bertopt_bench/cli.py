@@ -10,6 +10,7 @@ import typer
 
 from bertopt_bench.errors import UserError
 from bertopt_bench.judging import Settings, calibrate, compare, doctor, duel, gate
+from bertopt_bench.scoring import score
 
 app = typer.Typer(
     name="bertopt-bench",
@@ -141,7 +142,7 @@ def profile(
     )
 
 
-for judging in (duel, gate, calibrate, compare, doctor):
+for judging in (duel, gate, calibrate, compare, score, doctor):
     app.command()(judging)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from bertopt_bench.errors import UserError
 from bertopt_bench.report import duels, figures, frame, inference, rows, sentences
+from bertopt_bench.report.convergence import convergence_section
 from bertopt_bench.report.environment import environment
 from bertopt_bench.report.frame import joined, plain_session, title_of
 from bertopt_bench.report.limits import limit_section
@@ -32,7 +33,7 @@ def render(results: Sequence[ResultSet], *, title: str | None = None) -> str:
     frames = joined(results)
     facts = gather(frames["trials"])
     template = frame.template("page.html")
-    content = context(results, facts, title)
+    content = context(results, facts, title) | {"convergence": convergence_section(frames)}
     empty = figures.Packed("", ())
     bare = template.render({**content, "data": empty.text, "left_out": empty.left_out})
     packed = figures.pack(facts, frames, frame.MOST_BYTES - len(bare.encode()))
