@@ -98,6 +98,33 @@ def tune(
 
 
 @app.command()
+def challenge(
+    optimizer: Annotated[
+        str, typer.Argument(help="Your optimizer, module:Name.", show_default=False)
+    ],
+    protocol: Annotated[str, typer.Option(help="A protocol, as tiny-v1, or its file.")] = "tiny-v1",
+    records: Annotated[
+        Path | None, typer.Option(help="Published records.  [default: results/protocols/<name>]")
+    ] = None,
+    results: Annotated[
+        Path | None, typer.Option(help="A folder.  [default: results/challenge-<protocol>-<name>]")
+    ] = None,
+    page: Annotated[Path | None, typer.Option(help="The page to write.")] = None,
+    plan_only: Annotated[
+        bool, typer.Option("--plan", help="Show points, trials and time, and run nothing.")
+    ] = False,
+) -> None:
+    """Tune and run your optimizer under a protocol and join it to the published records."""
+    from bertopt_bench import challenging
+
+    raise typer.Exit(
+        challenging.challenge(
+            optimizer, protocol, records=records, results=results, page=page, plan_only=plan_only
+        )
+    )
+
+
+@app.command()
 def profile(
     matrix: MatrixFile,
     cell: Annotated[

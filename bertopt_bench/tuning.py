@@ -141,6 +141,7 @@ def tune(
     overrides: Sequence[str] = (),
     new: bool = False,
     plan_only: bool = False,
+    is_last: bool = True,
 ) -> None:
     """Tune every arm under one budget, write the matrix of what was chosen, and the page.
 
@@ -171,6 +172,8 @@ def tune(
     _tell(search)
     sys.stdout.write(f"results: {folder}\n")
     write_page(folder, page)
+    if not is_last:
+        return
     sys.stdout.write(
         "next, what was chosen on seeds and text of its own:\n  "
         f"{shlex.join(['bertopt-bench', 'run', str(folder / TUNED)])}\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 from bertopt_bench.matrix.keys import Key, Place, came
@@ -21,6 +22,9 @@ _KEYS: Mapping[str, Key] = {
 }
 """What is known of a tuned cell: its arm, the points that were tried (extensions among them), the
 tuning seeds, the options whose best value lies on an edge, and the ledger's sha256."""
+
+
+_BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def read_tuned(tables: Sequence[Any], place: Place) -> dict[str, dict[str, Any]]:
@@ -71,13 +75,19 @@ def toml(value: Any) -> str:
 
     >>> toml({"lr": 1e-05, "name": "adamw", "adamw_lr": None})
     '{lr = 1e-05, name = "adamw"}'
+    >>> toml({"my:Own": True})
+    '{"my:Own" = true}'
     """
     if isinstance(value, dict):
-        inner = ", ".join(f"{k} = {toml(part)}" for k, part in value.items() if part is not None)
-        return "{" + inner + "}"
+        pairs = ((_key(k), part) for k, part in value.items() if part is not None)
+        return "{" + ", ".join(f"{key} = {toml(part)}" for key, part in pairs) + "}"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(toml, value)) + "]"
     return json.dumps(value)
+
+
+def _key(key: str) -> str:
+    return key if _BARE.fullmatch(key) else json.dumps(key)
 
 
 def _axes(content: Mapping[str, Any]) -> dict[str, Any]:
