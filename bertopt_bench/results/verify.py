@@ -11,7 +11,9 @@ from bertopt_bench.matrix.cells import evaluation_steps
 from bertopt_bench.matrix.identity import canonical_json, cell_id
 from bertopt_bench.matrix.labels import drawn_from, workload_choices
 from bertopt_bench.matrix.modes import is_inference
+from bertopt_bench.results import classification_rows
 from bertopt_bench.workload import formulas
+from bertopt_bench.workload.classifier_formulas import is_classification
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -200,6 +202,8 @@ def check_formulas(record: Record) -> Iterator[Finding]:
     """Parameters and FLOPs equal their formulas; memory holds weights, gradients and state."""
     if record.parameter_count is None or record.vocabulary_size is None:
         return
+    if is_classification(record.cell):
+        return
     workload = record.cell["workload"]
     size = formulas.model_size(workload["model"])
     parameters = formulas.parameter_count(
@@ -216,7 +220,7 @@ def check_formulas(record: Record) -> Iterator[Finding]:
         yield _error(
             record, f"flops_per_step is {record.flops_per_step:,}; the formula gives {flops:,}"
         )
-    yield from _memory(record, parameters)
+    yield from _least_memory(record, parameters)
 
 
 def _flops(record: Record, size: formulas.ModelSize, vocabulary: int) -> int:
@@ -239,7 +243,7 @@ def _flops(record: Record, size: formulas.ModelSize, vocabulary: int) -> int:
     )
 
 
-def _memory(record: Record, parameters: int) -> Iterator[Finding]:
+def _least_memory(record: Record, parameters: int) -> Iterator[Finding]:
     """The peak lies in the optimizer's step at the least, where all of these are alive.
 
     Of inference it holds the weights.
@@ -279,6 +283,14 @@ def check_memory(record: Record) -> Iterator[Finding]:
         )
 
 
+def check_classification(record: Record) -> Iterator[Finding]:
+    """A classifier's measures, parameters and FLOPs follow from what its record counts."""
+    for text in classification_rows.faults(record):
+        yield _error(record, text)
+    if is_classification(record.cell) and record.parameter_count is not None:
+        yield from _least_memory(record, record.parameter_count)
+
+
 CHECKS: tuple[Callable[[Record], Iterable[Finding]], ...] = (
     check_identity,
     check_status,
@@ -289,6 +301,7 @@ CHECKS: tuple[Callable[[Record], Iterable[Finding]], ...] = (
     check_phases,
     check_formulas,
     check_memory,
+    check_classification,
 )
 
 

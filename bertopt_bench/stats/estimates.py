@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from bertopt_bench.matrix.labels import DRAWN_ALIKE
+from bertopt_bench.workload.classification_metrics import MEASURES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -23,9 +24,16 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 WORKLOAD_AXES = (
+    "workload",
     "mode",
     "model",
     "corpus",
+    "dataset",
+    "weights",
+    "tokenizer",
+    "pooling",
+    "criterion",
+    "class_weights",
     "vocabulary_size",
     "seq_len",
     "batch_size",
@@ -59,6 +67,11 @@ USUAL_LEVELS = {
     "kernel.compile": "off",
     "model": "tiny",
     "corpus": "python_docs",
+    "dataset": "reuters_r8",
+    "weights": "random",
+    "pooling": "mean",
+    "criterion": "cross_entropy",
+    "class_weights": "none",
     "position_embedding": "learned",
     "layout": "padded",
 }
@@ -97,7 +110,15 @@ TIMED_COLUMNS = (
     "latency_samples",
     "sequences_per_second",
 )
-SEEDED_COLUMNS = ("final_loss", "best_loss", "final_masked_accuracy", "final_perplexity")
+SEEDED_COLUMNS = (
+    "final_loss",
+    "best_loss",
+    "final_masked_accuracy",
+    "final_perplexity",
+    *(f"test_{name}" for name in MEASURES),
+    "test_loss",
+    "test_calibration_error",
+)
 
 
 @dataclass(frozen=True)
