@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 MEASURES = (
     ("accuracy", "test_accuracy"),
+    ("F1, macro", "test_f1_macro"),
     ("precision, macro", "test_precision_macro"),
     ("recall, macro", "test_recall_macro"),
-    ("F1, macro", "test_f1_macro"),
     ("F1, micro", "test_f1_micro"),
     ("Matthews", "test_matthews"),
     ("calibration error", "test_calibration_error"),

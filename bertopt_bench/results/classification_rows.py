@@ -73,7 +73,8 @@ def faults(record: Record) -> Iterator[str]:
     seen = record.classification
     whole = record.steps == record.cell["workload"]["steps"]
     if record.status == "ok" and whole is (seen is None):
-        yield f"its test part was {'not ' if seen is None else ''}looked at after its steps"
+        why = "never, though it trained to the end" if seen is None else "before the schedule ended"
+        yield f"its test part was looked at {why}"
     for one in record.evaluations:
         if one.confusion is None:
             yield f"its evaluation at step {one.step} has no confusion matrix"
