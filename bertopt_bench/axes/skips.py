@@ -89,7 +89,8 @@ def slower_than_fp32(cell: Cell, capabilities: Capabilities) -> str | None:
 def missing_package(cell: Cell, capabilities: Capabilities) -> str | None:
     """Skip what needs a package that is not installed."""
     needed = {"optimizers": PACKAGES.get(cell["optimizer"]["name"])}
-    if str(cell["workload"].get("corpus", "")).startswith("hf:"):
+    workload = cell["workload"]
+    if str(workload.get("corpus", workload.get("dataset", ""))).startswith("hf:"):
         needed["hub"] = "datasets"
     found = [(f"'bertopt-bench[{extra}]'", package) for extra, package in needed.items()]
     kernels = _KERNEL_PACKAGES if cell["device"]["name"] == "cuda" else {}  # else: no use of them

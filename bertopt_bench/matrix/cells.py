@@ -14,6 +14,8 @@ from bertopt_bench.matrix.keys import CORPUS_PREFIXES
 from bertopt_bench.matrix.labels import UNSAID, UNSAID_WORKLOAD, cell_labels, choices
 from bertopt_bench.matrix.modes import forward_cell, is_inference, repeated
 from bertopt_bench.matrix.spec import combinations
+from bertopt_bench.matrix.tasks import shape_workload
+from bertopt_bench.workload.classifier_formulas import is_classification
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -161,6 +163,7 @@ def _content(choice: Mapping[str, Any]) -> dict[str, Any]:
             content.setdefault(table, {})[key] = value
         else:
             content[name] = value
+    content["workload"] = shape_workload(content["workload"])
     return content
 
 
@@ -206,9 +209,9 @@ def _outside(content: Mapping[str, Any], find: Callable[[str, str], Entry]) -> d
         for axis, choice in choices(content).items()
         for part in (choice if isinstance(choice, list) else [choice])
     ]
-    corpus = content["workload"]["corpus"]
-    if not corpus.startswith(CORPUS_PREFIXES):
-        named.append(("corpus", corpus))
+    text = "dataset" if is_classification(content) else "corpus"
+    if not content["workload"][text].startswith(CORPUS_PREFIXES):
+        named.append((text, content["workload"][text]))
     sources: dict[str, str] = {}
     for axis, name in named:
         sources.update(find(axis, name).sources)

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bertopt_bench.matrix.cells import evaluation_steps, plan_trials
 from bertopt_bench.matrix.content import kernel_name
 from bertopt_bench.matrix.modes import is_inference
 from bertopt_bench.measure.machine import allowed_cores
-from bertopt_bench.workload import formulas, inference_formulas
+from bertopt_bench.workload import classifier_formulas, formulas, inference_formulas
+from bertopt_bench.workload.classifier_formulas import EVALUATION_BATCHES, is_classification
 from bertopt_bench.workload.memory_formulas import memory_forecast_bytes
 
 if TYPE_CHECKING:
@@ -98,16 +99,8 @@ def forecast(
 def _cell(cell: Cell, steps: int, matrix: Matrix, rates: Mapping[str, float]) -> CellForecast:
     if is_inference(cell.content):
         return _forward_cell(cell, steps, matrix, rates)
-    workload, device = cell.content["workload"], cell.content["device"]["name"]
-    flops = formulas.train_flops(
-        formulas.model_size(workload["model"]),
-        vocabulary=workload["vocabulary_size"],
-        batch=workload["batch_size"],
-        seq_len=workload["seq_len"],
-        masked=workload["batch_size"]
-        * formulas.masked_slots(workload["seq_len"], workload["mask_rate"]),
-    )
-    step_seconds = formulas.computed_flops(cell.content) / rates[device] + STEP_OVERHEAD_SECONDS
+    flops, computed = _step_flops(cell.content)
+    step_seconds = computed / rates[cell.content["device"]["name"]] + STEP_OVERHEAD_SECONDS
     return CellForecast(
         flops,
         step_seconds,
@@ -116,13 +109,29 @@ def _cell(cell: Cell, steps: int, matrix: Matrix, rates: Mapping[str, float]) ->
     )
 
 
+def _step_flops(content: Mapping[str, Any]) -> tuple[int, int]:
+    """Count a step's model FLOPs, and what it computes: more where layers are run again."""
+    if is_classification(content):
+        return classifier_formulas.step_flops(content)
+    workload = content["workload"]
+    flops = formulas.train_flops(
+        formulas.model_size(workload["model"]),
+        vocabulary=workload["vocabulary_size"],
+        batch=workload["batch_size"],
+        seq_len=workload["seq_len"],
+        masked=workload["batch_size"]
+        * formulas.masked_slots(workload["seq_len"], workload["mask_rate"]),
+    )
+    return flops, formulas.computed_flops(content)
+
+
 def _trial_seconds(cell: Cell, steps: int, step_seconds: float, matrix: Matrix) -> float:
     """Count the timed steps, those of the other passes, evaluations (a third of a step a batch)."""
     if is_inference(cell.content):
         return _forward_seconds(cell, steps, step_seconds, matrix)
     workload = cell.content["workload"]
     evaluations = evaluation_steps(steps, workload["evaluate_every"])
-    batches = len(evaluations) * workload["evaluation_batches"]
+    batches = len(evaluations) * workload.get("evaluation_batches", EVALUATION_BATCHES)
     apart: int = matrix.timing["burn_in_steps"] + matrix.timing["phase_steps"] + STEPS_APART
     compiling = (
         kernel_name(cell.content, "compile") not in {None, "off"}
@@ -137,8 +146,9 @@ def _overhead_seconds(cell: Cell, *, compiling: bool) -> float:
     workload = cell.content["workload"]
     parameters = formulas.parameter_count(
         formulas.model_size(workload["model"]),
-        vocabulary=workload["vocabulary_size"],
+        vocabulary=classifier_formulas.vocabulary_size(workload),
         position_embedding=workload["position_embedding"],
+        mlm=not is_classification(cell.content),
     )
     seconds = TRIAL_OVERHEAD_SECONDS + ASSEMBLE_SECONDS_A_PARAMETER * parameters
     seconds += COMPILE_SECONDS if compiling else 0.0

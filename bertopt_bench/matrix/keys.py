@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from bertopt_bench.errors import MatrixError, UserError, nearest
+from bertopt_bench.matrix import tasks
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
 KINDS = {
@@ -118,6 +120,15 @@ def came(value: Any) -> str:
 MODEL_DEFAULT = "tiny"
 CORPUS_DEFAULT = "python_docs"
 CORPUS_PREFIXES = ("path:", "hf:")
+READ_DEFAULTS = {
+    "model": MODEL_DEFAULT,
+    "corpus": CORPUS_DEFAULT,
+    "dataset": tasks.DATASET_DEFAULT,
+    "weights": tasks.RANDOM,
+    "tokenizer": tasks.OWN,
+    "class_weights": "none",
+}
+"""Defaults of the workload keys that have a reader of their own."""
 
 WORKLOAD: Mapping[str, Key | None] = {
     "name": Key("str", "mlm", choices=("mlm",)),
@@ -137,6 +148,13 @@ WORKLOAD: Mapping[str, Key | None] = {
     "held_out_part": Key("str", "all", choices=("all", "tuning", "report")),
     "lower_case": Key("bool", True),
     "layout": Key("str", "padded", choices=("padded", "unpadded", "packed")),
+    "task": Key("str", "mlm", choices=tasks.TASKS),
+    "dataset": None,  # an entry, or a prefix: tasks.read_dataset
+    "weights": None,  # tasks.read_encoder
+    "tokenizer": None,  # tasks.read_encoder
+    "pooling": Key("str", "mean", choices=("mean", "cls")),
+    "criterion": Key("str", "cross_entropy", choices=("cross_entropy", "negative_log_likelihood")),
+    "class_weights": None,  # a word or a table: tasks.read_class_weights
 }
 
 TIMING: Mapping[str, Key] = {
@@ -151,8 +169,8 @@ def read_workload_value(key: str, value: Any, place: Place) -> list[Any]:
     """Give the values that one written value stands for: several only of a model's table."""
     if key == "model":
         return read_model(value, place)
-    if key == "corpus":
-        return [read_corpus(value, place)]
+    if key in _READERS:
+        return [_READERS[key](value, place)]
     rule = WORKLOAD[key]
     assert rule is not None
     return [rule.read(value, place)]
@@ -228,6 +246,15 @@ def _require_revision(value: str, place: Place) -> None:
             f"is {value!r}, which names no revision, so that it may be another text tomorrow. "
             f"Write {name}@REVISION, a commit or a tag of the data set."
         )
+
+
+_READERS: Mapping[str, Callable[[Any, Place], Any]] = {
+    "corpus": read_corpus,
+    "dataset": tasks.read_dataset,
+    "weights": partial(tasks.read_encoder, "weights"),
+    "tokenizer": partial(tasks.read_encoder, "tokenizer"),
+    "class_weights": tasks.read_class_weights,
+}
 
 
 def refuse_not_finite(value: Any, place: Place) -> None:

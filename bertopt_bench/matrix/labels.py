@@ -76,6 +76,8 @@ def workload_label(key: str, value: Any) -> str:
     """Write a workload key: names say enough, numbers and flags need their key."""
     if key == "model" and not isinstance(value, str):
         return model_label(value)
+    if isinstance(value, dict):
+        return f"{key}=({', '.join(f'{name} {number(part)}' for name, part in value.items())})"
     return str(value) if isinstance(value, str) else f"{key}={number(value)}"
 
 

@@ -16,9 +16,8 @@ from bertopt_bench import catalogue
 from bertopt_bench.errors import MatrixError, UserError, nearest
 from bertopt_bench.matrix import choices, excluding, tuned
 from bertopt_bench.matrix.keys import (
-    CORPUS_DEFAULT,
-    MODEL_DEFAULT,
     MOST_CELLS,
+    READ_DEFAULTS,
     TIMING,
     WORKLOAD,
     Key,
@@ -252,10 +251,9 @@ def _timing(table: dict[str, Any], steps: tuple[int, ...], place: Place) -> dict
 
 def _workload(table: dict[str, Any], place: Place) -> dict[str, tuple[Any, ...]]:
     place.known(table, WORKLOAD)
-    defaults = {"model": MODEL_DEFAULT, "corpus": CORPUS_DEFAULT}
     levels = {}
     for key, rule in WORKLOAD.items():
-        value = table.get(key, rule.default if rule else defaults[key])
+        value = table.get(key, rule.default if rule else READ_DEFAULTS[key])
         levels[f"workload.{key}"] = _workload_levels(key, value, place.at(key))
     return levels
 

@@ -59,7 +59,8 @@ def number_columns(facts: Facts) -> list[Column]:
             columns.append(Column(title, unit, key, scaled(factor)))
     if facts.measured("final_masked_accuracy"):
         write = lambda value: f"{value * 100:.1f}"  # noqa: E731 - a formatter among formatters
-        columns.insert(2, Column("accuracy", "%", "final_masked_accuracy", write))
+        title = "validation accuracy" if facts.measured("test_accuracy") else "accuracy"
+        columns.insert(2, Column(title, "%", "final_masked_accuracy", write))
     return columns
 
 

@@ -102,7 +102,11 @@ class Code(Stored):
 
 
 class Evaluation(Stored):
-    """One untimed look at held-out text, after so many updates."""
+    """One untimed look at held-out text, after so many updates.
+
+    Of a classifier, at the validation part: ``masked_accuracy`` is the share of texts put into
+    their class, ``confusion`` counts them, true classes as rows.
+    """
 
     step: int = fixed(...)
     loss: Number = fixed(...)
@@ -110,6 +114,7 @@ class Evaluation(Stored):
     masked_accuracy: Number = fixed(...)
     train_seconds: Number
     evaluation_seconds: Number
+    confusion: tuple[tuple[int, ...], ...] | None = fixed()
 
 
 class Phases(Stored):
@@ -233,6 +238,31 @@ class Operations(Stored):
     kinds: tuple[OperationKind, ...]
 
 
+class CalibrationBin(Stored):
+    """Texts of the test part whose highest probability lies within a bin of equal width."""
+
+    count: int
+    correct: int
+    confidence_sum: Number
+
+
+class Classification(Stored):
+    """A classifier on its test part, looked at once, after the last step.
+
+    All measures follow from ``confusion`` (true classes as rows) and ``calibration``;
+    ``training_counts`` tell the majority class. ``weights_sha256`` is of the pretrained file.
+    """
+
+    classes: tuple[str, ...]
+    training_counts: tuple[int, ...]
+    test_sha256: str
+    weights_sha256: str | None = None
+    loss: Number
+    accuracy: Number
+    confusion: tuple[tuple[int, ...], ...]
+    calibration: tuple[CalibrationBin, ...]
+
+
 class Record(Stored):
     """What a trial left behind, raw samples included."""
 
@@ -277,6 +307,8 @@ class Record(Stored):
     diverged_at_step: int | None = fixed()
     skipped_steps: int | None = fixed()
     exact_zero_share: Number | None = fixed()
+    classification: Classification | None = fixed()
+    test_seconds: Number | None = None
     host_syncs_per_step: Number | None = None
     graphs_compiled: int | None = None
 

@@ -16,6 +16,7 @@ from bertopt_bench.matrix.labels import (
     workload_choices,
 )
 from bertopt_bench.matrix.modes import is_inference
+from bertopt_bench.results.classification_rows import classification_columns, evaluation_columns
 from bertopt_bench.results.inference_rows import inference_columns
 from bertopt_bench.results.limit_rows import UNMEASURED, Limits, limit_columns
 from bertopt_bench.results.memory_rows import memory_columns
@@ -82,6 +83,7 @@ def trial_rows(records: Sequence[Record], sessions: Sequence[Session]) -> list[R
             **operation_columns(record),
             **inference_columns(record),
             **memory_columns(record),
+            **classification_columns(record),
             **_losses(record),
             "epochs_seen": epochs_seen(record),
             "kernels_ran": " ".join(record.kernels_ran),
@@ -128,6 +130,7 @@ def evaluation_rows(records: Sequence[Record]) -> list[Row]:
                 "loss": seen.loss,
                 "perplexity": seen.perplexity,
                 "masked_accuracy": seen.masked_accuracy,
+                **evaluation_columns(seen),
                 "train_seconds": seen.train_seconds,
                 "tokens": tokens[seen.step] if seen.step < len(tokens) else NAN,
             }
@@ -160,6 +163,8 @@ def _workload(record: Record) -> Row:
     row = {key: value for key, value in workload.items() if key != "name"}
     if not isinstance(row.get("model"), str):
         row["model"] = model_label(row["model"])
+    if isinstance(row.get("class_weights"), dict):
+        row["class_weights"] = json.dumps(row["class_weights"])
     return {"workload": record.cell["workload"]["name"], **row, "steps": record.steps}
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from bertopt_bench.matrix.choices import DEFAULTS
 from bertopt_bench.matrix.labels import DRAWN_ALIKE
+from bertopt_bench.workload.classification_metrics import MEASURES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -24,9 +25,16 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 WORKLOAD_AXES = (
+    "workload",
     "mode",
     "model",
     "corpus",
+    "dataset",
+    "weights",
+    "tokenizer",
+    "pooling",
+    "criterion",
+    "class_weights",
     "vocabulary_size",
     "seq_len",
     "batch_size",
@@ -49,6 +57,11 @@ USUAL_LEVELS = {
     "parallelism": "single",
     "model": "tiny",
     "corpus": "python_docs",
+    "dataset": "reuters_r8",
+    "weights": "random",
+    "pooling": "mean",
+    "criterion": "cross_entropy",
+    "class_weights": "none",
     "position_embedding": "learned",
     "held_out_part": "all",
     "layout": "padded",
@@ -88,7 +101,15 @@ TIMED_COLUMNS = (
     "latency_samples",
     "sequences_per_second",
 )
-SEEDED_COLUMNS = ("final_loss", "best_loss", "final_masked_accuracy", "final_perplexity")
+SEEDED_COLUMNS = (
+    "final_loss",
+    "best_loss",
+    "final_masked_accuracy",
+    "final_perplexity",
+    *(f"test_{name}" for name in MEASURES),
+    "test_loss",
+    "test_calibration_error",
+)
 
 
 @dataclass(frozen=True)

@@ -43,8 +43,10 @@ SIZES = {
     "medium": ModelSize(hidden=512, layers=8, heads=8, intermediate=2048),
     "base": ModelSize(hidden=768, layers=12, heads=12, intermediate=3072),
     "large": ModelSize(hidden=1024, layers=24, heads=16, intermediate=4096),
+    "minilm": ModelSize(hidden=384, layers=6, heads=12, intermediate=1536),
 }
-"""Sizes by name: tiny to medium of Turc et al., arXiv 1908.08962; the others of Devlin et al."""
+"""Sizes by name: tiny to medium of Turc et al., arXiv 1908.08962; base and large of Devlin et al.;
+minilm of Wang et al., arXiv 2002.10957, six layers of 384."""
 
 _KEYS = tuple(field.name for field in fields(ModelSize))
 _REQUIRED = _KEYS[:4]

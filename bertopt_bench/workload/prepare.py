@@ -22,6 +22,8 @@ from bertopt_bench import catalogue
 from bertopt_bench.errors import UserError
 from bertopt_bench.workload import corpora, masking, tokens
 from bertopt_bench.workload.cache import Kept, cache_root, hash_sources, keep
+from bertopt_bench.workload.classifier_formulas import CLASSIFICATION
+from bertopt_bench.workload.labelled import PreparedLabels, prepare_labelled
 from bertopt_bench.workload.wheels import WheelText, fetch
 
 if TYPE_CHECKING:
@@ -65,13 +67,15 @@ def prepare(
     steps: int,
     cache: Path,
     progress: Progress,
-) -> PreparedText:
+) -> PreparedText | PreparedLabels:
     """Prepare ``steps`` training batches for each seed, and the held-out ones.
 
     Raises:
         UserError: the corpus cannot be had, is too small, or the cache cannot be written.
     """
     try:
+        if workload["name"] == CLASSIFICATION:
+            return prepare_labelled(workload, seeds, steps=steps, cache=cache, progress=progress)
         return _prepare(workload, seeds, steps, cache, progress)
     except OSError as fault:
         raise UserError(

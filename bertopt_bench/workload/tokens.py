@@ -137,7 +137,7 @@ def train_tokenizer(
     Raises:
         UserError: the letters alone are more than the vocabulary may have.
     """
-    alphabet = _alphabet(documents, _untrained({}, lower_case=lower_case))
+    alphabet = _alphabet(documents, tokenizer_of_pieces({}, lower_case=lower_case))
     found = _learn(documents, 0, [], alphabet, lower_case=lower_case)
     letters = sorted(found.keys() - set(SPECIAL_TOKENS))
     if len(letters) + len(SPECIAL_TOKENS) > vocabulary_size:
@@ -147,10 +147,10 @@ def train_tokenizer(
         )
     within = [letter for letter in letters if letter.startswith(_WITHIN)]
     pieces = _learn(documents, vocabulary_size, within, alphabet, lower_case=lower_case)
-    return _untrained(pieces, lower_case=lower_case)
+    return tokenizer_of_pieces(pieces, lower_case=lower_case)
 
 
-def _untrained(pieces: dict[str, int], *, lower_case: bool) -> Tokenizer:
+def tokenizer_of_pieces(pieces: dict[str, int], *, lower_case: bool) -> Tokenizer:
     """Give a tokenizer of these pieces; with none, it can normalise text and be trained."""
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
@@ -185,7 +185,7 @@ def _learn(
         limit_alphabet=len(alphabet),
         show_progress=False,
     )
-    tokenizer = _untrained({}, lower_case=lower_case)
+    tokenizer = tokenizer_of_pieces({}, lower_case=lower_case)
     tokenizer.train_from_iterator(documents, trainer, length=len(documents))
     pieces: dict[str, int] = tokenizer.get_vocab()
     return pieces
