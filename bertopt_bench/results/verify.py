@@ -271,7 +271,7 @@ def check_memory(record: Record) -> Iterator[Finding]:
 def check_classification(record: Record) -> Iterator[Finding]:
     """A classifier's measures, parameters and FLOPs follow from what its record counts."""
     for text in classification_rows.faults(record):
-        yield _error(record, text)
+        yield error(record, text)
     if is_classification(record.cell) and record.parameter_count is not None:
         yield from _least_memory(record, record.parameter_count)
 
