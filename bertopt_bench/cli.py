@@ -127,7 +127,7 @@ for judging in (duel, gate, calibrate, compare, doctor):
 @app.command()
 def tables(
     results: ResultsPath,
-    table: Annotated[str, typer.Option(help="trials, steps or evaluations.")] = "trials",
+    table: Annotated[str, typer.Option(help="trials, steps, evaluations or inside.")] = "trials",
     format_: Annotated[
         str, typer.Option("--format", help="markdown, csv, parquet or json.")
     ] = "markdown",

@@ -58,7 +58,9 @@ def run_session(
         return {}
     known: dict[str, Any] = {"capabilities": capabilities, "code": code, "order_seed": order_seed}
     session = store.start_session(describe_session(matrix, cells, pending, **known))
-    run = SessionRun(session, store, display, matrix.timing, texts, code, trial_threads())
+    run = SessionRun(
+        session, store, display, matrix.timing, texts, code, trial_threads(), measure=matrix.measure
+    )
     run.run(pending.plans)
     store.append_session_event(
         {
@@ -153,6 +155,7 @@ def describe_session(
             "trials": len(pending.plans),
             "stale": dict(pending.reasons()),
             "timing": dict(matrix.timing),
+            "measure": dict(matrix.measure),
             "allow": list(matrix.allow),
             "exclusions": [rule.reason for rule in matrix.exclusions],
             "threads": trial_threads(),

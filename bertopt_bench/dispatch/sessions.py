@@ -53,6 +53,7 @@ class SessionRun:
     code: Mapping[str, Any]
     threads: int = 0
     counts: dict[str, int] = field(default_factory=dict)
+    measure: Mapping[str, Any] = field(default_factory=dict)
 
     def run(self, plans: Sequence[TrialPlan]) -> None:
         """Record what is skipped, then run the rest in order.
@@ -166,6 +167,7 @@ class SessionRun:
             timing=self.timing,
             threads=self.threads,
         )
+        request["measure"] = dict(self.measure)
         if subject is not None:
             request |= {"modules": list(modules), "overlay": list(subject.overlay)}
         limit, began = self.timing["timeout_seconds"], time.monotonic()

@@ -116,7 +116,10 @@ def _cell(cell: Cell, steps: int, matrix: Matrix, rates: Mapping[str, float]) ->
 
 
 def _trial_seconds(cell: Cell, steps: int, step_seconds: float, matrix: Matrix) -> float:
-    """Count the timed steps, those of the other passes, evaluations (a third of a step a batch)."""
+    """Count the timed steps, those of the other passes, evaluations (a third of a step a batch).
+
+    To look inside, all steps are trained once more.
+    """
     if is_inference(cell.content):
         return _forward_seconds(cell, steps, step_seconds, matrix)
     workload = cell.content["workload"]
@@ -127,7 +130,8 @@ def _trial_seconds(cell: Cell, steps: int, step_seconds: float, matrix: Matrix) 
         formulas.kernel_name(cell.content, "compile") not in {None, "off"}
         or formulas.kernel_name(cell.content, "optimizer_step") == "compiled"
     )
-    steps_worth: float = steps + apart + batches / formulas.TRAIN_FACTOR
+    again = steps if matrix.measure.get("inside_steps") else 0
+    steps_worth: float = steps + again + apart + batches / formulas.TRAIN_FACTOR
     return _overhead_seconds(cell, compiling=compiling) + steps_worth * step_seconds
 
 

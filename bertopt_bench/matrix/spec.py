@@ -7,7 +7,7 @@ import json
 import math
 import re
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,7 @@ from bertopt_bench.matrix.keys import (
     refuse_repeats,
     refuse_too_many,
 )
+from bertopt_bench.matrix.measuring import read_measure
 from bertopt_bench.matrix.overrides import apply_override
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ TOP = {
     "skip_slower_precisions": Key("bool", False),
     "workload": Key("dict"),
     "timing": Key("dict"),
+    "measure": Key("dict"),  # read by matrix.measuring
     "axes": Key("dict"),
     "exclude": Key("list"),
     "include": Key("list"),
@@ -81,6 +83,7 @@ class Matrix:
     levels: Levels
     exclusions: tuple[Exclusion, ...]
     includes: tuple[Levels, ...]
+    measure: Mapping[str, Any] = field(default_factory=dict)
 
     def cell_count(self) -> int:
         """Count the cells, excluded ones too."""
@@ -182,6 +185,7 @@ def _matrix(path: Path, source: str, document: dict[str, Any]) -> Matrix:
             for index, table in enumerate(top["exclude"] or [])
         ),
         includes=includes,
+        measure=read_measure(top["measure"] or {}, root.at("measure")),
     )
     if matrix.cell_count() > MOST_CELLS:
         raise root.error(

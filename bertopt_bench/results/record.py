@@ -187,6 +187,35 @@ class Memory(Stored):
         return self.peak_bytes / self.independent_peak_bytes - 1
 
 
+class Inside(Stored):
+    """What a second, untimed training saw inside the network: a row a step, a value a module.
+
+    Steps count from 1. ``same_losses`` says whether its losses were those of the timed one, bit for
+    bit; ``reason`` why it saw less than was asked for.
+    """
+
+    modules: tuple[str, ...] = ()
+    steps: tuple[int, ...] = ()
+    gradient_norm: tuple[Numbers, ...] = ()
+    weight_norm: tuple[Numbers, ...] = ()
+    update_ratio: tuple[Numbers, ...] = ()
+    activation_norm: tuple[Numbers, ...] = ()
+    same_losses: bool = True
+    reason: str = ""
+
+    @model_validator(mode="after")
+    def _of_one_shape(self) -> Self:
+        for name in INSIDE:
+            rows = getattr(self, name)
+            if len(rows) != len(self.steps) or any(len(r) != len(self.modules) for r in rows):
+                raise ValueError(f"{name} has not a row a step with a value a module")
+        return self
+
+
+INSIDE = ("gradient_norm", "weight_norm", "update_ratio", "activation_norm")
+"""The figures of ``Inside``, by module and step."""
+
+
 class Record(Stored):
     """What a trial left behind, raw samples included."""
 
@@ -228,6 +257,7 @@ class Record(Stored):
     diverged_at_step: int | None = fixed()
     skipped_steps: int | None = fixed()
     exact_zero_share: Number | None = fixed()
+    inside: Inside | None = fixed()
     host_syncs_per_step: Number | None = None
     graphs_compiled: int | None = None
 

@@ -25,7 +25,7 @@ from bertopt_bench.measure import ceilings, clock, memory
 from bertopt_bench.measure.disturbance import Disturbance
 from bertopt_bench.measure.imports import prove_imports
 from bertopt_bench.measure.torch_build import gpu_state
-from bertopt_bench.trial import assemble, attributing, checking, loop, passes, probe
+from bertopt_bench.trial import assemble, attributing, checking, inside, loop, passes, probe
 from bertopt_bench.trial.arm import run_arm
 from bertopt_bench.trial.inference import run_inference
 from bertopt_bench.trial.micro.arm import run_micro_arm
@@ -34,7 +34,7 @@ from bertopt_bench.trial.work import held_work
 from bertopt_bench.workload import formulas
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, MutableSequence
+    from collections.abc import Callable, Iterator, Mapping, MutableSequence, Sequence
 
     from bertopt_bench.trial.live import Trial
 
@@ -122,8 +122,23 @@ def run_trial(request: Mapping[str, Any], send: Send, counter: MutableSequence[i
         "graphs_compiled": _graphs_compiled() - fields["graphs_compiled"],
         **_proof(request),
     }
-    send(result)
+    send({**result, **_inside(trial, request, seen.losses, diverged)})
     trial.close()
+
+
+def _inside(
+    trial: Trial, request: Mapping[str, Any], losses: Sequence[float], diverged: int | None
+) -> dict[str, Any]:
+    """Train again and look inside, where the matrix asks for it; what goes wrong is said there."""
+    count = request.get("measure", {}).get("inside_steps", 0)
+    if not count:
+        return {}
+    until = inside.deadline(request)
+    try:
+        seen = inside.look_inside(trial, losses, count, diverged=diverged, deadline_ns=until)
+    except (RuntimeError, MemoryError) as error:  # the trial has ended well: its figures stay
+        return {"inside": {"reason": f"not seen: {classify(error)[1]}"}}
+    return {"inside": seen}
 
 
 def _ending(diverged: int | None) -> dict[str, Any]:
@@ -202,9 +217,11 @@ class _Seen:
     def __init__(self, trial: Trial, send: Send, timer: Any) -> None:
         self.trial, self.send, self.timer = trial, send, timer
         self.began = perf_counter()
+        self.losses: list[float] = []
 
     def report(self, checkpoint: loop.Checkpoint) -> None:
         evaluation = checkpoint.evaluation
+        self.losses += checkpoint.losses
         durations = self.timer.durations_seconds()
         self.send(
             {
