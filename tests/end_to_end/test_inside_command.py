@@ -42,7 +42,9 @@ def test_a_rate_far_too_large_is_seen_from_inside(command: Command, project: Pat
     told = re.search(r'<p class="fall">(.*?)</p>', page)
     assert told is not None
     assert f"diverged at step {fallen.diverged_at_step}: the " in told[1]
-    assert re.search(r" of (layer 1 \w+|the embeddings|the head) grew [\d,.e]+-fold, from ", told[1])
+    assert re.search(
+        r" of (layer 1 \w+|the embeddings|the head) grew [\d,.e]+-fold, from ", told[1]
+    )
     assert '<svg class="heat"' in page
 
     refused = command("run", "falls.toml", "--set", "measure.inside_step=3")
