@@ -105,6 +105,7 @@ def _cell(cell: Cell, steps: int, matrix: Matrix, rates: Mapping[str, float]) ->
         seq_len=workload["seq_len"],
         masked=workload["batch_size"]
         * formulas.masked_slots(workload["seq_len"], workload["mask_rate"]),
+        pooled=formulas.pooled_pairs(workload),
     )
     step_seconds = formulas.computed_flops(cell.content) / rates[device] + STEP_OVERHEAD_SECONDS
     return CellForecast(
@@ -142,6 +143,7 @@ def _overhead_seconds(cell: Cell, *, compiling: bool) -> float:
         formulas.model_size(workload["model"]),
         vocabulary=workload["vocabulary_size"],
         position_embedding=workload["position_embedding"],
+        next_sentence=workload.get("next_sentence", False),
     )
     seconds = TRIAL_OVERHEAD_SECONDS + ASSEMBLE_SECONDS_A_PARAMETER * parameters
     seconds += COMPILE_SECONDS if compiling else 0.0

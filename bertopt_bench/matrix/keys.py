@@ -136,6 +136,7 @@ WORKLOAD: Mapping[str, Key | None] = {
     "held_out_fraction": Key("float", 0.1, above=0, below=1),
     "lower_case": Key("bool", True),
     "layout": Key("str", "padded", choices=("padded", "unpadded", "packed")),
+    "next_sentence": Key("bool", False),
 }
 
 TIMING: Mapping[str, Key] = {

@@ -60,6 +60,10 @@ def number_columns(facts: Facts) -> list[Column]:
     if facts.measured("final_masked_accuracy"):
         write = lambda value: f"{value * 100:.1f}"  # noqa: E731 - a formatter among formatters
         columns.insert(2, Column("accuracy", "%", "final_masked_accuracy", write))
+    if facts.measured("final_next_sentence_accuracy"):
+        write = lambda value: f"{value * 100:.1f}"  # noqa: E731 - a formatter among formatters
+        key = "final_next_sentence_accuracy"
+        columns.insert(3, Column("next sentence", "% told right", key, write))
     return columns
 
 

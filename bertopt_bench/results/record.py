@@ -108,6 +108,8 @@ class Evaluation(Stored):
     loss: Number = fixed(...)
     perplexity: Number = fixed(...)
     masked_accuracy: Number = fixed(...)
+    next_sentence_loss: Number | None = fixed()
+    next_sentence_accuracy: Number | None = fixed()
     train_seconds: Number
     evaluation_seconds: Number
 

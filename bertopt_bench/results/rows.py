@@ -23,7 +23,7 @@ from bertopt_bench.results.memory_rows import memory_columns
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from bertopt_bench.results.record import Record, Session
+    from bertopt_bench.results.record import Evaluation, Record, Session
 
     Row = dict[str, Any]
 
@@ -130,6 +130,7 @@ def evaluation_rows(records: Sequence[Record]) -> list[Row]:
                 "loss": seen.loss,
                 "perplexity": seen.perplexity,
                 "masked_accuracy": seen.masked_accuracy,
+                **_next_sentence(seen),
                 "train_seconds": seen.train_seconds,
                 "tokens": tokens[seen.step] if seen.step < len(tokens) else NAN,
             }
@@ -258,7 +259,15 @@ def _losses(record: Record) -> Row:
         if seen.step == whole:
             row["final_loss"], row["final_perplexity"] = seen.loss, seen.perplexity
             row["final_masked_accuracy"] = seen.masked_accuracy
+            row |= _next_sentence(seen, "final_")
     return row
+
+
+def _next_sentence(seen: Evaluation, prefix: str = "") -> Row:
+    """Give the columns of next-sentence prediction, where it was trained."""
+    names = ("next_sentence_loss", "next_sentence_accuracy")
+    found = {name: getattr(seen, name) for name in names}
+    return {f"{prefix}{name}": value for name, value in found.items() if value is not None}
 
 
 def _or_nan(value: Any) -> Any:

@@ -38,6 +38,7 @@ WORKLOAD_AXES = (
     "held_out_fraction",
     "lower_case",
     "layout",
+    "next_sentence",
 )
 CHOICE_AXES = ("optimizer", "schedule", "regularizer", "precision", "device", "parallelism")
 # What a matrix means when it is silent: the level that others are compared with.
@@ -61,6 +62,7 @@ USUAL_LEVELS = {
     "corpus": "python_docs",
     "position_embedding": "learned",
     "layout": "padded",
+    "next_sentence": "false",
 }
 UNFINISHED = ("diverged", "out_of_memory", "timed_out", "failed")
 
@@ -97,7 +99,14 @@ TIMED_COLUMNS = (
     "latency_samples",
     "sequences_per_second",
 )
-SEEDED_COLUMNS = ("final_loss", "best_loss", "final_masked_accuracy", "final_perplexity")
+SEEDED_COLUMNS = (
+    "final_loss",
+    "best_loss",
+    "final_masked_accuracy",
+    "final_perplexity",
+    "final_next_sentence_accuracy",
+    "final_next_sentence_loss",
+)
 
 
 @dataclass(frozen=True)

@@ -176,6 +176,7 @@ def _model(
         vocabulary_size=vocabulary_size,
         size=formulas.model_size(workload["model"]),
         position_embedding=workload["position_embedding"],
+        next_sentence=workload.get("next_sentence", False),
         **options,
     )
     replaced: dict[str, Any] = {name: kernels[name].call for name in CALLED if name in kernels}

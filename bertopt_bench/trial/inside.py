@@ -181,12 +181,8 @@ def _activations(trial: Trial, index: int) -> dict[str, float]:
     """Run the first micro-batch forward once more, uncompiled, with the dropout of the step."""
     batch = trial.fetch(index, 0)
     state = trial.device.random_state()
-    with (
-        torch.no_grad(),
-        trial.precision.context(trial.device.type),
-        hooked(trial.model) as seen,
-    ):
-        trial.model(batch.input_ids, batch.attention_mask, batch.masked_index)
+    with torch.no_grad(), hooked(trial.model) as seen:
+        trial.run(trial.model, batch, batch.masked_index)
     trial.device.set_random_state(state)
     return {name: float(value) for name, value in seen.items()}
 

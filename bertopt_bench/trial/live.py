@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from bertopt_bench.trial import sentences
 from bertopt_bench.trial.optimizing import set_rates
 from bertopt_bench.trial.regularizing import LossContext, Regularizers
 
@@ -26,6 +27,8 @@ class Evaluation:
 
     loss: float
     masked_accuracy: float
+    next_sentence_loss: float | None = None
+    next_sentence_accuracy: float | None = None
 
 
 @dataclass(slots=True)
@@ -61,6 +64,7 @@ class Trial:
     schedule_step: int = field(init=False, default=0)
     stepped: bool = field(init=False, default=False)
     scale: float = field(init=False, default=0.0)
+    relation: torch.Tensor = field(init=False)  # logits of the last pairs that ran
     _initial: dict[str, torch.Tensor] = field(init=False)
     _random_state: Any = field(init=False)
 
@@ -111,12 +115,33 @@ class Trial:
 
     def logits(self, batch: Batch) -> torch.Tensor:
         """Give the logits [M, V] of a micro-batch's masked slots, in the cell's precision."""
+        return self.run(self.compiled, batch, batch.masked_index)
+
+    def run(
+        self, model: Callable[..., Any], batch: Batch, index: torch.Tensor | None, **named: Any
+    ) -> torch.Tensor:
+        """Run a model on a micro-batch, in the cell's precision; of pairs, keep their logits."""
         with self.precision.context(self.device.type):
-            return self.compiled(batch.input_ids, batch.attention_mask, batch.masked_index)
+            if batch.first_index is None:
+                words: torch.Tensor = model(batch.input_ids, batch.attention_mask, index, **named)
+                return words
+            words, self.relation = model(
+                batch.input_ids,
+                batch.attention_mask,
+                index,
+                batch.segment_ids,
+                first_index=batch.first_index,
+                **named,
+            )
+            return words
 
     def forward(self, batch: Batch, index: int) -> torch.Tensor:
         """Give the criterion of a micro-batch: its summed loss over the step's masked tokens."""
-        return self.summed_loss(self, batch) / self.batches.masked_tokens[index]
+        loss = self.summed_loss(self, batch) / self.batches.masked_tokens[index]
+        if batch.next_sentence is None:
+            return loss
+        pairs = len(batch.next_sentence) * self.batches.micro_batches
+        return loss + sentences.summed_loss(self.relation, batch.next_sentence) / pairs
 
     def penalise(self, loss: torch.Tensor, batch: Batch) -> torch.Tensor:
         """Add what regularizers add to the loss."""
@@ -205,6 +230,7 @@ class Trial:
         self.model.eval()
         loss = torch.zeros((), dtype=torch.float64, device=self.device.torch_device)
         correct = torch.zeros((), dtype=torch.int64, device=self.device.torch_device)
+        pairs = sentences.Tally()
         with self.regularizers.eval_weights():
             for index in range(self.held_out.count):
                 for micro in range(self.held_out.micro_batches):
@@ -212,9 +238,12 @@ class Trial:
                     logits = self.logits(batch)
                     loss += self.criterion(logits, batch.labels).double()
                     correct += (logits.argmax(dim=-1) == batch.labels).sum()
+                    if batch.next_sentence is not None:
+                        pairs.add(self.relation, batch.next_sentence)
         self.model.train()
         tokens = sum(self.held_out.masked_tokens)
-        return Evaluation(loss.item() / tokens, correct.item() / tokens)
+        figures = (loss.item() / tokens, correct.item() / tokens)
+        return Evaluation(*figures, pairs.mean_loss(), pairs.accuracy())
 
     def drain(self) -> list[float]:
         """Hand over the losses since the last call, as numbers (syncs; never in the timed loop)."""

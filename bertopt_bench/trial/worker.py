@@ -230,6 +230,8 @@ class _Seen:
                 "losses": checkpoint.losses,
                 "loss": evaluation.loss,
                 "masked_accuracy": evaluation.masked_accuracy,
+                "next_sentence_loss": evaluation.next_sentence_loss,
+                "next_sentence_accuracy": evaluation.next_sentence_accuracy,
                 "train_seconds": sum(durations),
                 "evaluation_seconds": checkpoint.evaluation_seconds,
                 "elapsed_seconds": perf_counter() - self.began,

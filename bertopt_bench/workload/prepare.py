@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from bertopt_bench import catalogue
 from bertopt_bench.errors import UserError
-from bertopt_bench.workload import corpora, masking, tokens
+from bertopt_bench.workload import corpora, masking, pairing, tokens
 from bertopt_bench.workload.cache import Kept, cache_root, hash_sources, keep
 from bertopt_bench.workload.wheels import WheelText, fetch
 
@@ -121,14 +121,15 @@ def _prepare(
     text_sha256 = tokens.hash_documents(documents)
     text = _tokenised(workload, documents, text_sha256, cache, progress)
     train = tokens.load_tokens(text.folder, "train")
-    sequences = masking.cut(train, workload["seq_len"])
-    held_out = masking.cut(tokens.load_tokens(text.folder, "held_out"), workload["seq_len"])
+    made: Any = pairing if workload.get("next_sentence") else masking
+    sequences = made.cut(train, workload["seq_len"])
+    held_out = made.cut(tokens.load_tokens(text.folder, "held_out"), workload["seq_len"])
     size, evaluations = workload["batch_size"], workload["evaluation_batches"]
     _require(len(sequences), size, "train", "Lower batch_size or seq_len")
     remedy = "Lower evaluation_batches, batch_size or seq_len, raise held_out_fraction"
     _require(len(held_out), size * evaluations, "held-out", remedy)
 
-    def make(pieces: masking.Sequences, count: int, seed: int | None) -> Kept:
+    def make(pieces: masking.Sequences | pairing.Pieces, count: int, seed: int | None) -> Kept:
         rate, vocabulary_size = workload["mask_rate"], text.facts["vocabulary_size"]
         shape = masking.Shape(count, size, workload["seq_len"], rate, vocabulary_size)
         return _batches(pieces, text, shape, seed, cache=cache, progress=progress)
@@ -197,7 +198,7 @@ def _write_tokens(
 
 
 def _batches(
-    pieces: masking.Sequences,
+    pieces: masking.Sequences | pairing.Pieces,
     text: Kept,
     shape: masking.Shape,
     seed: int | None,
@@ -207,16 +208,18 @@ def _batches(
 ) -> Kept:
     """Keep the batches of one seed (None: the held-out ones)."""
     side = "held_out" if seed is None else "train"
+    pairs = isinstance(pieces, pairing.Pieces)
     key = {
         "tokens": [text.files[f"{side}_ids.npy"], text.files[f"{side}_starts.npy"]],
         "seed": seed,
-        "code": hash_sources("masking"),
+        "code": hash_sources("masking", *["pairing"] * pairs),
         **asdict(shape),
     }
     what = "masking held-out batches" if seed is None else f"masking batches of seed {seed}"
 
     def build(folder: Path) -> dict[str, int]:
-        masking.write_batches(folder, pieces, shape, seed, _counter(what, shape.steps, progress))
+        write: Any = pairing.write_batches if pairs else masking.write_batches
+        write(folder, pieces, shape, seed, _counter(what, shape.steps, progress))
         return {}
 
     return keep(cache, "batches", key, build, progress)
