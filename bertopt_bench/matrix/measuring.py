@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 
 MEASURE: Mapping[str, Key] = {
     "inside_steps": Key("int", 0, least=0, most=1_000),
+    "checkpoints": Key("bool", False),
 }
 """``inside_steps``: at how many steps, spread over training, a second, untimed training looks into
-the network."""
+the network. ``checkpoints``: a trial is kept at its evaluations, and goes on if it was killed."""
 
 
 def read_measure(table: Mapping[str, Any], place: Place) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +71,7 @@ def number_columns(facts: Facts) -> list[Column]:
 def table_rows(facts: Facts, columns: Sequence[Column]) -> list[dict[str, Any]]:
     """Make the rows of the results table: ranked cells first, the others in order of name."""
     order = {cell.id: place for place, cell in enumerate(facts.cells)}
+    continued = Counter(row["cell_id"] for row in facts.rows if words(row.get("interrupted")))
     return [
         {
             "index": order[cell.id],
@@ -78,7 +80,7 @@ def table_rows(facts: Facts, columns: Sequence[Column]) -> list[dict[str, Any]]:
             "label": cell.label,
             "one": cell.runs == 1,
             "numbers": [number_text(cell.spreads.get(c.key), c.write) for c in columns],
-            "marks": marks(cell),
+            "marks": marks(cell) + interruptions(continued[cell.id]),
             "session": facts.sessions.index(cell.session) + 1 if cell.session else None,
         }
         for cell in sorted(facts.cells, key=lambda c: facts.ranks.get(c.id, float("inf")))
@@ -108,6 +110,11 @@ def marks(cell: Cell) -> list[tuple[str, str]]:
     if not cell.is_tuned and cell.runs and cell.levels.get("mode") != INFERENCE:
         found.append(("untuned", "untuned"))
     return found
+
+
+def interruptions(count: int) -> list[tuple[str, str]]:
+    """Say how many trials of a cell went on from a checkpoint: their times are left out."""
+    return [("interrupted", f"{count} interrupted, times left out")] if count else []
 
 
 def effect_table(facts: Facts) -> dict[str, Any]:

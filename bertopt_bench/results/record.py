@@ -257,6 +257,7 @@ class Record(Stored):
     losses: Numbers = fixed(())
     evaluations: tuple[Evaluation, ...] = fixed(())
     diverged_at_step: int | None = fixed()
+    interrupted: tuple[int, ...] = ()
     skipped_steps: int | None = fixed()
     exact_zero_share: Number | None = fixed()
     inside: Inside | None = fixed()

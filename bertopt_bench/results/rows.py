@@ -79,6 +79,7 @@ def trial_rows(records: Sequence[Record], sessions: Sequence[Session]) -> list[R
             "session": record.session,
             "status": record.status,
             "reason": record.reason,
+            "interrupted": " ".join(map(str, record.interrupted)),
             **_workload(record),
             **levels[code],
             **_options(record.cell),
@@ -131,7 +132,7 @@ def evaluation_rows(records: Sequence[Record]) -> list[Row]:
                 "perplexity": seen.perplexity,
                 "masked_accuracy": seen.masked_accuracy,
                 **_next_sentence(seen),
-                "train_seconds": seen.train_seconds,
+                "train_seconds": NAN if record.interrupted else seen.train_seconds,
                 "tokens": tokens[seen.step] if seen.step < len(tokens) else NAN,
             }
             for seen in record.evaluations
@@ -168,7 +169,7 @@ def _options(cell: Mapping[str, Any]) -> Row:
 
 
 def _times(record: Record) -> Row:
-    seconds = record.step_seconds
+    seconds = () if record.interrupted else record.step_seconds
     tenths = statistics.quantiles(seconds, n=10, method="inclusive") if len(seconds) > 1 else []
     return {
         "step_seconds": statistics.median(seconds) if seconds else NAN,
@@ -182,7 +183,8 @@ def _times(record: Record) -> Row:
 
 def _rates(record: Record, ceilings: Mapping[tuple[str, str], float]) -> Row:
     """Give work by time; the share is of the session's own measured matrix-product rate."""
-    steps, seconds = len(record.step_seconds), math.fsum(record.step_seconds)
+    steps = 0 if record.interrupted else len(record.step_seconds)
+    seconds = math.fsum(record.step_seconds[:steps])
     row = dict.fromkeys(
         (
             "tokens_per_second",
