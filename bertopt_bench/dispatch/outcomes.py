@@ -69,6 +69,7 @@ def evaluation_fields(seen: Mapping[str, Any]) -> dict[str, Any]:
         "masked_accuracy": seen["masked_accuracy"],
         "next_sentence_loss": seen.get("next_sentence_loss"),
         "next_sentence_accuracy": seen.get("next_sentence_accuracy"),
+        "train_loss": seen.get("train_loss"),
         "train_seconds": seen["train_seconds"],
         "evaluation_seconds": seen["evaluation_seconds"],
     }

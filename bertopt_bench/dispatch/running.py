@@ -83,7 +83,12 @@ def prepare_texts(matrix: Matrix, cells: Sequence[Cell], display: Display) -> Te
             workload = cell.content["workload"]
             key = canonical_json(drawn_from(workload))
             if key not in prepared:
-                prepared[key] = prepare_text(workload, matrix.seeds, display.working)
+                prepared[key] = prepare_text(
+                    workload,
+                    matrix.seeds,
+                    display.working,
+                    matrix.measure.get("train_batches", 0),
+                )
             texts[cell.id] = prepared[key]
     return texts
 

@@ -137,6 +137,7 @@ WORKLOAD: Mapping[str, Key | None] = {
     "lower_case": Key("bool", True),
     "layout": Key("str", "padded", choices=("padded", "unpadded", "packed")),
     "next_sentence": Key("bool", False),
+    "train_tokens": Key("int", 0, least=0, most=10**12),  # 0: all there are
 }
 
 TIMING: Mapping[str, Key] = {

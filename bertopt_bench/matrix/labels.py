@@ -27,6 +27,7 @@ UNSAID_WORKLOAD: dict[str, Any] = {
     "layout": "padded",
     "mode": "training",
     "next_sentence": False,
+    "train_tokens": 0,
 }
 """The same of workload keys."""
 DRAWN_ALIKE = ("layout", "mode")

@@ -11,6 +11,7 @@ from bertopt_bench.errors import UserError
 from bertopt_bench.report import duels, figures, frame, inference, rows, sentences
 from bertopt_bench.report.environment import environment
 from bertopt_bench.report.frame import joined, plain_session, title_of
+from bertopt_bench.report.gap import gap_section
 from bertopt_bench.report.inside import inside_section
 from bertopt_bench.report.memory import memory_section
 from bertopt_bench.stats.facts import gather
@@ -33,6 +34,7 @@ def render(results: Sequence[ResultSet], *, title: str | None = None) -> str:
     facts = gather(frames["trials"])
     template = frame.template("page.html")
     content = context(results, facts, title)
+    content["gap"] = gap_section(facts, frames["evaluations"])
     content["inside"] = inside_section(facts, frames["inside"])
     empty = figures.Packed("", ())
     bare = template.render({**content, "data": empty.text, "left_out": empty.left_out})

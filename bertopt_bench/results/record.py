@@ -110,6 +110,7 @@ class Evaluation(Stored):
     masked_accuracy: Number = fixed(...)
     next_sentence_loss: Number | None = fixed()
     next_sentence_accuracy: Number | None = fixed()
+    train_loss: Number | None = fixed()
     train_seconds: Number
     evaluation_seconds: Number
 

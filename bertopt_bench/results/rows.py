@@ -132,6 +132,7 @@ def evaluation_rows(records: Sequence[Record]) -> list[Row]:
                 "perplexity": seen.perplexity,
                 "masked_accuracy": seen.masked_accuracy,
                 **_next_sentence(seen),
+                **({} if seen.train_loss is None else {"train_loss": seen.train_loss}),
                 "train_seconds": NAN if record.interrupted else seen.train_seconds,
                 "tokens": tokens[seen.step] if seen.step < len(tokens) else NAN,
             }
@@ -262,6 +263,9 @@ def _losses(record: Record) -> Row:
             row["final_loss"], row["final_perplexity"] = seen.loss, seen.perplexity
             row["final_masked_accuracy"] = seen.masked_accuracy
             row |= _next_sentence(seen, "final_")
+            if seen.train_loss is not None:
+                row["final_train_loss"] = seen.train_loss
+                row["generalisation_gap"] = seen.loss - seen.train_loss
     return row
 
 

@@ -39,6 +39,7 @@ WORKLOAD_AXES = (
     "lower_case",
     "layout",
     "next_sentence",
+    "train_tokens",
 )
 CHOICE_AXES = ("optimizer", "schedule", "regularizer", "precision", "device", "parallelism")
 # What a matrix means when it is silent: the level that others are compared with.
@@ -63,6 +64,7 @@ USUAL_LEVELS = {
     "position_embedding": "learned",
     "layout": "padded",
     "next_sentence": "false",
+    "train_tokens": "0",
 }
 UNFINISHED = ("diverged", "out_of_memory", "timed_out", "failed")
 
@@ -106,6 +108,8 @@ SEEDED_COLUMNS = (
     "final_perplexity",
     "final_next_sentence_accuracy",
     "final_next_sentence_loss",
+    "final_train_loss",
+    "generalisation_gap",
 )
 
 

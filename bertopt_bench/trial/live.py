@@ -29,6 +29,7 @@ class Evaluation:
     masked_accuracy: float
     next_sentence_loss: float | None = None
     next_sentence_accuracy: float | None = None
+    train_loss: float | None = None
 
 
 @dataclass(slots=True)
@@ -53,6 +54,7 @@ class Trial:
     initial_weights_sha256: str
     kernel_contexts: ExitStack
     keeps_gradients: bool = False
+    train_sample: Batches | RaggedBatches | None = None
     whole_step: Callable[[int], None] | None = None
     regularizers: Regularizers = field(init=False)
     optimizer: torch.optim.Optimizer = field(init=False)
@@ -225,23 +227,29 @@ class Trial:
     def evaluate(self) -> Evaluation:
         """Evaluate on all held-out batches: no dropout, no smoothing, no penalty, averaged weights.
 
-        The loss is the mean over masked tokens.
+        The loss is the mean over masked tokens. A sample of train text is evaluated alike.
         """
         self.model.eval()
+        with self.regularizers.eval_weights():
+            seen = self._evaluate_on(self.held_out)
+            if self.train_sample is not None:
+                seen.train_loss = self._evaluate_on(self.train_sample).loss
+        self.model.train()
+        return seen
+
+    def _evaluate_on(self, batches: Batches | RaggedBatches) -> Evaluation:
         loss = torch.zeros((), dtype=torch.float64, device=self.device.torch_device)
         correct = torch.zeros((), dtype=torch.int64, device=self.device.torch_device)
         pairs = sentences.Tally()
-        with self.regularizers.eval_weights():
-            for index in range(self.held_out.count):
-                for micro in range(self.held_out.micro_batches):
-                    batch = self.held_out.at(index, micro)
-                    logits = self.logits(batch)
-                    loss += self.criterion(logits, batch.labels).double()
-                    correct += (logits.argmax(dim=-1) == batch.labels).sum()
-                    if batch.next_sentence is not None:
-                        pairs.add(self.relation, batch.next_sentence)
-        self.model.train()
-        tokens = sum(self.held_out.masked_tokens)
+        for index in range(batches.count):
+            for micro in range(batches.micro_batches):
+                batch = batches.at(index, micro)
+                logits = self.logits(batch)
+                loss += self.criterion(logits, batch.labels).double()
+                correct += (logits.argmax(dim=-1) == batch.labels).sum()
+                if batch.next_sentence is not None:
+                    pairs.add(self.relation, batch.next_sentence)
+        tokens = sum(batches.masked_tokens)
         figures = (loss.item() / tokens, correct.item() / tokens)
         return Evaluation(*figures, pairs.mean_loss(), pairs.accuracy())
 

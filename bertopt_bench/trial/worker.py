@@ -247,6 +247,7 @@ class _Seen:
             "masked_accuracy": evaluation.masked_accuracy,
             "next_sentence_loss": evaluation.next_sentence_loss,
             "next_sentence_accuracy": evaluation.next_sentence_accuracy,
+            "train_loss": evaluation.train_loss,
             "train_seconds": sum(self.keeper.seconds) + sum(durations),
             "evaluation_seconds": checkpoint.evaluation_seconds,
             "elapsed_seconds": perf_counter() - self.began,

@@ -100,7 +100,8 @@ def test_the_deterministic_fields_are_those_of_the_contract() -> None:
         "skipped_steps", "exact_zero_share", "inside", "memory",
         "evaluations.step", "evaluations.loss",
         "evaluations.perplexity", "evaluations.masked_accuracy",
-        "evaluations.next_sentence_loss", "evaluations.next_sentence_accuracy",
+        "evaluations.train_loss", "evaluations.next_sentence_loss",
+        "evaluations.next_sentence_accuracy",
     }  # fmt: skip
 
 
