@@ -176,7 +176,7 @@ for judging in (duel, gate, calibrate, compare, score, doctor):
 @app.command()
 def tables(
     results: ResultsPath,
-    table: Annotated[str, typer.Option(help="trials, steps or evaluations.")] = "trials",
+    table: Annotated[str, typer.Option(help="trials, steps, evaluations or inside.")] = "trials",
     format_: Annotated[
         str, typer.Option("--format", help="markdown, csv, parquet or json.")
     ] = "markdown",

@@ -16,7 +16,8 @@ from bertopt_bench.errors import OutOfBudget, UserError
 from bertopt_bench.matrix.duels import Settings
 from bertopt_bench.results.bank import withdraw
 from bertopt_bench.results.duels import CONTROL, Declaration, DeclaredArm, Finding, Verdicts
-from bertopt_bench.results.record import Code, Session
+from bertopt_bench.results.record import Session
+from bertopt_bench.results.record_parts import Code
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -201,6 +201,19 @@ class WeightAverage:
             average(decay)(self.averages, self.weights, None)
         self.updates += 1
 
+    def state_dict(self) -> dict[str, Any]:
+        """Give what a checkpoint needs of the average."""
+        return {"updates": self.updates, "averages": self.averages}
+
+    def load_state_dict(self, state: dict[str, Any], groups: Groups) -> None:
+        """Go on with an average that was kept, of the same weights."""
+        weights = [weight for group in groups for weight in group["params"]]
+        self.updates = state["updates"]
+        if state["averages"]:
+            self.weights = weights
+            pairs = zip(weights, state["averages"], strict=True)
+            self.averages = [average.to(weight.device) for weight, average in pairs]
+
     @contextmanager
     def eval_weights(self) -> Iterator[None]:
         """Put the averages in place of the weights, and the weights back, bit for bit."""

@@ -137,6 +137,17 @@ def uneven_micro_batches(cell: Cell, _capabilities: Capabilities) -> str | None:
     return None if batch % parts == 0 else f"batch_size {batch} is no multiple of {parts} parts"
 
 
+def next_sentence_elsewhere(cell: Cell, _capabilities: Capabilities) -> str | None:
+    """Skip pairs of sentences where they are not trained: inference, a step captured whole."""
+    if not cell["workload"].get("next_sentence"):
+        return None
+    if cell["workload"].get("mode") == "inference":
+        return "next_sentence is of training: inference runs the encoder and the MLM head"
+    if kernel_name(cell, "cuda_graph") == "step":
+        return "a captured whole step computes the MLM loss alone: no next_sentence with cuda_graph"
+    return None
+
+
 def micro_batches_in_inference(cell: Cell, _capabilities: Capabilities) -> str | None:
     """Skip inference in micro-batches: a batch goes through whole, in one forward pass."""
     workload = cell["workload"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from bertopt_bench.axes.asking import kernel_name, layout_of
+from bertopt_bench.matrix.content import kernel_name, layout_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

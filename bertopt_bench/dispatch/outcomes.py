@@ -67,6 +67,9 @@ def evaluation_fields(seen: Mapping[str, Any]) -> dict[str, Any]:
         if loss < overflow
         else (math.nan if loss != loss else math.inf),  # noqa: PLR0124 - NaN is the only value unlike itself
         "masked_accuracy": seen["masked_accuracy"],
+        "next_sentence_loss": seen.get("next_sentence_loss"),
+        "next_sentence_accuracy": seen.get("next_sentence_accuracy"),
+        "train_loss": seen.get("train_loss"),
         "train_seconds": seen["train_seconds"],
         "evaluation_seconds": seen["evaluation_seconds"],
         "confusion": seen.get("confusion"),

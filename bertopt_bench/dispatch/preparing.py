@@ -37,6 +37,7 @@ def prepare_text(
     workload: Mapping[str, Any],
     seeds: Sequence[int],
     progress: Callable[[str, int, int], None],
+    train_batches: int = 0,
 ) -> dict[str, Any]:
     """Prepare tokens, masks and batches of a workload in a child; give where they lie.
 
@@ -49,6 +50,7 @@ def prepare_text(
         none = {"sha256": None}
         return {"batches": {str(seed): none for seed in seeds}, "evaluation": none}
     request = {"workload": dict(workload), "seeds": list(seeds), "steps": workload["steps"]}
+    request["train_batches"] = train_batches
     with tempfile.TemporaryFile("w+") as errors:  # a pipe that nobody reads would fill and block
         process = subprocess.Popen(
             module_command("bertopt_bench.workload.prepare"),

@@ -58,7 +58,7 @@ def run_session(
     known: dict[str, Any] = {"capabilities": capabilities, "code": code, "order_seed": order_seed}
     session = store.start_session(describe_session(matrix, cells, pending, **known))
     told: dict[str, Any] = {"timing": matrix.timing, "texts": texts, "code": code}
-    told |= {"threads": trial_threads(), "tuned": matrix.tuned}
+    told |= {"threads": trial_threads(), "tuned": matrix.tuned, "measure": matrix.measure}
     run = SessionRun(session, store, display, **told)
     run.run(pending.plans)
     store.append_session_event(
@@ -82,7 +82,12 @@ def prepare_texts(matrix: Matrix, cells: Sequence[Cell], display: Display) -> Te
             workload = cell.content["workload"]
             key = canonical_json(drawn_from(workload))
             if key not in prepared:
-                prepared[key] = prepare_text(workload, matrix.seeds, display.working)
+                prepared[key] = prepare_text(
+                    workload,
+                    matrix.seeds,
+                    display.working,
+                    matrix.measure.get("train_batches", 0),
+                )
             texts[cell.id] = prepared[key]
     return texts
 
@@ -145,6 +150,7 @@ def describe_session(
             "trials": len(pending.plans),
             "stale": dict(pending.reasons()),
             "timing": dict(matrix.timing),
+            "measure": dict(matrix.measure),
             "allow": list(matrix.allow),
             "exclusions": [rule.reason for rule in matrix.exclusions],
             "threads": trial_threads(),

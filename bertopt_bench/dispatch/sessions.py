@@ -17,6 +17,7 @@ from bertopt_bench.dispatch.outcomes import ending, evaluation_fields, record_fi
 from bertopt_bench.dispatch.proofs import WrongCode, check_proof, code_of
 from bertopt_bench.errors import UserError
 from bertopt_bench.matrix.identity import canonical_json
+from bertopt_bench.results.kept import forget, kept_request
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -54,6 +55,7 @@ class SessionRun:
     threads: int = 0
     tuned: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # by cell id
     counts: dict[str, int] = field(default_factory=dict)
+    measure: Mapping[str, Any] = field(default_factory=dict)
 
     def run(self, plans: Sequence[TrialPlan]) -> None:
         """Record what is skipped, then run the rest in order.
@@ -149,6 +151,8 @@ class SessionRun:
                 **fields,
             }
         )
+        if self.measure.get("checkpoints"):
+            forget(self.folder.path, plan)
         self.counts[fields["status"]] = self.counts.get(fields["status"], 0) + 1
         return record
 
@@ -168,6 +172,9 @@ class SessionRun:
             timing=self.timing,
             threads=self.threads,
         )
+        request["measure"] = dict(self.measure)
+        if self.measure.get("checkpoints"):
+            request["checkpoint"] = kept_request(self.folder.path, plan, self.code)
         if subject is not None:
             request |= {"modules": list(modules), "overlay": list(subject.overlay)}
         limit, began = self.timing["timeout_seconds"], time.monotonic()

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, WithJsonSchema
 
 from bertopt_bench.gate.decide import Outcome, Purpose, State  # noqa: TC001 - pydantic reads them
-from bertopt_bench.results.record import Number, Stored, to_json
+from bertopt_bench.results.stored import Number, Stored, to_json
 
 GATE_SCHEMA_VERSION = 1
 Measured = Annotated[

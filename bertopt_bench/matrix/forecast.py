@@ -121,12 +121,16 @@ def _step_flops(content: Mapping[str, Any]) -> tuple[int, int]:
         seq_len=workload["seq_len"],
         masked=workload["batch_size"]
         * formulas.masked_slots(workload["seq_len"], workload["mask_rate"]),
+        pooled=formulas.pooled_pairs(workload),
     )
     return flops, formulas.computed_flops(content)
 
 
 def _trial_seconds(cell: Cell, steps: int, step_seconds: float, matrix: Matrix) -> float:
-    """Count the timed steps, those of the other passes, evaluations (a third of a step a batch)."""
+    """Count the timed steps, those of the other passes, evaluations (a third of a step a batch).
+
+    To look inside, all steps are trained once more.
+    """
     if is_inference(cell.content):
         return _forward_seconds(cell, steps, step_seconds, matrix)
     workload = cell.content["workload"]
@@ -137,7 +141,8 @@ def _trial_seconds(cell: Cell, steps: int, step_seconds: float, matrix: Matrix) 
         kernel_name(cell.content, "compile") not in {None, "off"}
         or kernel_name(cell.content, "optimizer_step") == "compiled"
     )
-    steps_worth: float = steps + apart + batches / formulas.TRAIN_FACTOR
+    again = steps if matrix.measure.get("inside_steps") else 0
+    steps_worth: float = steps + again + apart + batches / formulas.TRAIN_FACTOR
     return _overhead_seconds(cell, compiling=compiling) + steps_worth * step_seconds
 
 
@@ -149,6 +154,7 @@ def _overhead_seconds(cell: Cell, *, compiling: bool) -> float:
         vocabulary=classifier_formulas.vocabulary_size(workload),
         position_embedding=workload["position_embedding"],
         mlm=not is_classification(cell.content),
+        next_sentence=workload.get("next_sentence", False),
     )
     seconds = TRIAL_OVERHEAD_SECONDS + ASSEMBLE_SECONDS_A_PARAMETER * parameters
     seconds += COMPILE_SECONDS if compiling else 0.0

@@ -155,6 +155,8 @@ WORKLOAD: Mapping[str, Key | None] = {
     "pooling": Key("str", "mean", choices=("mean", "cls")),
     "criterion": Key("str", "cross_entropy", choices=("cross_entropy", "negative_log_likelihood")),
     "class_weights": None,  # a word or a table: tasks.read_class_weights
+    "next_sentence": Key("bool", False),
+    "train_tokens": Key("int", 0, least=0, most=10**12),  # 0: all there are
 }
 
 TIMING: Mapping[str, Key] = {

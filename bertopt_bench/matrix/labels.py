@@ -23,7 +23,13 @@ UNSAID: dict[str, dict[str, Any]] = {
 }
 """Axes that came after the first results were published, each with the choice that a cell's content
 leaves out, so that the ids of cells from before stay as they were."""
-UNSAID_WORKLOAD: dict[str, Any] = {"layout": "padded", "mode": "training", "held_out_part": "all"}
+UNSAID_WORKLOAD: dict[str, Any] = {
+    "layout": "padded",
+    "mode": "training",
+    "held_out_part": "all",
+    "next_sentence": False,
+    "train_tokens": 0,
+}
 """The same of workload keys."""
 DRAWN_ALIKE = ("layout", "mode")
 """Workload keys that change nothing in the text, the batches, the weights or the loss."""

@@ -28,6 +28,7 @@ from bertopt_bench.matrix.keys import (
     refuse_repeats,
     refuse_too_many,
 )
+from bertopt_bench.matrix.measuring import read_measure
 from bertopt_bench.matrix.overrides import apply_override
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ TOP = {
     "skip_slower_precisions": Key("bool", False),
     "workload": Key("dict"),
     "timing": Key("dict"),
+    "measure": Key("dict"),  # read by matrix.measuring
     "axes": Key("dict"),
     "exclude": Key("list"),
     "include": Key("list"),
@@ -85,6 +87,7 @@ class Matrix:
     exclusions: tuple[Exclusion, ...]
     includes: tuple[Levels, ...]
     tuned: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    measure: Mapping[str, Any] = field(default_factory=dict)
 
     def cell_count(self) -> int:
         """Count the cells, excluded ones too."""
@@ -187,6 +190,7 @@ def _matrix(path: Path, source: str, document: dict[str, Any]) -> Matrix:
         ),
         includes=includes,
         tuned=tuned.read_tuned(top["tuned"] or [], root.at("tuned")),
+        measure=read_measure(top["measure"] or {}, root.at("measure")),
     )
     if matrix.cell_count() > MOST_CELLS:
         raise root.error(

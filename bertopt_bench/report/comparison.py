@@ -8,7 +8,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from bertopt_bench.errors import UserError, nearest
-from bertopt_bench.results.record import to_json
+from bertopt_bench.results.stored import to_json
 from bertopt_bench.stats.comparisons import amount_text
 
 if TYPE_CHECKING:

@@ -17,6 +17,13 @@ if TYPE_CHECKING:
 TEMPLATES = Path(__file__).parent / "templates"
 # 1,000 trials fit, plotly.js of 1.96 MB included; data are thinned before a page grows beyond it.
 MOST_BYTES = 2_480_000
+_EMPTY = {
+    "trials": ("trial", "cell_id", "status"),
+    "steps": ("trial", "step", "loss"),
+    "evaluations": ("trial", "step", "loss"),
+    "inside": ("trial", "step", "module"),
+}
+"""Tables that pages read, with the columns that one without rows has."""
 
 
 class ResultSet(Protocol):
@@ -40,6 +47,11 @@ class ResultSet(Protocol):
     @property
     def evaluations(self) -> DataFrame:
         """A row a held-out evaluation."""
+        ...
+
+    @property
+    def inside(self) -> DataFrame:
+        """A row a looked-at step and module of the network."""
         ...
 
     @property
@@ -90,7 +102,7 @@ def joined(results: Sequence[ResultSet]) -> dict[str, DataFrame]:
     """Join the tables of several result sets, renumbering trials so that none collide."""
     import pandas as pd
 
-    tables: dict[str, list[DataFrame]] = {"trials": [], "steps": [], "evaluations": []}
+    tables: dict[str, list[DataFrame]] = {name: [] for name in _EMPTY}
     offset = 0
     for result in results:
         for name, kept in tables.items():
@@ -98,12 +110,9 @@ def joined(results: Sequence[ResultSet]) -> dict[str, DataFrame]:
             if len(frame):
                 kept.append(frame.assign(trial=frame["trial"] + offset))
         offset += len(result.trials)
-    empty = {
-        "trials": ["trial", "cell_id", "status"],
-        "steps": ["trial", "step", "loss"],
-        "evaluations": ["trial", "step", "loss"],
-    }
     return {
-        name: pd.concat(kept, ignore_index=True) if kept else pd.DataFrame(columns=empty[name])
+        name: pd.concat(kept, ignore_index=True)
+        if kept
+        else pd.DataFrame(columns=list(_EMPTY[name]))
         for name, kept in tables.items()
     }

@@ -13,6 +13,8 @@ from bertopt_bench.report.classification import classification_section
 from bertopt_bench.report.convergence import convergence_section
 from bertopt_bench.report.environment import environment
 from bertopt_bench.report.frame import joined, plain_session, title_of
+from bertopt_bench.report.gap import gap_section
+from bertopt_bench.report.inside import inside_section
 from bertopt_bench.report.limits import limit_section
 from bertopt_bench.report.memory import memory_section
 from bertopt_bench.stats.facts import gather
@@ -37,6 +39,8 @@ def render(results: Sequence[ResultSet], *, title: str | None = None) -> str:
     content = context(results, facts, title)
     content["convergence"] = convergence_section(frames)
     content["classification"] = classification_section(facts, frames)
+    content["gap"] = gap_section(facts, frames["evaluations"])
+    content["inside"] = inside_section(facts, frames["inside"])
     empty = figures.Packed("", ())
     bare = template.render({**content, "data": empty.text, "left_out": empty.left_out})
     packed = figures.pack(facts, frames, frame.MOST_BYTES - len(bare.encode()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -61,12 +62,17 @@ def number_columns(facts: Facts) -> list[Column]:
         write = lambda value: f"{value * 100:.1f}"  # noqa: E731 - a formatter among formatters
         title = "validation accuracy" if facts.measured("test_accuracy") else "accuracy"
         columns.insert(2, Column(title, "%", "final_masked_accuracy", write))
+    if facts.measured("final_next_sentence_accuracy"):
+        write = lambda value: f"{value * 100:.1f}"  # noqa: E731 - a formatter among formatters
+        key = "final_next_sentence_accuracy"
+        columns.insert(3, Column("next sentence", "% told right", key, write))
     return columns
 
 
 def table_rows(facts: Facts, columns: Sequence[Column]) -> list[dict[str, Any]]:
     """Make the rows of the results table: ranked cells first, the others in order of name."""
     order = {cell.id: place for place, cell in enumerate(facts.cells)}
+    continued = Counter(row["cell_id"] for row in facts.rows if words(row.get("interrupted")))
     return [
         {
             "index": order[cell.id],
@@ -75,7 +81,7 @@ def table_rows(facts: Facts, columns: Sequence[Column]) -> list[dict[str, Any]]:
             "label": cell.label,
             "one": cell.runs == 1,
             "numbers": [number_text(cell.spreads.get(c.key), c.write) for c in columns],
-            "marks": marks(cell),
+            "marks": marks(cell) + interruptions(continued[cell.id]),
             "session": facts.sessions.index(cell.session) + 1 if cell.session else None,
         }
         for cell in sorted(facts.cells, key=lambda c: facts.ranks.get(c.id, float("inf")))
@@ -111,6 +117,11 @@ def marks(cell: Cell) -> list[tuple[str, str]]:
     if cell.epochs_seen is not None and cell.epochs_seen > 1:
         found.append(("one-run", f"text seen {cell.epochs_seen:.1f} times"))
     return found
+
+
+def interruptions(count: int) -> list[tuple[str, str]]:
+    """Say how many trials of a cell went on from a checkpoint: their times are left out."""
+    return [("interrupted", f"{count} interrupted, times left out")] if count else []
 
 
 def effect_table(facts: Facts) -> dict[str, Any]:

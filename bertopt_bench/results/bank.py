@@ -35,7 +35,7 @@ def deposit(file: Path, entry: Mapping[str, Any]) -> None:
     Raises:
         UserError: the file cannot be written.
     """
-    from bertopt_bench.results.record import to_json
+    from bertopt_bench.results.stored import to_json
 
     stamped = {"schema_version": SCHEMA_VERSION, **entry}
     text = json.dumps(to_json(stamped), allow_nan=False, separators=(",", ":"))

@@ -14,7 +14,8 @@ from bertopt_bench.workload.formulas import TRAIN_FACTOR, model_size
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from bertopt_bench.results.record import Classification, Evaluation, Record
+    from bertopt_bench.results.record import Record
+    from bertopt_bench.results.record_parts import Classification, Evaluation
 
 COLUMNS = (
     *(f"test_{name}" for name in metrics.MEASURES),

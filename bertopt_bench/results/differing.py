@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from bertopt_bench.errors import UserError, nearest
 from bertopt_bench.matrix.identity import canonical_json
-from bertopt_bench.results.record import to_json
+from bertopt_bench.results.stored import to_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from bertopt_bench.results.arms import RecordedArm, RecordedSet
     from bertopt_bench.results.duels import Declaration
-    from bertopt_bench.results.record import Code, Session
+    from bertopt_bench.results.record import Session
+    from bertopt_bench.results.record_parts import Code
 
 GROUPS = {
     "torch": "torch's version and build",

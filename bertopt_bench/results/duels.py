@@ -14,7 +14,8 @@ from pydantic import Field
 
 from bertopt_bench.matrix.arms import CONTROL
 from bertopt_bench.results.reading import REPLICATES
-from bertopt_bench.results.record import SCHEMA_VERSION, Number, Numbers, Status, Stored
+from bertopt_bench.results.record import SCHEMA_VERSION, Status
+from bertopt_bench.results.stored import Number, Numbers, Stored
 
 __all__ = [
     "CONTROL",

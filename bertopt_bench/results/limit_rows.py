@@ -126,7 +126,8 @@ def slot_tokens(record: Record, steps: int) -> int | None:
 def _rates(record: Record) -> dict[str, float]:
     names = ("tokens_per_second", "slot_tokens_per_second", "model_flops_per_second")
     row = dict.fromkeys((*names, "padding_share"), NAN)
-    steps, seconds = len(record.step_seconds), math.fsum(record.step_seconds)
+    steps = 0 if record.interrupted else len(record.step_seconds)
+    seconds = math.fsum(record.step_seconds[:steps])
     if not seconds:
         return row
     told = len(record.real_tokens) >= steps

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from bertopt_bench.results.record import MemoryParts
+from bertopt_bench.results.record_parts import MemoryParts
 
 if TYPE_CHECKING:
-    from bertopt_bench.results.record import MemoryView, Record
+    from bertopt_bench.results.record import Record
+    from bertopt_bench.results.record_parts import MemoryView
 
 PARTS = tuple(name.removesuffix("_bytes") for name in MemoryParts.model_fields)
 """What memory is for, in the order in which it is shown."""

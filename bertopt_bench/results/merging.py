@@ -67,7 +67,7 @@ def _session_lines(contents: Sequence[Contents]) -> list[bytes]:
     """Write each session as its first line and its events, which are told apart by content."""
     import json
 
-    from bertopt_bench.results.record import to_json
+    from bertopt_bench.results.stored import to_json
 
     written: dict[str, list[bytes]] = {}
     for session in (session for one in contents for session in one.sessions):

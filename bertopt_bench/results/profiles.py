@@ -15,8 +15,9 @@ from bertopt_bench.errors import UserError
 from bertopt_bench.measure.operator_costs import Point  # noqa: TC001 - pydantic reads it
 from bertopt_bench.measure.trace_tables import TraceTables  # noqa: TC001 - pydantic reads it
 from bertopt_bench.results.reading import in_words, read_folder, read_lines
-from bertopt_bench.results.record import SCHEMA_VERSION, Number, Status, Stored
+from bertopt_bench.results.record import SCHEMA_VERSION, Status
 from bertopt_bench.results.store import AppendOnlyFile, told
+from bertopt_bench.results.stored import Number, Stored
 
 if TYPE_CHECKING:
     from bertopt_bench.results.record import Session

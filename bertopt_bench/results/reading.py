@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bertopt_bench.results.duels import Replicate
-    from bertopt_bench.results.record import Record, Session, Stored
+    from bertopt_bench.results.record import Record, Session
+    from bertopt_bench.results.stored import Stored
 
 Line = TypeVar("Line", bound="Stored")
 

@@ -10,257 +10,26 @@ runs of one trial on one machine agree in it exactly.
 
 from __future__ import annotations
 
-import json
-import math
 from functools import cache
-from typing import Annotated, Any, Literal, Self, get_args
-
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from typing import Any, Literal, get_args
 
 from bertopt_bench.errors import UserError
+from bertopt_bench.results.record_parts import (
+    Classification,
+    Code,
+    CompileCache,
+    Evaluation,
+    Inside,
+    Memory,
+    Operations,
+    Phases,
+    Ragged,
+    Tuned,
+)
+from bertopt_bench.results.stored import Number, Numbers, Stored, _line, fixed, is_fixed, to_json
 
 SCHEMA_VERSION = 2
 Status = Literal["ok", "skipped", "diverged", "out_of_memory", "timed_out", "failed"]
-
-_WORDS = {"NaN": math.nan, "inf": math.inf, "-inf": -math.inf}
-
-
-def _number(value: Any) -> Any:
-    if isinstance(value, str) and value not in _WORDS:
-        raise ValueError(f"{value!r} is no number")
-    return _WORDS[value] if isinstance(value, str) else value
-
-
-def _numbers(value: Any) -> Any:
-    return [_number(part) for part in value] if isinstance(value, list | tuple) else value
-
-
-def to_json(value: Any) -> Any:
-    """Turn a value into what JSON can hold: numbers that are not finite become their words.
-
-    >>> to_json({"loss": (1.5, float("nan"), float("-inf"))})
-    {'loss': [1.5, 'NaN', '-inf']}
-    """
-    if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else "inf" if value > 0 else "-inf"
-    if isinstance(value, dict):
-        return {key: to_json(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [to_json(part) for part in value]
-    return value
-
-
-Number = Annotated[float, BeforeValidator(_number)]
-Numbers = Annotated[tuple[float, ...], BeforeValidator(_numbers)]
-_FIXED: dict[str, Any] = {"deterministic": True}
-
-
-def fixed(default: Any = None) -> Any:
-    """Declare a field that cannot depend on time; ``...`` for one that must be given."""
-    return Field(default, json_schema_extra=_FIXED)
-
-
-class Stored(BaseModel):
-    """A stored object: frozen, and strict about its fields."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=True)
-
-    def line(self) -> bytes:
-        """Write itself as a line of JSON, every field in it, so that all lines have the same."""
-        return _line(self.model_dump())
-
-
-def _line(fields: dict[str, Any]) -> bytes:
-    text = json.dumps(to_json(fields), allow_nan=False, separators=(",", ":"))
-    return text.encode("ascii") + b"\n"
-
-
-class Checkout(Stored):
-    """A project that an arm ran: ``project`` is its folder below the repository's top.
-
-    ``dirty_hash`` is empty where the commit says it all.
-    """
-
-    commit: str
-    dirty_hash: str = ""
-    project: str = ""
-
-
-class Code(Stored):
-    """Which code of this package ran: ``dirty_hash`` is empty where the commit says it all.
-
-    ``outside`` hashes the source files of the cell's own entries. A revision or a checkout that a
-    duel's arm named is in ``checkout``; ``outside`` then hashes the modules that its worker proved
-    to have imported, as it does in another interpreter.
-    """
-
-    version: str
-    commit: str | None = None
-    dirty_hash: str | None = None
-    outside: dict[str, str] = {}
-    checkout: Checkout | None = None
-
-
-class Evaluation(Stored):
-    """One untimed look at held-out text, after so many updates.
-
-    Of a classifier, at the validation part: ``masked_accuracy`` is the share of texts put into
-    their class, ``confusion`` counts them, true classes as rows.
-    """
-
-    step: int = fixed(...)
-    loss: Number = fixed(...)
-    perplexity: Number = fixed(...)
-    masked_accuracy: Number = fixed(...)
-    train_seconds: Number
-    evaluation_seconds: Number
-    confusion: tuple[tuple[int, ...], ...] | None = fixed()
-
-
-class Phases(Stored):
-    """Mean seconds of the parts of a step, from a pass of their own."""
-
-    data_seconds: Number
-    forward_seconds: Number
-    backward_seconds: Number
-    optimizer_seconds: Number
-    rest_seconds: Number
-    step_seconds: Number
-    steps: int
-
-
-class Ragged(Stored):
-    """What each step of a layout other than ``padded`` held; ``padded`` steps are all alike.
-
-    ``slot_tokens`` went through the network, ``head_slots`` of them through its head, and attention
-    looked at ``attended_pairs``, the sum of squared lengths.
-    """
-
-    slot_tokens: tuple[int, ...]
-    head_slots: tuple[int, ...]
-    attended_pairs: tuple[int, ...]
-
-    @model_validator(mode="after")
-    def _of_one_length(self) -> Self:
-        if not len(self.slot_tokens) == len(self.head_slots) == len(self.attended_pairs):
-            raise ValueError("slot_tokens, head_slots and attended_pairs differ in length")
-        return self
-
-
-class MemoryParts(Stored):
-    """Bytes of a step by what they are for; ``other`` is what a GPU's allocator held besides."""
-
-    parameter_bytes: int = 0
-    gradient_bytes: int = 0
-    optimizer_state_bytes: int = 0
-    regularizer_state_bytes: int = 0
-    activation_bytes: int = 0
-    input_bytes: int = 0
-    temporary_bytes: int = 0
-    other_bytes: int = 0
-
-    def total(self) -> int:
-        """Add the parts up."""
-        return sum(getattr(self, name) for name in type(self).model_fields)
-
-
-class MemoryView(Stored):
-    """The parts when the step held the most, in which phase that was, and each part's own most."""
-
-    moment: str
-    peak: MemoryParts
-    largest: MemoryParts
-
-
-class Memory(Stored):
-    """A step's memory as attributed and by formula, from a pass of its own.
-
-    ``independent_peak_bytes`` is the peak that another pass measured; ``saved_tensor_bytes`` what
-    autograd saved in one forward pass, by its hooks; ``slack_bytes`` what a GPU's allocator had
-    reserved at the peak and not given out.
-    """
-
-    peak_bytes: int
-    independent_peak_bytes: int
-    measured: MemoryView
-    formula: MemoryView
-    saved_tensor_bytes: int | None = None
-    slack_bytes: int | None = None
-
-    def difference(self) -> float:
-        """Give the attributed peak's distance from the independent one, as a share of that."""
-        return self.peak_bytes / self.independent_peak_bytes - 1
-
-
-class Tuned(Stored):
-    """Under which budget a cell's options were chosen: ``ledger`` is the sha256 of the ledger.
-
-    ``points`` were tried in all, ``extensions`` of them beyond the edge of the declared space, each
-    on so many ``seeds``; ``edge_optimum`` names options whose best value is the outermost tried.
-    """
-
-    arm: str
-    points: int
-    extensions: int
-    seeds: int
-    edge_optimum: tuple[str, ...] = ()
-    ledger: str
-
-
-class CompileCache(Stored):
-    """What the compiler's cache on disk had of the trial's graphs; ``warm``: all of them."""
-
-    state: Literal["cold", "warm"]
-    hits: int
-    misses: int
-    bypassed: int = 0
-
-
-class OperationKind(Stored):
-    """One kind of operation within a traced step.
-
-    ``seconds`` are all its own; ``counted_seconds`` those of the ``calls`` whose FLOPs and bytes
-    follow by formula (of the optimizer: the least that its update needs).
-    """
-
-    kind: str
-    calls: int
-    seconds: Number
-    counted_seconds: Number
-    flops: Number
-    bytes: Number
-
-
-class Operations(Stored):
-    """A traced step by kinds of operation; what is left of it is Python and the profiler."""
-
-    step_seconds: Number
-    kinds: tuple[OperationKind, ...]
-
-
-class CalibrationBin(Stored):
-    """Texts of the test part whose highest probability lies within a bin of equal width."""
-
-    count: int
-    correct: int
-    confidence_sum: Number
-
-
-class Classification(Stored):
-    """A classifier on its test part, looked at once, after the last step.
-
-    All measures follow from ``confusion`` (true classes as rows) and ``calibration``;
-    ``training_counts`` tell the majority class. ``weights_sha256`` is of the pretrained file.
-    """
-
-    classes: tuple[str, ...]
-    training_counts: tuple[int, ...]
-    test_sha256: str
-    weights_sha256: str | None = None
-    loss: Number
-    accuracy: Number
-    confusion: tuple[tuple[int, ...], ...]
-    calibration: tuple[CalibrationBin, ...]
 
 
 class Record(Stored):
@@ -305,10 +74,12 @@ class Record(Stored):
     losses: Numbers = fixed(())
     evaluations: tuple[Evaluation, ...] = fixed(())
     diverged_at_step: int | None = fixed()
+    interrupted: tuple[int, ...] = ()
     skipped_steps: int | None = fixed()
     exact_zero_share: Number | None = fixed()
     classification: Classification | None = fixed()
     test_seconds: Number | None = None
+    inside: Inside | None = fixed()
     host_syncs_per_step: Number | None = None
     graphs_compiled: int | None = None
 
@@ -369,9 +140,9 @@ def check_version(fields: dict[str, Any]) -> None:
 @cache
 def deterministic_fields() -> frozenset[str]:
     """Name the record's fields that cannot depend on time; those of evaluations as ``a.b``."""
-    own = {name for name in Record.model_fields if _is_fixed(Record, name)} - {"evaluations"}
+    own = {name for name in Record.model_fields if is_fixed(Record, name)} - {"evaluations"}
     inner = {
-        f"evaluations.{name}" for name in Evaluation.model_fields if _is_fixed(Evaluation, name)
+        f"evaluations.{name}" for name in Evaluation.model_fields if is_fixed(Evaluation, name)
     }
     return frozenset(own | inner)
 
@@ -402,7 +173,3 @@ def json_schema() -> dict[str, Any]:
 def statuses() -> tuple[str, ...]:
     """List every status that a record may have."""
     return get_args(Status)
-
-
-def _is_fixed(model: type[BaseModel], name: str) -> bool:
-    return model.model_fields[name].json_schema_extra == _FIXED

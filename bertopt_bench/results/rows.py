@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from bertopt_bench.results.record import Record, Session
+    from bertopt_bench.results.record_parts import Evaluation
 
     Row = dict[str, Any]
 
@@ -72,6 +73,7 @@ def trial_rows(records: Sequence[Record], sessions: Sequence[Session]) -> list[R
             "session": record.session,
             "status": record.status,
             "reason": record.reason,
+            "interrupted": " ".join(map(str, record.interrupted)),
             **_workload(record),
             **levels[code],
             **_options(record.cell),
@@ -131,7 +133,9 @@ def evaluation_rows(records: Sequence[Record]) -> list[Row]:
                 "perplexity": seen.perplexity,
                 "masked_accuracy": seen.masked_accuracy,
                 **evaluation_columns(seen),
-                "train_seconds": seen.train_seconds,
+                **_next_sentence(seen),
+                **({} if seen.train_loss is None else {"train_loss": seen.train_loss}),
+                "train_seconds": NAN if record.interrupted else seen.train_seconds,
                 "tokens": tokens[seen.step] if seen.step < len(tokens) else NAN,
             }
             for seen in record.evaluations
@@ -182,7 +186,7 @@ def _options(cell: Mapping[str, Any]) -> Row:
 
 
 def _times(record: Record) -> Row:
-    seconds = record.step_seconds
+    seconds = () if record.interrupted else record.step_seconds
     tenths = statistics.quantiles(seconds, n=10, method="inclusive") if len(seconds) > 1 else []
     return {
         "step_seconds": statistics.median(seconds) if seconds else NAN,
@@ -219,7 +223,18 @@ def _losses(record: Record) -> Row:
         if seen.step == whole:
             row["final_loss"], row["final_perplexity"] = seen.loss, seen.perplexity
             row["final_masked_accuracy"] = seen.masked_accuracy
+            row |= _next_sentence(seen, "final_")
+            if seen.train_loss is not None:
+                row["final_train_loss"] = seen.train_loss
+                row["generalisation_gap"] = seen.loss - seen.train_loss
     return row
+
+
+def _next_sentence(seen: Evaluation, prefix: str = "") -> Row:
+    """Give the columns of next-sentence prediction, where it was trained."""
+    names = ("next_sentence_loss", "next_sentence_accuracy")
+    found = {name: getattr(seen, name) for name in names}
+    return {f"{prefix}{name}": value for name, value in found.items() if value is not None}
 
 
 def _or_nan(value: Any) -> Any:

@@ -168,7 +168,7 @@ class ResultsFolder:
         self, cell_id: str, seed: int, replicate: int, line: Mapping[str, Any]
     ) -> None:
         """Keep what a running trial has shown so far, in case that it never ends."""
-        from bertopt_bench.results.record import to_json
+        from bertopt_bench.results.stored import to_json
 
         file = self._partial(cell_id, seed, replicate)
         with told(file):
@@ -203,7 +203,7 @@ class ResultsFolder:
             )
 
     def _append_session_line(self, fields: dict[str, Any]) -> None:
-        from bertopt_bench.results.record import to_json
+        from bertopt_bench.results.stored import to_json
 
         text = json.dumps(to_json(fields), allow_nan=False, separators=(",", ":"))
         self._sessions.append(text.encode() + b"\n")

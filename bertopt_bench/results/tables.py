@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from bertopt_bench.matrix.labels import cell_labels
 from bertopt_bench.results.exporting import export
+from bertopt_bench.results.inside_rows import inside_rows
 from bertopt_bench.results.pending import latest
 from bertopt_bench.results.reading import RECORDS, SESSIONS, read_folder
 from bertopt_bench.results.rows import evaluation_rows, step_rows, trial_rows
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TABLES", "Results", "export", "load_results"]
 
-TABLES = ("trials", "steps", "evaluations")
+TABLES = ("trials", "steps", "evaluations", "inside")
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,11 @@ class Results:
     def evaluations(self) -> DataFrame:
         """Make the frame with a row an evaluation; ``step`` counts the updates before it."""
         return _frame(evaluation_rows(self.counted), ("trial", "step", "loss"))
+
+    @cached_property
+    def inside(self) -> DataFrame:
+        """Make the frame with a row a looked-at step and module of the network."""
+        return _frame(inside_rows(self.counted), ("trial", "step", "module"))
 
 
 def load_results(path: Path | str) -> Results:

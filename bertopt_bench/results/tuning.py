@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from bertopt_bench.errors import UserError
 from bertopt_bench.results.reading import in_words, read_folder, read_lines
-from bertopt_bench.results.record import SCHEMA_VERSION, Number, Stored, check_version
+from bertopt_bench.results.record import SCHEMA_VERSION, check_version
 from bertopt_bench.results.store import AppendOnlyFile
+from bertopt_bench.results.stored import Number, Stored
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -28,6 +28,7 @@ PHASES = ("data", "forward", "backward", "optimizer")
 MEMORY_TOLERANCE = 0.02
 FIRST_LOSS_BELOW = 0.15
 FIRST_LOSS_ABOVE = 0.35
+FIRST_SENTENCE_LOSS_OFF = 0.05
 INITIAL_DEVIATION = 0.02  # of the initial weights; logits vary by hidden * deviation ** 2
 RELATIVE_ERROR = 1e-9
 
@@ -124,6 +125,25 @@ def check_first_loss(record: Record) -> Iterator[Finding]:
         )
 
 
+def check_first_sentence_loss(record: Record) -> Iterator[Finding]:
+    """Random weights toss a coin: the first next-sentence loss is near ln 2.
+
+    Both logits deviate by about h times the square of the weights' deviation, alike in all pairs.
+    """
+    first = next((one for one in record.evaluations if one.step == 0), None)
+    loss = first.next_sentence_loss if first is not None else None
+    if loss is None:
+        return
+    apart = formulas.model_size(record.cell["workload"]["model"]).hidden * INITIAL_DEVIATION**2
+    allowed = FIRST_SENTENCE_LOSS_OFF + apart
+    if not abs(loss - math.log(2)) <= allowed:  # NaN is not allowed either
+        yield error(
+            record,
+            f"the next-sentence loss before training is {loss:.4f}; random weights give ln 2 = "
+            f"{math.log(2):.4f}, {allowed:.2f} more or less",
+        )
+
+
 def check_tokens(record: Record) -> Iterator[Finding]:
     """Slots are batch by length; real tokens fit in them, and masked ones among the real."""
     workload = record.cell["workload"]
@@ -195,6 +215,7 @@ def check_formulas(record: Record) -> Iterator[Finding]:
         size,
         vocabulary=record.vocabulary_size,
         position_embedding=workload["position_embedding"],
+        next_sentence=workload.get("next_sentence", False),
     )
     if record.parameter_count != parameters:
         yield error(
@@ -220,11 +241,17 @@ def _flops(record: Record, size: formulas.ModelSize, vocabulary: int) -> int:
             pairs=steps.attended_pairs,
             masked=steps.head_slots,
             factor=factor,
+            pooled=formulas.pooled_pairs(workload),
         )
     batch, length = workload["batch_size"], workload["seq_len"]
     masked = batch * formulas.masked_slots(length, workload["mask_rate"])
     return factor * formulas.forward_flops(
-        size, vocabulary=vocabulary, batch=batch, seq_len=length, masked=masked
+        size,
+        vocabulary=vocabulary,
+        batch=batch,
+        seq_len=length,
+        masked=masked,
+        pooled=formulas.pooled_pairs(workload),
     )
 
 
@@ -281,6 +308,7 @@ CHECKS: tuple[Callable[[Record], Iterable[Finding]], ...] = (
     check_status,
     check_evaluations,
     check_first_loss,
+    check_first_sentence_loss,
     check_tokens,
     check_ragged,
     check_phases,

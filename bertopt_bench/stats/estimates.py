@@ -48,6 +48,8 @@ WORKLOAD_AXES = (
     "held_out_part",
     "lower_case",
     "layout",
+    "next_sentence",
+    "train_tokens",
 )
 CHOICE_AXES = ("optimizer", "schedule", "regularizer", "precision", "device", "parallelism")
 # What a matrix means when it is silent: the level that others are compared with.
@@ -65,6 +67,8 @@ USUAL_LEVELS = {
     "position_embedding": "learned",
     "held_out_part": "all",
     "layout": "padded",
+    "next_sentence": "false",
+    "train_tokens": "0",
 }
 UNFINISHED = ("diverged", "out_of_memory", "timed_out", "failed")
 
@@ -109,6 +113,10 @@ SEEDED_COLUMNS = (
     *(f"test_{name}" for name in MEASURES),
     "test_loss",
     "test_calibration_error",
+    "final_next_sentence_accuracy",
+    "final_next_sentence_loss",
+    "final_train_loss",
+    "generalisation_gap",
 )
 
 

@@ -106,7 +106,7 @@ def assemble(request: Mapping[str, Any]) -> Trial:
     model = _model(cell, text, make_regularizers().model_options(), kernels)
     weights_sha256 = _start(model, text, seed, device, precision)
     groups = parameter_groups(model)
-    batches, held_out = _open_texts(cell, text, seed, device)
+    batches, held_out, train_sample = _open_texts(cell, text, seed, device)
     schedule = build("schedule", cell["schedule"], workload["steps"])
     make = ClassifyingTrial if classifies else InferenceTrial if forward_only else Trial
     trial = make(
@@ -123,6 +123,7 @@ def assemble(request: Mapping[str, Any]) -> Trial:
         groups=groups,
         batches=batches,
         held_out=held_out,
+        train_sample=train_sample,
         multipliers=multipliers(schedule, workload["steps"]),
         make_regularizers=make_regularizers,
         make_optimizer=partial(make_optimizer, cell, groups, kernels),
@@ -139,17 +140,22 @@ def assemble(request: Mapping[str, Any]) -> Trial:
 
 
 def _open_texts(cell: Mapping[str, Any], text: Mapping[str, Any], seed: int, device: Any) -> Any:
-    """Open the batches of a seed, and the held-out ones, as the cell's layout arranges them."""
+    """Open a seed's batches, the held-out ones, a sample of train text, in the cell's layout."""
     if is_classification(cell):
         micro_batches = cell["workload"]["micro_batches"]
-        return open_parts(text, seed, device.torch_device, micro_batches)
+        return (*open_parts(text, seed, device.torch_device, micro_batches), None)
     open_text = partial(
         open_batches,
         device=device.torch_device,
         micro_batches=cell["workload"]["micro_batches"],
         arrangement=arrange(cell),
     )
-    return open_text(text["batches"][str(seed)]), open_text(text["evaluation"])
+    sample = text.get("train_sample")
+    return (
+        open_text(text["batches"][str(seed)]),
+        open_text(text["evaluation"]),
+        open_text(sample) if sample else None,
+    )
 
 
 def _kernels(cell: Mapping[str, Any]) -> dict[str, Kernel]:
@@ -200,6 +206,7 @@ def _model(
         vocabulary_size=text["vocabulary_size"],
         size=formulas.model_size(cell["workload"]["model"]),
         position_embedding=cell["workload"]["position_embedding"],
+        next_sentence=cell["workload"].get("next_sentence", False),
         **options,
     )
     return BertForMaskedLM(config, **replaced)

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from bertopt_bench.workload.pairing import LABELS, segments
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -24,18 +26,24 @@ class Batch:
     ``input_ids`` is [b, S] int32, ``attention_mask`` [b, 1, 1, S] bool or None where nothing is
     padded, ``masked_index`` [b*K] int32 (flat into b*S), ``labels`` [b*K] int64 (-100 = padding).
     Of another layout than ``padded``: [T], ``Ragged``, [M] (flat into T) and [M].
+    Pairs of sentences have ``segment_ids`` like ``input_ids``, ``first_index`` [b] int32 (where
+    each [CLS] lies, flat) and ``next_sentence`` [b] int64 (0: B follows A, 1: a random one).
     """
 
     input_ids: torch.Tensor
     attention_mask: torch.Tensor | Ragged | None
     masked_index: torch.Tensor
     labels: torch.Tensor
+    segment_ids: torch.Tensor | None = None
+    first_index: torch.Tensor | None = None
+    next_sentence: torch.Tensor | None = None
 
 
 def load_arrays(folder: Path) -> dict[str, np.ndarray[Any, Any]]:
     """Map what a folder of batches holds, by name."""
     names = ("input_ids", "lengths", "masked_position", "masked_label")
-    return {name: np.load(folder / f"{name}.npy", mmap_mode="c") for name in names}
+    there = [*names, *[LABELS] * (folder / f"{LABELS}.npy").exists()]
+    return {name: np.load(folder / f"{name}.npy", mmap_mode="c") for name in there}
 
 
 def place(array: np.ndarray[Any, Any], device: torch.device) -> torch.Tensor:
@@ -71,6 +79,9 @@ class Batches:
         self._positions = torch.arange(seq_len, dtype=torch.int32, device=device)
         starts = torch.arange(self.micro_size, dtype=torch.int32, device=device) * seq_len
         self._row_starts = starts[:, None]
+        self._next = place(arrays[LABELS], device) if LABELS in arrays else None
+        of_slots = place(segments(seq_len), device).expand(self.micro_size, -1)
+        self._pairs = {} if self._next is None else {"segment_ids": of_slots, "first_index": starts}
         self._masked_position = place(arrays["masked_position"], device)
         self._labels = place(arrays["masked_label"], device)
 
@@ -87,4 +98,6 @@ class Batches:
             mask,
             (self._masked_position[index, rows] + self._row_starts).flatten(),
             self._labels[index, rows].flatten(),
+            next_sentence=None if self._next is None else self._next[index, rows],
+            **self._pairs,
         )

@@ -76,7 +76,7 @@ class LabelledBatches:
         return LabelledBatch(self._input_ids[index, rows], mask, self.labels[index, rows])
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Classified(Evaluation):
     """A part looked at: mean unweighted loss and accuracy, and what all measures follow from.
 
@@ -124,13 +124,14 @@ def _classified(logits: Tensor, labels: Tensor, classes: int) -> Classified:
     loss = torch.nn.functional.cross_entropy(logits.double(), labels)
     confidences, predictions = torch.softmax(logits.double(), dim=-1).max(dim=-1)
     correct = predictions == labels
+    confusion = classification_metrics.confusion_matrix(
+        labels.numpy(), predictions.numpy(), classes
+    )
     return Classified(
-        loss.item(),
-        correct.double().mean().item(),
-        classification_metrics.confusion_matrix(
-            labels.numpy(), predictions.numpy(), classes
-        ).tolist(),
-        classification_metrics.calibration(confidences.numpy(), correct.numpy()),
+        loss=loss.item(),
+        masked_accuracy=correct.double().mean().item(),
+        confusion=confusion.tolist(),
+        calibration=classification_metrics.calibration(confidences.numpy(), correct.numpy()),
     )
 
 

@@ -19,6 +19,7 @@ from bertopt_bench.matrix.content import layout_of
 from bertopt_bench.trial.batches import Batch, Batches, load_arrays, place
 from bertopt_bench.workload import packing
 from bertopt_bench.workload.loss import IGNORED
+from bertopt_bench.workload.pairing import LABELS, segments
 from bertopt_bench.workload.ragged import Ragged
 from bertopt_bench.workload.tokens import PAD
 
@@ -82,6 +83,7 @@ class _Part:
     positions: NDArray[np.int32]
     labels: NDArray[np.int64]
     placement: packing.Placement
+    next_sentence: NDArray[np.int64] | None = None
 
     @property
     def masked(self) -> int:
@@ -161,7 +163,8 @@ class RaggedBatches:
                     for name in ("input_ids", "lengths", "masked_position", "masked_label")
                 )
                 lengths = written.astype(np.int64)
-                yield _Part(ids, lengths, positions, labels, put(lengths, self.seq_len))
+                told = arrays[LABELS][index, rows] if LABELS in arrays else None
+                yield _Part(ids, lengths, positions, labels, put(lengths, self.seq_len), told)
 
     def _capacity(self, parts: Sequence[_Part]) -> _Capacity:
         """Give the room that the largest micro-batch needs."""
@@ -198,7 +201,22 @@ class RaggedBatches:
             Ragged(self._placed(positions), self.seq_len, **self._apart(part, capacity)),
             self._placed(index),
             self._placed(labels),
+            **self._pairs(part, target, inside),
         )
+
+    def _pairs(
+        self, part: _Part, target: NDArray[np.int64], inside: NDArray[np.bool_]
+    ) -> dict[str, torch.Tensor]:
+        """Give what pairs of sentences have besides; padding is of segment 0."""
+        if part.next_sentence is None:
+            return {}
+        flat = np.zeros(part.placement.slots, dtype=np.int32)
+        flat[target] = np.broadcast_to(segments(self.seq_len), inside.shape)[inside]
+        return {
+            "segment_ids": self._placed(flat),
+            "first_index": self._placed(part.placement.starts.astype(np.int32)),
+            "next_sentence": self._placed(part.next_sentence),
+        }
 
     def _apart(self, part: _Part, capacity: _Capacity | None) -> dict[str, Any]:
         """Give what the arrangement's attention needs to keep the sequences apart."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from bertopt_bench.trial import sentences
 from bertopt_bench.trial.optimizing import set_rates
 from bertopt_bench.trial.regularizing import LossContext, Regularizers
 
@@ -26,6 +27,9 @@ class Evaluation:
 
     loss: float
     masked_accuracy: float
+    next_sentence_loss: float | None = None
+    next_sentence_accuracy: float | None = None
+    train_loss: float | None = None
 
 
 @dataclass(slots=True)
@@ -50,6 +54,7 @@ class Trial:
     initial_weights_sha256: str
     kernel_contexts: ExitStack
     keeps_gradients: bool = False
+    train_sample: Batches | RaggedBatches | None = None
     whole_step: Callable[[int], None] | None = None
     regularizers: Regularizers = field(init=False)
     optimizer: torch.optim.Optimizer = field(init=False)
@@ -61,6 +66,7 @@ class Trial:
     schedule_step: int = field(init=False, default=0)
     stepped: bool = field(init=False, default=False)
     scale: float = field(init=False, default=0.0)
+    relation: torch.Tensor = field(init=False)  # logits of the last pairs that ran
     _initial: dict[str, torch.Tensor] = field(init=False)
     _random_state: Any = field(init=False)
 
@@ -111,12 +117,33 @@ class Trial:
 
     def logits(self, batch: Batch) -> torch.Tensor:
         """Give the logits [M, V] of a micro-batch's masked slots, in the cell's precision."""
+        return self.run(self.compiled, batch, batch.masked_index)
+
+    def run(
+        self, model: Callable[..., Any], batch: Batch, index: torch.Tensor | None, **named: Any
+    ) -> torch.Tensor:
+        """Run a model on a micro-batch, in the cell's precision; of pairs, keep their logits."""
         with self.precision.context(self.device.type):
-            return self.compiled(batch.input_ids, batch.attention_mask, batch.masked_index)
+            if batch.first_index is None:
+                words: torch.Tensor = model(batch.input_ids, batch.attention_mask, index, **named)
+                return words
+            words, self.relation = model(
+                batch.input_ids,
+                batch.attention_mask,
+                index,
+                batch.segment_ids,
+                first_index=batch.first_index,
+                **named,
+            )
+            return words
 
     def forward(self, batch: Batch, index: int) -> torch.Tensor:
         """Give the criterion of a micro-batch: its summed loss over the step's masked tokens."""
-        return self.summed_loss(self, batch) / self.batches.masked_tokens[index]
+        loss = self.summed_loss(self, batch) / self.batches.masked_tokens[index]
+        if batch.next_sentence is None:
+            return loss
+        pairs = len(batch.next_sentence) * self.batches.micro_batches
+        return loss + sentences.summed_loss(self.relation, batch.next_sentence) / pairs
 
     def penalise(self, loss: torch.Tensor, batch: Batch) -> torch.Tensor:
         """Add what regularizers add to the loss."""
@@ -200,21 +227,31 @@ class Trial:
     def evaluate(self) -> Evaluation:
         """Evaluate on all held-out batches: no dropout, no smoothing, no penalty, averaged weights.
 
-        The loss is the mean over masked tokens.
+        The loss is the mean over masked tokens. A sample of train text is evaluated alike.
         """
         self.model.eval()
+        with self.regularizers.eval_weights():
+            seen = self._evaluate_on(self.held_out)
+            if self.train_sample is not None:
+                seen.train_loss = self._evaluate_on(self.train_sample).loss
+        self.model.train()
+        return seen
+
+    def _evaluate_on(self, batches: Batches | RaggedBatches) -> Evaluation:
         loss = torch.zeros((), dtype=torch.float64, device=self.device.torch_device)
         correct = torch.zeros((), dtype=torch.int64, device=self.device.torch_device)
-        with self.regularizers.eval_weights():
-            for index in range(self.held_out.count):
-                for micro in range(self.held_out.micro_batches):
-                    batch = self.held_out.at(index, micro)
-                    logits = self.logits(batch)
-                    loss += self.criterion(logits, batch.labels).double()
-                    correct += (logits.argmax(dim=-1) == batch.labels).sum()
-        self.model.train()
-        tokens = sum(self.held_out.masked_tokens)
-        return Evaluation(loss.item() / tokens, correct.item() / tokens)
+        pairs = sentences.Tally()
+        for index in range(batches.count):
+            for micro in range(batches.micro_batches):
+                batch = batches.at(index, micro)
+                logits = self.logits(batch)
+                loss += self.criterion(logits, batch.labels).double()
+                correct += (logits.argmax(dim=-1) == batch.labels).sum()
+                if batch.next_sentence is not None:
+                    pairs.add(self.relation, batch.next_sentence)
+        tokens = sum(batches.masked_tokens)
+        figures = (loss.item() / tokens, correct.item() / tokens)
+        return Evaluation(*figures, pairs.mean_loss(), pairs.accuracy())
 
     def drain(self) -> list[float]:
         """Hand over the losses since the last call, as numbers (syncs; never in the timed loop)."""

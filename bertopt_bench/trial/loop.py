@@ -52,6 +52,14 @@ class Checkpoint:
     diverged_at_step: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where training begins: after so many steps, of which the first had that loss."""
+
+    position: int = 0
+    first_loss: float = math.inf
+
+
 def find_divergence(losses: list[float], first_loss: float, start: int) -> int | None:
     """Give the 1-based step whose loss is not finite or far above the first one, if any."""
     for offset, loss in enumerate(losses, start=1):
@@ -67,15 +75,17 @@ def train(
     evaluate_at: list[int],
     counter: MutableSequence[int],
     report: Callable[[Checkpoint], None],
+    start: Start = Start(),
 ) -> int | None:
     """Train to the last of ``evaluate_at``; give the step at which the trial diverged, if it did.
 
     ``counter[0]`` follows the updates issued. Between two evaluations nothing but steps, clock
     marks and that count happens.
     """
-    position = 0
-    first_loss = math.inf
+    position, first_loss = start.position, start.first_loss
     for stop in evaluate_at:
+        if stop <= start.position and start.position:
+            continue  # seen before this trial was interrupted
         clock.begin_segment()
         step, mark = trial.step, clock.mark
         for index in range(position, stop):

@@ -23,18 +23,14 @@ def gathered(trial: Trial, batch: Batch) -> Tensor:
 
 def all_slots(trial: Trial, batch: Batch) -> Tensor:
     """Write the logits [T, V] of every slot; those without a label count for nothing."""
-    with trial.precision.context(trial.device.type):
-        logits = trial.compiled(batch.input_ids, batch.attention_mask, None)
+    logits = trial.run(trial.compiled, batch, None)
     labels = spread_labels(batch, len(logits))
     return trial.criterion(logits, labels, label_smoothing=trial.label_smoothing)
 
 
 def within_the_model(trial: Trial, batch: Batch) -> Tensor:
     """Let the model's own loss compute decoder and cross entropy together."""
-    with trial.precision.context(trial.device.type):
-        return trial.compiled(
-            batch.input_ids, batch.attention_mask, batch.masked_index, labels=batch.labels
-        )
+    return trial.run(trial.compiled, batch, batch.masked_index, labels=batch.labels)
 
 
 def spread_labels(batch: Batch, slots: int) -> Tensor:

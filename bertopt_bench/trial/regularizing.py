@@ -73,9 +73,13 @@ class Regularizers:
         """Give the tensors that the parts hold between steps (averages)."""
         held: list[torch.Tensor] = []
         for part in self.parts:
-            for value in getattr(part, "__dict__", {}).values():
-                held += _tensors(value)
+            held += self.state_of(part)
         return held
+
+    @staticmethod
+    def state_of(part: Any) -> list[torch.Tensor]:
+        """Give the tensors that a part holds; one that has made none yet, none."""
+        return [t for value in getattr(part, "__dict__", {}).values() for t in _tensors(value)]
 
     @contextmanager
     def eval_weights(self) -> Iterator[None]:

@@ -38,6 +38,7 @@ def held_work(trial: Trial, request: Mapping[str, Any], factor: int) -> dict[str
             pairs=pairs,
             masked=head,
             factor=factor,
+            pooled=formulas.pooled_pairs(request["cell"]["workload"]),
         ),
         "slot_tokens_per_step": formulas.rounded_mean(sum(slots), len(slots)),
         "real_tokens": real,

@@ -26,7 +26,16 @@ from bertopt_bench.measure.compiling import compiled_so_far
 from bertopt_bench.measure.disturbance import Disturbance
 from bertopt_bench.measure.imports import prove_imports
 from bertopt_bench.measure.torch_build import gpu_name, gpu_state
-from bertopt_bench.trial import assemble, attributing, checking, loop, passes, probe
+from bertopt_bench.trial import (
+    assemble,
+    attributing,
+    checking,
+    inside,
+    keeping,
+    loop,
+    passes,
+    probe,
+)
 from bertopt_bench.trial.arm import run_arm
 from bertopt_bench.trial.classifying import take_test
 from bertopt_bench.trial.inference import run_inference
@@ -37,7 +46,7 @@ from bertopt_bench.trial.work import held_work
 from bertopt_bench.workload import formulas
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, MutableSequence
+    from collections.abc import Callable, Iterator, Mapping, MutableSequence, Sequence
 
     from bertopt_bench.trial.live import Trial
 
@@ -107,27 +116,45 @@ def run_trial(request: Mapping[str, Any], send: Send, counter: MutableSequence[i
     disturbance = Disturbance(gpu=gpu_state(trial.device))
     disturbance.start()
     timer.start()
-    seen = _Seen(trial, send, timer)
+    keeper = keeping.Keeper(trial, request)
+    start = keeper.continue_from()
+    seen = _Seen(trial, send, timer, keeper)
     diverged = loop.train(
         trial,
         timer,
         evaluate_at=evaluation_steps(steps, request["cell"]["workload"]["evaluate_every"]),
         counter=counter,
         report=seen.report,
+        start=start,
     )
     result = {
         "kind": "result",
         **_ending(diverged),
         **fields,
-        **_after(trial, timer),
+        **_after(trial, timer, keeper),
         **(take_test(trial, request) if diverged is None else {}),
         "peak_resident_bytes": memory.resident_peak_bytes() if resident_from_loop else None,
         "disturbance": disturbance.stop(),
         "graphs_compiled": _graphs_compiled() - fields["graphs_compiled"],
         **_proof(request),
     }
-    send(result)
+    send({**result, **_inside(trial, request, seen.losses, diverged)})
     trial.close()
+
+
+def _inside(
+    trial: Trial, request: Mapping[str, Any], losses: Sequence[float], diverged: int | None
+) -> dict[str, Any]:
+    """Train again and look inside, where the matrix asks for it; what goes wrong is said there."""
+    count = request.get("measure", {}).get("inside_steps", 0)
+    if not count:
+        return {}
+    until = inside.deadline(request)
+    try:
+        seen = inside.look_inside(trial, losses, count, diverged=diverged, deadline_ns=until)
+    except (RuntimeError, MemoryError) as error:  # the trial has ended well: its figures stay
+        return {"inside": {"reason": f"not seen: {classify(error)[1]}"}}
+    return {"inside": seen}
 
 
 def _ending(diverged: int | None) -> dict[str, Any]:
@@ -177,10 +204,11 @@ def _prepare(trial: Trial, request: Mapping[str, Any], assembled: float) -> dict
     }
 
 
-def _after(trial: Trial, timer: Any) -> dict[str, Any]:
+def _after(trial: Trial, timer: Any, keeper: keeping.Keeper) -> dict[str, Any]:
     """Give the fields that are known when training ended."""
-    step_seconds = timer.durations_seconds()
+    step_seconds = [*keeper.seconds, *timer.durations_seconds()]
     return {
+        "interrupted": keeper.interrupted,
         "step_seconds": step_seconds,
         "timed_steps": len(step_seconds),
         "skipped_steps": trial.skipped_steps,
@@ -203,28 +231,38 @@ def _every_core() -> Iterator[None]:
 
 
 class _Seen:
-    """Sends each evaluation on, with the seconds trained so far."""
+    """Sends each evaluation on, with the seconds trained so far; those of a killed trial again."""
 
-    def __init__(self, trial: Trial, send: Send, timer: Any) -> None:
-        self.trial, self.send, self.timer = trial, send, timer
+    def __init__(self, trial: Trial, send: Send, timer: Any, keeper: keeping.Keeper) -> None:
+        self.trial, self.send, self.timer, self.keeper = trial, send, timer, keeper
         self.began = perf_counter()
+        self.losses: list[float] = []
+        for message in keeper.messages:
+            self.losses += message["losses"]
+            send(message)
 
     def report(self, checkpoint: loop.Checkpoint) -> None:
         evaluation = checkpoint.evaluation
+        self.losses += checkpoint.losses
         durations = self.timer.durations_seconds()
-        self.send(
-            {
-                "kind": "evaluation",
-                "step": checkpoint.step,
-                "losses": checkpoint.losses,
-                "loss": evaluation.loss,
-                "masked_accuracy": evaluation.masked_accuracy,
-                "confusion": getattr(evaluation, "confusion", None),
-                "train_seconds": sum(durations),
-                "evaluation_seconds": checkpoint.evaluation_seconds,
-                "elapsed_seconds": perf_counter() - self.began,
-            }
-        )
+        message = {
+            "kind": "evaluation",
+            "step": checkpoint.step,
+            "losses": checkpoint.losses,
+            "loss": evaluation.loss,
+            "masked_accuracy": evaluation.masked_accuracy,
+            "confusion": getattr(evaluation, "confusion", None),
+            "next_sentence_loss": evaluation.next_sentence_loss,
+            "next_sentence_accuracy": evaluation.next_sentence_accuracy,
+            "train_loss": evaluation.train_loss,
+            "train_seconds": sum(self.keeper.seconds) + sum(durations),
+            "evaluation_seconds": checkpoint.evaluation_seconds,
+            "elapsed_seconds": perf_counter() - self.began,
+        }
+        self.send(message)
+        self.keeper.messages.append(message)
+        if checkpoint.diverged_at_step is None:
+            self.keeper.save(checkpoint.step, durations)
 
 
 def _graphs_compiled() -> int:

@@ -40,6 +40,8 @@ _LEFT_OUT = ("bert.pooler.", "cls.seq_relationship.", "bert.embeddings.position_
 def save(model: BertForMaskedLM, tokenizer_file: Path | None, folder: Path) -> None:
     """Write a checkpoint that ``transformers.BertForMaskedLM`` loads; fp32, the tied weight once.
 
+    One that told next sentences apart has pooler and relation too: ``BertForPreTraining`` loads it.
+
     Sinusoidal positions are written as a position table, and the configuration says so.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -161,7 +163,7 @@ def _check_names(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], fold
 
 def _config_json(config: BertConfig) -> dict[str, Any]:
     return {
-        "architectures": ["BertForMaskedLM"],
+        "architectures": ["BertForPreTraining" if config.next_sentence else "BertForMaskedLM"],
         "model_type": "bert",
         "vocab_size": config.vocabulary_size,
         **{theirs: getattr(config.size, ours) for ours, theirs in SIZE_KEYS.items()},

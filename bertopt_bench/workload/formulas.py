@@ -114,12 +114,14 @@ def parameter_count(
     position_embedding: str = "learned",
     pooler: bool = False,
     mlm: bool = True,
+    next_sentence: bool = False,
 ) -> int:
     """Count the trainable parameters; the decoder is tied to the embeddings and counts once."""
     h = size.hidden
     positions = size.positions * h if position_embedding == "learned" else 0
     embeddings = vocabulary * h + positions + size.segments * h + 2 * h
-    pooling = h * h + h if pooler else 0
+    pooling = h * h + h if pooler or next_sentence else 0
+    pooling += 2 * h + 2 if next_sentence else 0
     head = h * h + 3 * h + vocabulary if mlm else 0
     return embeddings + size.layers * layer_parameters(size) + pooling + head
 
@@ -134,26 +136,34 @@ def layer_parameters(size: ModelSize) -> int:
 
 
 def forward_flops(
-    size: ModelSize, *, vocabulary: int, batch: int, seq_len: int, masked: int
+    size: ModelSize, *, vocabulary: int, batch: int, seq_len: int, masked: int, pooled: int = 0
 ) -> int:
-    """Count a forward pass: ``B S L (8hh + 4hf + 4Sh) + M (2hh + 2hV)``."""
+    """Count a forward pass: ``B S L (8hh + 4hf + 4Sh) + M (2hh + 2hV) + Q (2hh + 4h)``.
+
+    Q, ``pooled``, counts the pairs that are told apart: B with next-sentence prediction, else 0.
+    """
     slots = batch * seq_len
     return ragged_forward_flops(
-        size, vocabulary=vocabulary, slots=slots, pairs=slots * seq_len, masked=masked
+        size,
+        vocabulary=vocabulary,
+        slots=slots,
+        pairs=slots * seq_len,
+        masked=masked,
+        pooled=pooled,
     )
 
 
 def ragged_forward_flops(
-    size: ModelSize, *, vocabulary: int, slots: int, pairs: int, masked: int
+    size: ModelSize, *, vocabulary: int, slots: int, pairs: int, masked: int, pooled: int = 0
 ) -> int:
-    """Count a forward pass over T slots: ``L (T (8hh + 4hf) + 4hP) + M (2hh + 2hV)``.
+    """Count a pass over T slots: ``L (T (8hh + 4hf) + 4hP) + M (2hh + 2hV) + Q (2hh + 4h)``.
 
     P, ``pairs``, is the sum of l * l over sequences of l tokens: S * S for each padded one. Where
     nothing is padded it is T times what stands for S in the formula above, sum l * l / sum l.
     """
     h, f = size.hidden, size.intermediate
     encoder = size.layers * (slots * (8 * h * h + 4 * h * f) + 4 * h * pairs)
-    return encoder + masked * (2 * h * h + 2 * h * vocabulary)
+    return encoder + masked * (2 * h * h + 2 * h * vocabulary) + pooled * (2 * h * h + 4 * h)
 
 
 def mean_flops(
@@ -164,10 +174,11 @@ def mean_flops(
     pairs: Sequence[int],
     masked: Sequence[int],
     factor: int = TRAIN_FACTOR,
+    pooled: int = 0,
 ) -> int:
     """Count the mean training step from what each step holds (forward only: ``factor`` 1)."""
     total = factor * sum(
-        ragged_forward_flops(size, vocabulary=vocabulary, slots=t, pairs=p, masked=m)
+        ragged_forward_flops(size, vocabulary=vocabulary, slots=t, pairs=p, masked=m, pooled=pooled)
         for t, p, m in zip(slots, pairs, masked, strict=True)
     )
     return rounded_mean(total, len(slots))
@@ -182,14 +193,22 @@ def rounded_mean(total: int, count: int) -> int:
     return (2 * total + count) // (2 * count)
 
 
-def train_flops(size: ModelSize, *, vocabulary: int, batch: int, seq_len: int, masked: int) -> int:
+def train_flops(
+    size: ModelSize, *, vocabulary: int, batch: int, seq_len: int, masked: int, pooled: int = 0
+) -> int:
     """Count forward and backward pass of a step: three times the forward pass.
 
     Nothing is recomputed and padding is not left out; the optimizer's own work does not count.
     """
     return TRAIN_FACTOR * forward_flops(
-        size, vocabulary=vocabulary, batch=batch, seq_len=seq_len, masked=masked
+        size, vocabulary=vocabulary, batch=batch, seq_len=seq_len, masked=masked, pooled=pooled
     )
+
+
+def pooled_pairs(workload: Mapping[str, Any]) -> int:
+    """Give Q, the pairs of a step whose next sentence is told: none where nobody asks."""
+    pairs: int = workload["batch_size"] if workload.get("next_sentence") else 0
+    return pairs
 
 
 def recomputes_layers(cell: Mapping[str, Any]) -> bool:
@@ -209,7 +228,7 @@ def computed_flops(cell: Mapping[str, Any]) -> int:
     dense = kernel_name(cell, "mlm_loss") == "dense"
     rows = seq_len if dense else masked_slots(seq_len, workload["mask_rate"])
     shape = {"vocabulary": workload["vocabulary_size"], "batch": batch, "seq_len": seq_len}
-    flops = train_flops(size, masked=batch * rows, **shape)
+    flops = train_flops(size, masked=batch * rows, pooled=pooled_pairs(workload), **shape)
     if recomputes_layers(cell):
         flops += forward_flops(size, masked=0, **shape)
     return flops

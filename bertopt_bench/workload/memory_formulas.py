@@ -95,6 +95,7 @@ def memory_forecast(cell: Mapping[str, Any]) -> MemoryForecast:
         step.size,
         vocabulary=step.vocabulary,
         position_embedding=cell["workload"]["position_embedding"],
+        next_sentence=cell["workload"].get("next_sentence", False),
     )
     parameters = sum(shape.count for shapes in groups.values() for shape in shapes)
     optimizer = optimizer_memory(cell, groups)

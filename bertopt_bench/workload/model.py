@@ -48,6 +48,7 @@ class BertConfig:
     attention_dropout: float = 0.0
     layer_norm_eps: float = 1e-12
     pooler: bool = False
+    next_sentence: bool = False
 
     def __post_init__(self) -> None:
         if self.position_embedding not in POSITION_EMBEDDINGS:
@@ -85,6 +86,8 @@ class BertForMaskedLM(nn.Module):
         kind = partial(RecomputedLayer, recompute) if recompute else Layer
         self.bert = Bert(config, attend, layer_norm, activate, kind)
         self.cls = nn.ModuleDict({"predictions": Predictions(config, layer_norm, activate)})
+        if config.next_sentence:
+            self.cls["seq_relationship"] = nn.Linear(config.size.hidden, 2)
         self.mlm_loss = mlm_loss
 
     def forward(
@@ -94,8 +97,11 @@ class BertForMaskedLM(nn.Module):
         masked_index: Tensor | None,
         segment_ids: Tensor | None = None,
         labels: Tensor | None = None,
-    ) -> Tensor:
+        first_index: Tensor | None = None,
+    ) -> Any:
         """Give the logits [M, V] of the masked slots; with labels [M] the summed loss instead.
+
+        With ``first_index``, a pair: these and the logits [B, 2] of B following A.
 
         Args:
             input_ids: [B, S], int32 or int64; [T] where the mask is ``Ragged``.
@@ -104,9 +110,16 @@ class BertForMaskedLM(nn.Module):
             masked_index: [M] int64, each a flat index into B*S or T; None: all slots.
             segment_ids: [B, S] or [T], int32 or int64; None: all are of segment 0.
             labels: [M] int64, -100 where a slot does not count; only where ``mlm_loss`` is given.
+            first_index: [B] flat index of each [CLS]; only where ``next_sentence`` is configured.
         """
         hidden = self.bert(input_ids, attention_mask, segment_ids)
-        masked = hidden.view(-1, hidden.shape[-1])
+        words = self._words(hidden.view(-1, hidden.shape[-1]), masked_index, labels)
+        if first_index is None:
+            return words
+        return words, self._relation(hidden.view(-1, hidden.shape[-1]), first_index)
+
+    def _words(self, masked: Tensor, masked_index: Tensor | None, labels: Tensor | None) -> Tensor:
+        """Give the logits or the loss of the masked ones among flat hidden states [T, h]."""
         if masked_index is not None:
             masked = masked.index_select(0, masked_index)
         words = self.bert.embeddings.word_embeddings.weight
@@ -117,9 +130,15 @@ class BertForMaskedLM(nn.Module):
             return logits
         return self.mlm_loss(head.transformed(masked), words, head.bias, labels)
 
+    def _relation(self, flat: Tensor, first_index: Tensor) -> Tensor:
+        """Give the logits [B, 2] of the pooled [CLS] of each pair."""
+        pooled = torch.tanh(self.bert.pooler["dense"](flat.index_select(0, first_index)))
+        relation: Tensor = self.cls["seq_relationship"](pooled)
+        return relation
+
 
 class Bert(nn.Module):
-    """Embeddings, encoder and, if asked for, a pooler (which the MLM loss leaves unused)."""
+    """Embeddings, encoder and, if asked for, a pooler (for the next sentence alone)."""
 
     def __init__(
         self,
@@ -133,7 +152,7 @@ class Bert(nn.Module):
         self.embeddings = Embeddings(config, norm)
         layers = [kind(config, attention, norm, gelu) for _ in range(config.size.layers)]
         self.encoder = nn.ModuleDict({"layer": nn.ModuleList(layers)})
-        if config.pooler:
+        if config.pooler or config.next_sentence:
             dense = nn.Linear(config.size.hidden, config.size.hidden)
             self.pooler = nn.ModuleDict({"dense": dense})
 

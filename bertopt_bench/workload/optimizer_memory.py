@@ -69,7 +69,11 @@ class OptimizerMemory:
 
 
 def parameter_groups(
-    size: ModelSize, *, vocabulary: int, position_embedding: str = "learned"
+    size: ModelSize,
+    *,
+    vocabulary: int,
+    position_embedding: str = "learned",
+    next_sentence: bool = False,
 ) -> dict[str, list[Shape]]:
     """List the parameters' shapes by role, in the order of ``model.parameter_groups``."""
     h, f = size.hidden, size.intermediate
@@ -78,11 +82,19 @@ def parameter_groups(
     matrices = [square] * 4 + [Shape(f, h), Shape(h, f)]
     vectors = [vector] * 6 + [Shape(f), *[vector] * 3]
     head_vectors = [Shape(vocabulary), *[vector] * 3]
+    pooling = {"vector": [vector], "head": [square]} if next_sentence else {}
+    relation = {"vector": [Shape(2)], "head": [Shape(2, h)]} if next_sentence else {}
     return {
         "embedding": [Shape(vocabulary, h), *learned, Shape(size.segments, h)],
-        "vector": [vector] * 2 + vectors * size.layers + head_vectors,
+        "vector": [
+            *[vector] * 2,
+            *vectors * size.layers,
+            *pooling.get("vector", []),
+            *head_vectors,
+            *relation.get("vector", []),
+        ],
         "matrix": matrices * size.layers,
-        "head": [square],
+        "head": [*pooling.get("head", []), square, *relation.get("head", [])],
     }
 
 

@@ -18,9 +18,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+import numpy as np
+
 from bertopt_bench import catalogue
 from bertopt_bench.errors import UserError
-from bertopt_bench.workload import corpora, masking, tokens
+from bertopt_bench.workload import corpora, masking, pairing, tokens
 from bertopt_bench.workload.cache import Kept, cache_root, hash_sources, keep
 from bertopt_bench.workload.classifier_formulas import CLASSIFICATION
 from bertopt_bench.workload.labelled import PreparedLabels, prepare_labelled
@@ -58,6 +60,7 @@ class PreparedText:
     batches: dict[str, dict[str, str]]
     evaluation: dict[str, str]
     tokenizer_file: str
+    train_sample: dict[str, str] | None = None
 
 
 def prepare(
@@ -67,8 +70,11 @@ def prepare(
     steps: int,
     cache: Path,
     progress: Progress,
+    train_batches: int = 0,
 ) -> PreparedText | PreparedLabels:
     """Prepare ``steps`` training batches for each seed, and the held-out ones.
+
+    So many ``train_batches`` are a sample of the train text, masked anew, for evaluations.
 
     Raises:
         UserError: the corpus cannot be had, is too small, or the cache cannot be written.
@@ -76,7 +82,7 @@ def prepare(
     try:
         if workload["name"] == CLASSIFICATION:
             return prepare_labelled(workload, seeds, steps=steps, cache=cache, progress=progress)
-        return _prepare(workload, seeds, steps, cache, progress)
+        return _prepare(workload, seeds, steps, train_batches, cache=cache, progress=progress)
     except OSError as fault:
         raise UserError(
             f"the cache in {cache} cannot be used: {fault}. Make room, or name another folder in "
@@ -120,25 +126,35 @@ def _read_wheel(corpus: str, source: WheelText, cache: Path, progress: Progress)
 
 
 def _prepare(
-    workload: Mapping[str, Any], seeds: Sequence[int], steps: int, cache: Path, progress: Progress
+    workload: Mapping[str, Any],
+    seeds: Sequence[int],
+    steps: int,
+    train_batches: int,
+    *,
+    cache: Path,
+    progress: Progress,
 ) -> PreparedText:
     documents = read_documents(workload["corpus"], cache, progress)
     text_sha256 = tokens.hash_documents(documents)
     text = _tokenised(workload, documents, text_sha256, cache, progress)
     train = tokens.load_tokens(text.folder, "train")
-    sequences = masking.cut(train, workload["seq_len"])
-    held_out = masking.cut(_held_out(workload, documents, text), workload["seq_len"])
+    train = limited(train, workload.get("train_tokens", 0))
+    made: Any = pairing if workload.get("next_sentence") else masking
+    sequences = made.cut(train, workload["seq_len"])
+    held_out = made.cut(_held_out(workload, documents, text), workload["seq_len"])
     size, evaluations = workload["batch_size"], workload["evaluation_batches"]
     part = workload.get("held_out_part", ALL)
     _require(len(sequences), size, "train", "Lower batch_size or seq_len")
     remedy = "Lower evaluation_batches, batch_size or seq_len, raise held_out_fraction"
     _require(len(held_out), size * evaluations, "held-out", remedy)
 
-    def make(pieces: masking.Sequences, count: int, seed: int | None) -> Kept:
+    def make(pieces: masking.Sequences | pairing.Pieces, count: int, seed: int | None) -> Kept:
         rate, vocabulary_size = workload["mask_rate"], text.facts["vocabulary_size"]
         shape = masking.Shape(count, size, workload["seq_len"], rate, vocabulary_size)
-        of = part if seed is None else ALL
-        return _batches(pieces, text, shape, seed, of, cache=cache, progress=progress)
+        side = "train" if pieces is sequences else "held_out"
+        key = {"side": side, "train_tokens": workload.get("train_tokens", 0)}
+        key["part"] = ALL if side == "train" else part
+        return _batches(pieces, text, shape, seed, key, cache=cache, progress=progress)
 
     return PreparedText(
         text_sha256=text_sha256,
@@ -152,6 +168,7 @@ def _prepare(
         batches={str(seed): _place(make(sequences, steps, seed)) for seed in seeds},
         evaluation=_place(make(held_out, evaluations, None)),
         tokenizer_file=str(text.folder / tokens.TOKENIZER_FILE),
+        train_sample=_place(make(sequences, train_batches, None)) if train_batches else None,
     )
 
 
@@ -217,31 +234,45 @@ def _write_tokens(
 
 
 def _batches(
-    pieces: masking.Sequences,
+    pieces: masking.Sequences | pairing.Pieces,
     text: Kept,
     shape: masking.Shape,
     seed: int | None,
-    part: str = ALL,
+    source: Mapping[str, Any],
     *,
     cache: Path,
     progress: Progress,
 ) -> Kept:
-    """Keep the batches of one seed (None: the held-out ones)."""
-    side = "held_out" if seed is None else "train"
+    """Keep the batches of one seed (None: those for evaluations, which no seed changes)."""
+    side = source["side"]
+    pairs = isinstance(pieces, pairing.Pieces)
     key = {
         "tokens": [text.files[f"{side}_ids.npy"], text.files[f"{side}_starts.npy"]],
         "seed": seed,
-        "code": hash_sources("masking"),
+        "code": hash_sources("masking", *["pairing"] * pairs),
         **asdict(shape),
-        **({} if part == ALL else {"part": part}),
+        **({} if source["part"] == ALL else {"part": source["part"]}),
     }
-    what = "masking held-out batches" if seed is None else f"masking batches of seed {seed}"
+    if side == "train" and source["train_tokens"]:
+        key["train_tokens"] = source["train_tokens"]
+    what = f"masking {side.replace('_', '-')} batches"
+    what += "" if seed is None else f" of seed {seed}"
 
     def build(folder: Path) -> dict[str, int]:
-        masking.write_batches(folder, pieces, shape, seed, _counter(what, shape.steps, progress))
+        write: Any = pairing.write_batches if pairs else masking.write_batches
+        write(folder, pieces, shape, seed, _counter(what, shape.steps, progress))
         return {}
 
     return keep(cache, "batches", key, build, progress)
+
+
+def limited(text: tokens.TokenText, most: int) -> tokens.TokenText:
+    """Keep the first so many tokens of a text; 0 keeps all."""
+    if not most:
+        return text
+    starts = text.starts[text.starts < most]
+    ends = min(most, len(text.ids))
+    return tokens.TokenText(text.ids[:ends], np.append(starts, ends))
 
 
 def _place(kept: Kept) -> dict[str, str]:
@@ -296,6 +327,7 @@ def main() -> int:
                 request["workload"],
                 request["seeds"],
                 steps=request["steps"],
+                train_batches=request.get("train_batches", 0),
                 cache=Path(request.get("cache") or cache_root()),
                 progress=lambda what, done, total: say({"progress": [what, done, total]}),
             )

@@ -21,6 +21,8 @@ HOOKS = {
     "gradients",
     "after_step",
     "eval_weights",
+    "state_dict",  # these two for checkpoints, where something is held between steps
+    "load_state_dict",
 }
 
 

@@ -208,6 +208,11 @@ SKIPPED = [
         CPU_ONLY,
     ),
     (
+        "next_sentence_elsewhere",
+        cell() | {"workload": {**CELL["workload"], "mode": "inference", "next_sentence": True}},
+        CPU_ONLY,
+    ),
+    (
         "fused_adagrad_needs_torch",
         cell(optimizer="adagrad", optimizer_step="fused", device="cuda"),
         gpu(9, 0) | {"torch": "2.11.0"},

@@ -21,7 +21,8 @@ from bertopt_bench.results.duels import (
     Replicate,
     Verdicts,
 )
-from bertopt_bench.results.record import Code, Evaluation, Record, Session
+from bertopt_bench.results.record import Record, Session
+from bertopt_bench.results.record_parts import Code, Evaluation
 from bertopt_bench.results.tables import Results
 from bertopt_bench.stats.duels import analyse
 

@@ -12,7 +12,8 @@ from bertopt_bench.measure.operator_costs import Point
 from bertopt_bench.measure.trace_tables import tabulate_trace
 from bertopt_bench.measure.traces import mend, parse_trace
 from bertopt_bench.results.profiles import Profile, Profiles
-from bertopt_bench.results.record import Code, Session
+from bertopt_bench.results.record import Session
+from bertopt_bench.results.record_parts import Code
 
 SESSION = "2026-11-25T07-00-00Z-0000"
 CEILINGS = {

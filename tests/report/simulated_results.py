@@ -47,6 +47,7 @@ class SimulatedResults:
     steps: pd.DataFrame
     evaluations: pd.DataFrame
     warnings: list[str] = field(default_factory=list)
+    inside: pd.DataFrame = field(default_factory=pd.DataFrame)
 
 
 def session(name: str = "2026-11-24T02-10-00Z-7f3a") -> dict[str, Any]:

@@ -98,9 +98,11 @@ def test_the_deterministic_fields_are_those_of_the_contract() -> None:
         "tokenizer_sha256", "train_tokens", "parameter_count", "flops_per_step",
             "slot_tokens_per_step",
         "real_tokens", "masked_tokens", "ragged", "vocabulary_size", "losses", "diverged_at_step",
-        "skipped_steps", "exact_zero_share", "memory",
+        "skipped_steps", "exact_zero_share", "inside", "memory",
         "evaluations.step", "evaluations.loss",
         "evaluations.perplexity", "evaluations.masked_accuracy",
+        "evaluations.train_loss", "evaluations.next_sentence_loss",
+        "evaluations.next_sentence_accuracy",
     }  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from made_records import SIZES, VOCABULARY, content, evaluation, record, session
 
 from bertopt_bench.results.record import Record, Session
 from bertopt_bench.results.tables import Results
-from bertopt_bench.results.verify import verify
+from bertopt_bench.results.verify import check_first_sentence_loss, verify
 from bertopt_bench.workload import formulas
 
 if TYPE_CHECKING:
@@ -216,3 +216,18 @@ def test_what_reading_said_is_a_warning() -> None:
     (found,) = findings(record(), warnings=("the last line was torn",))
 
     assert (found.severity, found.text) == ("warning", "the last line was torn")
+
+
+def test_the_first_next_sentence_loss_is_that_of_a_coin() -> None:
+    """Oracle: ln 2 = 0.6931; a first loss of 1 is none of random weights; later ones may differ."""
+
+    def check(first: float, later: float) -> list[str]:
+        seen = [
+            {**evaluation(step), "next_sentence_loss": loss, "next_sentence_accuracy": 0.5}
+            for step, loss in ((0, first), (3, later), (6, later))
+        ]
+        made = Record.model_validate(record(evaluations=seen))
+        return [finding.text for finding in check_first_sentence_loss(made)]
+
+    assert check(0.70, 0.1) == []
+    assert "0.6931" in check(1.0, 0.1)[0]

@@ -14,7 +14,8 @@ from bertopt_bench.results.duels import (
     DeclaredArm,
     Replicate,
 )
-from bertopt_bench.results.record import Code, Evaluation, Record
+from bertopt_bench.results.record import Record
+from bertopt_bench.results.record_parts import Code, Evaluation
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -9,7 +9,7 @@ import pytest
 from sized_trials import Sized, live
 
 from bertopt_bench.measure.memory import storage_bytes
-from bertopt_bench.results.record import Memory
+from bertopt_bench.results.record_parts import Memory
 from bertopt_bench.trial import passes
 from bertopt_bench.trial.attributing import attribute_memory
 

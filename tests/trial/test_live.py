@@ -211,3 +211,25 @@ def test_a_regularizer_can_run_the_model_again(make_request: MakeRequest) -> Non
 
     assert seen[0].shape == (trial.batches.head_slots[0], 64)
     assert seen[0].requires_grad
+
+
+def test_a_sample_of_train_text_is_evaluated_alike_and_leaves_no_mark(
+    make_request: MakeRequest,
+) -> None:
+    """Oracle: the sample is the held-out text here, so both losses agree; and the plain trial's."""
+    request = make_request(regularizer=["dropout", "ema"])
+    sampled = {
+        **request,
+        "text": {**request["text"], "train_sample": request["text"]["evaluation"]},
+    }
+    plain = assemble(request)
+    assert plain.evaluate().train_loss is None
+    for index in range(plain.steps):
+        plain.step(index)
+
+    other = assemble(sampled)
+    for index in range(other.steps):
+        other.step(index)
+        seen = other.evaluate()
+        assert seen.train_loss == seen.loss
+    assert other.drain() == plain.drain()

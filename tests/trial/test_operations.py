@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from sized_trials import VOCABULARY, Sized, live
 
-from bertopt_bench.results.record import Operations
+from bertopt_bench.results.record_parts import Operations
 from bertopt_bench.trial import passes
 from bertopt_bench.trial.operations import kind_of, operations_record
 from bertopt_bench.workload import formulas
@@ -15,7 +15,7 @@ from bertopt_bench.workload import formulas
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from bertopt_bench.results.record import OperationKind
+    from bertopt_bench.results.record_parts import OperationKind
 
 
 def operations(folder: Path, sized: Sized) -> tuple[dict[str, OperationKind], int]:
