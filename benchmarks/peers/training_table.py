@@ -200,8 +200,8 @@ def _notes(rounds: Sequence[Round]) -> list[str]:
         (
             f"n = {len(rounds)} rounds, each arm once a round in its own process; of a process "
             f"the median of {steps} steps. Over processes medians, lowest and highest in "
-            f"brackets; ratios with their {CONFIDENCE:.0%} interval. {ours['threads']} threads, "
-            f"{ours['parameters']:,} parameters."
+            f"brackets; ratios with their {CONFIDENCE:.0%} interval. Threads: {ours['threads']}; "
+            f"parameters: {ours['parameters']:,}."
         )
     ]
     for arm in _arms(rounds):

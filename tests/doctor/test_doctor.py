@@ -48,8 +48,9 @@ def noise(**changes: object) -> dict[str, Any]:
 
 
 @pytest.fixture(autouse=True)
-def _no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def _no_gpu_and_not_nice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", None)
+    monkeypatch.setattr("os.nice", lambda _increment: 0)  # whoever runs the tests may run them so
 
 
 def examined(

@@ -177,6 +177,7 @@ def lives(pid: int) -> bool:
     return state not in {"Z", "X"}
 
 
+@pytest.mark.slow
 def test_a_killed_duel_leaves_no_process_behind(killed: set[int]) -> None:
     """Oracle: the kernel: the preloaded parent and its children die with the command."""
     assert len(killed) > 2
@@ -188,6 +189,7 @@ def test_a_killed_duel_leaves_no_process_behind(killed: set[int]) -> None:
     assert not any(map(lives, killed))
 
 
+@pytest.mark.slow
 def test_a_killed_duel_loses_at_most_its_running_replicate(killed: set[int], project: Path) -> None:
     """Oracle: the first replicate is a whole line on disk, and the session that it names."""
     results = load_results(project / FOLDER)
@@ -199,6 +201,7 @@ def test_a_killed_duel_loses_at_most_its_running_replicate(killed: set[int], pro
     assert (session.end, session.verdicts) == (None, ())
 
 
+@pytest.mark.slow
 def test_another_matrix_is_refused_and_the_folder_stays(
     killed: set[int], command: Command, matrix: Path, project: Path
 ) -> None:
@@ -212,6 +215,7 @@ def test_another_matrix_is_refused_and_the_folder_stays(
     assert (project / FOLDER / "sessions.jsonl").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_tables_of_a_duel_without_training_are_empty_and_no_error(
     killed: set[int], command: Command
 ) -> None:

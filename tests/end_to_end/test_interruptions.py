@@ -12,6 +12,8 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from bertopt_bench import load_results
 from bertopt_bench.results.record import deterministic_part
 
@@ -78,6 +80,7 @@ def test_ctrl_c_keeps_what_is_done_and_prints_the_command_that_continues(
     assert len(rows(project / "results/stopped")) >= 1
 
 
+@pytest.mark.slow
 def test_sigkill_at_random_moments_loses_at_most_the_running_trial(
     command: Command, project: Path, environment: dict[str, str]
 ) -> None:

@@ -103,6 +103,7 @@ def test_skipped_failed_and_diverged_cells_stand_with_their_reasons(html) -> Non
         assert reason in text
 
 
+@pytest.mark.slow
 def test_a_thousand_trials_stay_below_two_and_a_half_megabytes() -> None:
     optimizers = tuple(f"optimizer_{i}" for i in range(13))
     large = simulated(

@@ -79,7 +79,7 @@ def test_a_few_small_trials_not_seen_before(tmp_path: Path, sized: Sized) -> Non
     assert abs(error(tmp_path, sized)) <= 0.15
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("chosen", KERNELS, ids=str)
 def test_kernels(tmp_path: Path, chosen: dict[str, Any], precision: str) -> None:
     """Oracle: as above."""

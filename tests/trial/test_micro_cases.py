@@ -51,7 +51,9 @@ def test_built_in_implementations_are_right(
     """Oracle: the plain formula in float64, which the check compares every tensor with."""
     options = options_of(operation, dtype=dtype, direction=direction)
     if impossible(operation, implementation, options):
-        pytest.skip("not on this device")
+        pytest.skip("cannot run so")
+    if implementation == "chunked":
+        pytest.importorskip("torch.nn.modules.linear_cross_entropy_options")  # torch 2.13
     case = open_case(operation, implementation, options, cpu())
 
     assert case.errors.error <= case.errors.allowed
