@@ -14,7 +14,7 @@ from bertopt_bench.catalogue import entry as entry_module
 from bertopt_bench.catalogue.entry import read_entry
 from bertopt_bench.errors import UserError
 
-AXES = [axis for axis in catalogue.AXES if axis != "corpus"]
+AXES = [axis for axis in catalogue.AXES if axis not in catalogue.TEXTS]
 ALL = [(axis, name) for axis in AXES for name in catalogue.entries(axis)]
 
 

@@ -51,6 +51,8 @@ def read_dataset(value: Any, place: Place) -> str:
         if value == prefix:
             raise place.error(f"is {value!r}: something must follow the colon.")
         if value.startswith(prefix):
+            if prefix == "hf:" and not value.partition("@")[2]:
+                raise place.error(f"is {value!r}: a revision must follow, as in {value}@REVISION.")
             return value
     try:
         return catalogue.find("dataset", value).name

