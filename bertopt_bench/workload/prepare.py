@@ -270,9 +270,9 @@ def limited(text: tokens.TokenText, most: int) -> tokens.TokenText:
     """Keep the first so many tokens of a text; 0 keeps all."""
     if not most:
         return text
-    starts = text.starts[text.starts < most]
-    ends = min(most, len(text.ids))
-    return tokens.TokenText(text.ids[:ends], np.append(starts, ends))
+    end = min(most, len(text.ids))
+    starts = text.starts[text.starts < end]
+    return tokens.TokenText(text.ids[:end], np.append(starts, end))
 
 
 def _place(kept: Kept) -> dict[str, str]:
