@@ -258,7 +258,8 @@ def limit_sentence(facts: Facts, sessions: Sequence[Mapping[str, Any]]) -> str:
     size = f" (edge {wording.listed([f'{edge:,}' for edge in edges])})" if edges else ""
     return (
         " The share of limit, a cell's MFU against the measured peak, is its model FLOPs a second, "
-        f"counted by formula, over the fastest square matrix product{size} in its precision's data type, which its own session "
+        f"counted by formula, over the fastest square matrix product{size} in its precision's data "
+        "type, which its own session "
         "measured on the same device several times between the trials."
     )
 
