@@ -10,6 +10,7 @@ import typer
 
 from bertopt_bench.errors import UserError
 from bertopt_bench.judging import Settings, calibrate, compare, doctor, duel, gate
+from bertopt_bench.scoring import score
 
 app = typer.Typer(
     name="bertopt-bench",
@@ -51,7 +52,7 @@ def plan(
     set_: Settings = [],  # noqa: B006 - typer copies it
 ) -> None:
     """Show what a matrix would run: cells, skips with reasons, forecast of time and memory."""
-    from bertopt_bench.pipeline import plan_matrix
+    from bertopt_bench.planning import plan_matrix
 
     plan_matrix(matrix, overrides=set_, max_memory=max_memory)
 
@@ -73,6 +74,54 @@ def run(
     from bertopt_bench.pipeline import run_matrix
 
     run_matrix(matrix, results=results, page=page, overrides=set_, new=new, max_memory=max_memory)
+
+
+@app.command()
+def tune(
+    matrix: MatrixFile,
+    results: Annotated[
+        Path | None, typer.Option(help="A folder.  [default: results/<matrix name>-tuning]")
+    ] = None,
+    page: Annotated[
+        Path | None, typer.Option(help="The page.  [default: reports/<folder's name>.html]")
+    ] = None,
+    set_: Settings = [],  # noqa: B006 - typer copies it
+    plan_only: Annotated[
+        bool, typer.Option("--plan", help="Show points, trials and time, and run nothing.")
+    ] = False,
+    new: Annotated[bool, typer.Option("--new", help="Start another results folder.")] = False,
+) -> None:
+    """Tune the arms of a matrix under one budget; write the matrix of what was chosen."""
+    from bertopt_bench import tuning
+
+    tuning.tune(matrix, results=results, page=page, overrides=set_, new=new, plan_only=plan_only)
+
+
+@app.command()
+def challenge(
+    optimizer: Annotated[
+        str, typer.Argument(help="Your optimizer, module:Name.", show_default=False)
+    ],
+    protocol: Annotated[str, typer.Option(help="A protocol, as tiny-v1, or its file.")] = "tiny-v1",
+    records: Annotated[
+        Path | None, typer.Option(help="Published records.  [default: results/protocols/<name>]")
+    ] = None,
+    results: Annotated[
+        Path | None, typer.Option(help="A folder.  [default: results/challenge-<protocol>-<name>]")
+    ] = None,
+    page: Annotated[Path | None, typer.Option(help="The page to write.")] = None,
+    plan_only: Annotated[
+        bool, typer.Option("--plan", help="Show points, trials and time, and run nothing.")
+    ] = False,
+) -> None:
+    """Tune and run your optimizer under a protocol and join it to the published records."""
+    from bertopt_bench import challenging
+
+    raise typer.Exit(
+        challenging.challenge(
+            optimizer, protocol, records=records, results=results, page=page, plan_only=plan_only
+        )
+    )
 
 
 @app.command()
@@ -120,7 +169,7 @@ def profile(
     )
 
 
-for judging in (duel, gate, calibrate, compare, doctor):
+for judging in (duel, gate, calibrate, compare, score, doctor):
     app.command()(judging)
 
 

@@ -62,7 +62,7 @@ def run_matrix(
 
     most_bytes = read_limit(max_memory)
     matrix = load(matrix_file, overrides)
-    folder = _folder(results, matrix.name, new=new)
+    folder = results_folder(results, matrix.name, new=new)
     page = Path(page or Path("reports") / f"{folder.name}.html")
     with open_display() as display, ResultsFolder.open(folder, matrix.digest) as store:
         try:
@@ -78,7 +78,8 @@ def run_matrix(
     return _finish(RunSummary(folder, page, counts))
 
 
-def _folder(results: Path | str | None, name: str, *, new: bool) -> Path:
+def results_folder(results: Path | str | None, name: str, *, new: bool) -> Path:
+    """Give the folder that is named, or the usual one of a name; with ``new`` one that is free."""
     from bertopt_bench.results.store import next_free
 
     folder = Path(results or Path("results") / name)
@@ -91,7 +92,7 @@ def _finish(summary: RunSummary) -> RunSummary:
     ends = ", ".join(f"{count} {status}" for status, count in sorted(summary.counts.items()))
     say(f"trials: {ends or 'nothing was missing'}\nresults: {summary.results}\n")
     assert summary.page is not None
-    return RunSummary(summary.results, _write_page(summary.results, summary.page), summary.counts)
+    return RunSummary(summary.results, write_page(summary.results, summary.page), summary.counts)
 
 
 def duel(
@@ -126,7 +127,7 @@ def duel(
     asked = duelling.read_either(
         matrix_file, micro, base=base, arms=arms, overrides=overrides, inject=inject
     ).require_arms()
-    folder = _folder(results, f"{asked.matrix.name}-duel", new=new)
+    folder = results_folder(results, f"{asked.matrix.name}-duel", new=new)
     sys.stdout.write(describe(duelling.foresee(asked, settings)) + "\n")
     if plan_only:
         return 0
@@ -164,7 +165,7 @@ def profile(
         matrix_file, cells, steps=steps, tools=tools, ncu_csv=ncu_csv, overrides=overrides
     )
     matrix = asked.chosen.matrix
-    folder = _folder(results, f"{matrix.name}-profile", new=new)
+    folder = results_folder(results, f"{matrix.name}-profile", new=new)
     notes: list[str] = []
     with open_display() as display, ResultsFolder.open(folder, matrix.digest) as store:
         try:
@@ -176,7 +177,7 @@ def profile(
     sys.stdout.write("".join(f"{line}\n" for line in (*lines, f"results: {folder}")))
     if not traced:
         return 3
-    _write_page(folder, Path(page or Path("reports") / f"{folder.name}.html"))
+    write_page(folder, Path(page or Path("reports") / f"{folder.name}.html"))
     return 0
 
 
@@ -235,7 +236,7 @@ def _finish_duels(
         for verdicts in found:
             _tell(verdicts)
     sys.stdout.write(f"results: {folder}\n")
-    _write_page(folder, Path(page or Path("reports") / f"{folder.name}.html"))
+    write_page(folder, Path(page or Path("reports") / f"{folder.name}.html"))
 
 
 def _tell(verdicts: Verdicts) -> None:
@@ -247,7 +248,7 @@ def _tell(verdicts: Verdicts) -> None:
     sys.stdout.write("".join(f"{line}\n" for line in lines))
 
 
-def _write_page(folder: Path, page: Path) -> Path | None:
+def write_page(folder: Path, page: Path) -> Path | None:
     """Write the page of what is safe already; None where a package for it is missing."""
     missing = [name for name in PAGE_PACKAGES if find_spec(name) is None]
     if not missing:
@@ -325,37 +326,6 @@ def examine_machine(*, as_json: bool = False) -> None:
     with measures() as means:
         diagnosis = doctor.examine(means, say=_say)
     doctor.show(diagnosis, as_json=as_json)
-
-
-def plan_matrix(
-    matrix_file: Path | str,
-    *,
-    overrides: Sequence[str] = (),
-    max_memory: str | int | None = None,
-) -> None:
-    """Print what a matrix would run here: cells, skips, time and memory; of arms, their duel.
-
-    Raises:
-        UserError: a mistake in the matrix; a limit of memory for the arms of a duel.
-    """
-    from bertopt_bench.dispatch.preparing import ask_capabilities
-    from bertopt_bench.matrix.cells import expand
-    from bertopt_bench.matrix.forecast import describe_plan, fitting
-    from bertopt_bench.matrix.quantities import read_limit
-    from bertopt_bench.matrix.spec import load, read_document
-
-    matrix = load(matrix_file, overrides)
-    most_bytes = read_limit(max_memory)
-    if "arms" in read_document(matrix.file):
-        if most_bytes is not None:
-            raise UserError(
-                f"--max-memory {max_memory}: a duel drops no arm. Leave the option out: arms that "
-                "do not fit into memory together take turns."
-            )
-        duel(matrix_file, overrides=overrides, plan_only=True)
-        return
-    cells = fitting(expand(matrix, ask_capabilities()), most_bytes)
-    sys.stdout.write(describe_plan(matrix, cells) + "\n")
 
 
 def write_table(results: Path | str, table: str, form: str, output: Path | None) -> None:

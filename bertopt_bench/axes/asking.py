@@ -14,18 +14,6 @@ AMPERE = (8, 0)
 HALF = ("bf16", "fp16")
 
 
-def kernel_name(cell: Cell, operation: str) -> str | None:
-    """Name the entry of an operation; None where the cell does not say, which is the default."""
-    name: str | None = cell["kernel"].get(operation, {}).get("name")
-    return name
-
-
-def layout_of(cell: Cell) -> str:
-    """Name the layout; a cell that says none is padded."""
-    layout: str = cell["workload"].get("layout", "padded")
-    return layout
-
-
 def capability_of(cell: Cell, capabilities: Capabilities) -> tuple[int, int] | None:
     """Give the compute capability of the cell's GPU, None for a CPU or an absent GPU."""
     known = capabilities["cuda"]["capability"]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from bertopt_bench.axes.asking import AMPERE, HALF, capability_of, dotted, kernel_name, layout_of
+from bertopt_bench.axes.asking import AMPERE, HALF, capability_of, dotted
 from bertopt_bench.axes.kernels import mlm_loss
 from bertopt_bench.axes.optimizers import LOOP_ONLY
+from bertopt_bench.matrix.content import kernel_name, layout_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from bertopt_bench.axes.asking import AMPERE, capability_of, dotted, kernel_name
+from bertopt_bench.axes.asking import AMPERE, capability_of, dotted
 from bertopt_bench.axes.kernels import attention, layer_norm, mlm_loss
 from bertopt_bench.axes.optimizers import PACKAGES
+from bertopt_bench.matrix.content import kernel_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -88,7 +89,8 @@ def slower_than_fp32(cell: Cell, capabilities: Capabilities) -> str | None:
 def missing_package(cell: Cell, capabilities: Capabilities) -> str | None:
     """Skip what needs a package that is not installed."""
     needed = {"optimizers": PACKAGES.get(cell["optimizer"]["name"])}
-    if str(cell["workload"].get("corpus", "")).startswith("hf:"):
+    workload = cell["workload"]
+    if str(workload.get("corpus", workload.get("dataset", ""))).startswith("hf:"):
         needed["hub"] = "datasets"
     found = [(f"'bertopt-bench[{extra}]'", package) for extra, package in needed.items()]
     kernels = _KERNEL_PACKAGES if cell["device"]["name"] == "cuda" else {}  # else: no use of them

@@ -33,6 +33,7 @@ __all__ = [
     "AXES",
     "HIDDEN",
     "POSITIONAL",
+    "TEXTS",
     "Entry",
     "Option",
     "SkipRule",
@@ -58,10 +59,15 @@ _MODULES = {
         for file in sorted(_KERNELS.glob("[!_]*.py"))
     },
     "corpus": "workload.corpora",
+    "dataset": "workload.datasets",
 }
 AXES = tuple(_MODULES)
 """Names of the axes; a ``kernel`` axis for each module in ``axes/kernels``."""
 
+TEXTS = ("corpus", "dataset")
+"""Axes that are keys of the workload; their entries may take what follows a colon: path:FILES."""
+
+_SKIPS = ("skips", "kernel_skips", "task_skips")
 _CLOSED = {
     "kernel.optimizer_step": "a step belongs to its optimizer, so write optimizer = 'module:Name'",
     "kernel.checkpointing": "what is kept and what is computed again is the network's",
@@ -104,7 +110,7 @@ def find(axis: str, name: str) -> Entry:
     if name in own:
         return own[name]
     prefix, colon, _ = name.partition(":")
-    if axis == "corpus" and colon and prefix in own:  # path:FILES, hf:NAME
+    if axis in TEXTS and colon and prefix in own:  # path:FILES, hf:NAME
         return replace(own[prefix], name=name)
     return replace(outside.describe_apart(axis, _outside_target(axis, name)), name=name)
 
@@ -125,7 +131,7 @@ def resolve(axis: str, name: str) -> Callable[..., Any]:
     """
     own = _own_entries(axis)
     prefix, colon, argument = name.partition(":")
-    if axis == "corpus" and colon and prefix in own:
+    if axis in TEXTS and colon and prefix in own:
         return partial(outside.import_target(axis, own[prefix].target)[1], argument)
     target = own[name].target if name in own else _outside_target(axis, name)
     value: Callable[..., Any] = outside.import_target(axis, target)[1]
@@ -160,12 +166,12 @@ def package_of(axis: str, name: str) -> str | None:
 
 
 def skip_rules() -> dict[str, SkipRule]:
-    """Give the rules by name: every public function of ``axes.skips`` and ``axes.kernel_skips``."""
+    """Give the rules by name: every public function of the modules of ``_SKIPS``."""
     rules = {}
-    functions = [_public_functions(_module(f"axes.{name}")) for name in ("skips", "kernel_skips")]
-    for name, function in (functions[0] | functions[1]).items():
-        text, notes = read_docstring(function)
-        rules[name] = SkipRule(name, text, notes.get("Allow") == "yes", function)
+    for module in _SKIPS:
+        for name, function in _public_functions(_module(f"axes.{module}")).items():
+            text, notes = read_docstring(function)
+            rules[name] = SkipRule(name, text, notes.get("Allow") == "yes", function)
     return rules
 
 

@@ -11,7 +11,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-POSITIONAL = {"optimizer": "groups", "schedule": "total_steps", "corpus": "the text after a colon"}
+POSITIONAL = {
+    "optimizer": "groups",
+    "schedule": "total_steps",
+    "corpus": "the text after a colon",
+    "dataset": "the text after a colon",
+}
 """What an axis' entries may be called with, besides their options."""
 
 HIDDEN = {"optimizer": frozenset({"foreach", "fused", "capturable"})}

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import shlex
-import sys
 from typing import TYPE_CHECKING, Any
 
 from bertopt_bench.dispatch.environments import arm_identity
 from bertopt_bench.dispatch.local import trial_threads
+from bertopt_bench.dispatch.opening import first_line
 from bertopt_bench.matrix.identity import canonical_json
-from bertopt_bench.measure.machine import describe_machine, fingerprint, versions
 from bertopt_bench.measure.provenance import package_code
 from bertopt_bench.results.duels import CONTROL, Declaration, DeclaredArm
 
@@ -88,24 +86,15 @@ def duel_digest(
 
 def describe_session(plan: DuelPlan, order_seed: int) -> dict[str, Any]:
     """Give the session's first line."""
-    machine, software = describe_machine(), versions()
-    matrix = plan.matrix
-    return {
-        "matrix": {
-            "name": matrix.name,
-            "description": matrix.description,
-            "digest": plan.digest,
-            "source": matrix.source,
-        },
-        "machine": {**machine, "fingerprint": fingerprint(machine, software)},
-        "versions": software,
-        "code": dict(package_code()),
-        "order_seed": order_seed,
-        "command": shlex.join(["bertopt-bench", *sys.argv[1:]]),
-        "declared": {
+    return first_line(
+        plan.matrix,
+        code=package_code(),
+        order_seed=order_seed,
+        digest=plan.digest,
+        declared={
             "duel": plan.declaration.model_dump(mode="json"),
             "threads": trial_threads(),
-            "timing": dict(matrix.timing),
+            "timing": dict(plan.matrix.timing),
             "subjects": {c.label: dict(c.subject.description) for c in plan.contenders},
         },
-    }
+    )

@@ -69,4 +69,5 @@ def evaluation_fields(seen: Mapping[str, Any]) -> dict[str, Any]:
         "masked_accuracy": seen["masked_accuracy"],
         "train_seconds": seen["train_seconds"],
         "evaluation_seconds": seen["evaluation_seconds"],
+        "confusion": seen.get("confusion"),
     }

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bertopt_bench.dispatch.local import Zygote, trial_threads
+from bertopt_bench.dispatch.opening import first_line
 from bertopt_bench.dispatch.outcomes import ending
 from bertopt_bench.dispatch.running import prepare_texts
 from bertopt_bench.dispatch.sessions import (
@@ -30,7 +31,6 @@ from bertopt_bench.dispatch.sessions import (
 )
 from bertopt_bench.errors import UserError
 from bertopt_bench.matrix.cells import TrialPlan
-from bertopt_bench.measure.machine import describe_machine, fingerprint, versions
 from bertopt_bench.measure.ncu import METRICS
 from bertopt_bench.measure.provenance import package_code
 from bertopt_bench.measure.trace_tables import tabulate_trace
@@ -185,20 +185,12 @@ def _ceilings(zygote: Zygote, cell: Cell, store: ResultsFolder, session: str, th
 
 def _describe(plan: ProfilePlan) -> dict[str, Any]:
     """Give the session's first line."""
-    matrix, machine, software = plan.chosen.matrix, describe_machine(), versions()
-    return {
-        "matrix": {
-            "name": matrix.name,
-            "description": matrix.description,
-            "digest": matrix.digest,
-            "source": matrix.source,
-        },
-        "machine": {**machine, "fingerprint": fingerprint(machine, software)},
-        "versions": software,
-        "code": dict(package_code()),
-        "order_seed": 0,  # nothing is drawn: cells are profiled in the order they were named
-        "command": shlex.join(["bertopt-bench", *sys.argv[1:]]),
-        "declared": {
+    matrix = plan.chosen.matrix
+    return first_line(
+        matrix,
+        code=package_code(),
+        order_seed=0,  # nothing is drawn: cells are profiled in the order they were named
+        declared={
             "profile": {
                 "cells": {cell.id: cell.label for cell in plan.chosen.cells},
                 "steps": plan.steps,
@@ -207,7 +199,7 @@ def _describe(plan: ProfilePlan) -> dict[str, Any]:
             "timing": dict(matrix.timing),
             "threads": plan.threads,
         },
-    }
+    )
 
 
 # --- NVIDIA's tools ---

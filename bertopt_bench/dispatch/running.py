@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import secrets
-import shlex
-import sys
 from typing import TYPE_CHECKING, Any
 
 from bertopt_bench.dispatch.local import Zygote, trial_threads
+from bertopt_bench.dispatch.opening import first_line
 from bertopt_bench.dispatch.outcomes import ending
 from bertopt_bench.dispatch.preparing import ask_capabilities, prepare_text
 from bertopt_bench.dispatch.sessions import SessionRun, trial_request, utc_now
@@ -15,7 +14,7 @@ from bertopt_bench.matrix.cells import expand, plan_trials
 from bertopt_bench.matrix.forecast import fitting
 from bertopt_bench.matrix.identity import canonical_json
 from bertopt_bench.matrix.labels import drawn_from
-from bertopt_bench.measure.machine import describe_machine, fingerprint, versions
+from bertopt_bench.measure.machine import describe_machine
 from bertopt_bench.measure.provenance import package_code
 
 if TYPE_CHECKING:
@@ -58,7 +57,9 @@ def run_session(
         return {}
     known: dict[str, Any] = {"capabilities": capabilities, "code": code, "order_seed": order_seed}
     session = store.start_session(describe_session(matrix, cells, pending, **known))
-    run = SessionRun(session, store, display, matrix.timing, texts, code, trial_threads())
+    told: dict[str, Any] = {"timing": matrix.timing, "texts": texts, "code": code}
+    told |= {"threads": trial_threads(), "tuned": matrix.tuned}
+    run = SessionRun(session, store, display, **told)
     run.run(pending.plans)
     store.append_session_event(
         {
@@ -131,21 +132,12 @@ def describe_session(
     code: Mapping[str, Any],
     order_seed: int,
 ) -> dict[str, Any]:
-    """Give a session's first line: what was asked for, where, with what."""
-    machine, software = describe_machine(), versions()
-    return {
-        "matrix": {
-            "name": matrix.name,
-            "description": matrix.description,
-            "digest": matrix.digest,
-            "source": matrix.source,
-        },
-        "machine": {**machine, "fingerprint": fingerprint(machine, software)},
-        "versions": software,
-        "code": dict(code),
-        "order_seed": order_seed,
-        "command": shlex.join(["bertopt-bench", *sys.argv[1:]]),
-        "declared": {
+    """Give a session's first line."""
+    return first_line(
+        matrix,
+        code=code,
+        order_seed=order_seed,
+        declared={
             "cells": len(cells),
             "skipped_cells": sum(cell.skip is not None for cell in cells),
             "seeds": list(matrix.seeds),
@@ -158,4 +150,4 @@ def describe_session(
             "threads": trial_threads(),
             "precision_ratio": capabilities.get("precision_ratio", {}),
         },
-    }
+    )

@@ -52,6 +52,7 @@ class SessionRun:
     texts: Mapping[str, Mapping[str, Any]]  # by cell id
     code: Mapping[str, Any]
     threads: int = 0
+    tuned: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # by cell id
     counts: dict[str, int] = field(default_factory=dict)
 
     def run(self, plans: Sequence[TrialPlan]) -> None:
@@ -143,6 +144,7 @@ class SessionRun:
                 "steps": plan.steps,
                 "started_utc": started,
                 "code": {**self.code, "outside": dict(plan.cell.outside)},
+                "tuning": self.tuned.get(plan.cell.id),
                 **self._text_fields(plan),
                 **fields,
             }
@@ -207,6 +209,7 @@ class SessionRun:
             "text_sha256": text["text_sha256"],
             "tokenizer_sha256": text["tokenizer_sha256"],
             "vocabulary_size": text["vocabulary_size"],
+            "train_tokens": text.get("train_tokens"),
         }
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bertopt_bench.errors import MatrixError, UserError, nearest
-from bertopt_bench.matrix.cells import expand
+from bertopt_bench.matrix.cells import expand_one
 from bertopt_bench.matrix.choices import axis_names
 from bertopt_bench.matrix.identity import canonical_json
 from bertopt_bench.matrix.keys import WORKLOAD, Place, came
@@ -158,19 +158,12 @@ def on_axis(
 
 
 def _one_cell(matrix: Matrix, who: str, capabilities: Mapping[str, Any] | None) -> Cell:
-    cells = expand(matrix, capabilities)
-    if len(cells) != 1:
-        wide = [name for name, levels in matrix.levels.items() if len(levels) > 1]
-        first = wide[0].rpartition(".")[2] if wide else "KEY"
-        raise MatrixError(
-            matrix.file,
-            "",
-            f"{who} stands for {len(cells)} cells; a duel compares single ones. Fix "
-            f"{', '.join(wide) or 'what [[include]] adds'}, as in --base {first}=VALUE.",
-        )
-    if cells[0].skip is not None:
-        raise MatrixError(matrix.file, "", f"{who} cannot run here: {cells[0].skip}")
-    return cells[0]
+    cell = expand_one(
+        matrix, capabilities, f"{who} stands for", "a duel compares single ones", "--base {}=VALUE"
+    )
+    if cell.skip is not None:
+        raise MatrixError(matrix.file, "", f"{who} cannot run here: {cell.skip}")
+    return cell
 
 
 def arm_labels(cells: Sequence[Cell], written: Sequence[Asked]) -> list[str]:

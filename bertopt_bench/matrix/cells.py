@@ -14,6 +14,8 @@ from bertopt_bench.matrix.keys import CORPUS_PREFIXES
 from bertopt_bench.matrix.labels import UNSAID, UNSAID_WORKLOAD, cell_labels, choices
 from bertopt_bench.matrix.modes import forward_cell, is_inference, repeated
 from bertopt_bench.matrix.spec import combinations
+from bertopt_bench.matrix.tasks import shape_workload
+from bertopt_bench.workload.classifier_formulas import is_classification
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -71,6 +73,31 @@ def expand(matrix: Matrix, capabilities: Mapping[str, Any] | None = None) -> lis
             skip = _skip_reason(matrix, content, known) if known else None
         cells.append(Cell(identity, content, skip, label, _outside(content, find)))
     return cells
+
+
+def expand_one(
+    matrix: Matrix,
+    capabilities: Mapping[str, Any] | None,
+    who: str,
+    wanted: str,
+    example: str,
+) -> Cell:
+    """Expand a matrix that is to stand for one cell.
+
+    Raises:
+        MatrixError: it stands for several; the text says what is still open, as in ``example``.
+    """
+    cells = expand(matrix, capabilities)
+    if len(cells) == 1:
+        return cells[0]
+    wide = [name for name, levels in matrix.levels.items() if len(levels) > 1]
+    first = wide[0].rpartition(".")[2] if wide else "KEY"
+    raise MatrixError(
+        matrix.file,
+        "",
+        f"{who} {len(cells)} cells; {wanted}. Fix {', '.join(wide) or 'what [[include]] adds'}, "
+        f"as in {example.format(first)}.",
+    )
 
 
 def plan_trials(cells: Sequence[Cell], matrix: Matrix, order_seed: int) -> list[TrialPlan]:
@@ -136,6 +163,7 @@ def _content(choice: Mapping[str, Any]) -> dict[str, Any]:
             content.setdefault(table, {})[key] = value
         else:
             content[name] = value
+    content["workload"] = shape_workload(content["workload"])
     return content
 
 
@@ -181,9 +209,9 @@ def _outside(content: Mapping[str, Any], find: Callable[[str, str], Entry]) -> d
         for axis, choice in choices(content).items()
         for part in (choice if isinstance(choice, list) else [choice])
     ]
-    corpus = content["workload"]["corpus"]
-    if not corpus.startswith(CORPUS_PREFIXES):
-        named.append(("corpus", corpus))
+    text = "dataset" if is_classification(content) else "corpus"
+    if not content["workload"][text].startswith(CORPUS_PREFIXES):
+        named.append((text, content["workload"][text]))
     sources: dict[str, str] = {}
     for axis, name in named:
         sources.update(find(axis, name).sources)

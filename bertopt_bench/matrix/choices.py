@@ -34,7 +34,7 @@ EMPTY = "is an empty list; name at least one, or leave the key out."
 
 def axis_names() -> list[str]:
     """Name the axes that a cell has a value for, kernels as ``kernel.<operation>``."""
-    return [name for name in catalogue.AXES if name != "corpus"]
+    return [name for name in catalogue.AXES if name not in catalogue.TEXTS]
 
 
 def dimensions(table: dict[str, Any], place: Place, also: str = "") -> dict[str, tuple[Any, Place]]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from bertopt_bench.errors import MatrixError, UserError, nearest
+from bertopt_bench.errors import UserError, nearest
 from bertopt_bench.matrix.arms import on_axis, read_pairs
-from bertopt_bench.matrix.cells import expand
+from bertopt_bench.matrix.cells import expand, expand_one
 from bertopt_bench.matrix.keys import Place
 from bertopt_bench.matrix.labels import cell_labels
 from bertopt_bench.matrix.spec import load
@@ -106,14 +106,5 @@ def _one(
 
 
 def _alone(matrix: Matrix, who: str, capabilities: Mapping[str, Any] | None) -> Cell:
-    cells = expand(matrix, capabilities)
-    if len(cells) == 1:
-        return cells[0]
-    wide = [name for name, levels in matrix.levels.items() if len(levels) > 1]
-    first = wide[0].rpartition(".")[2] if wide else "KEY"
-    raise MatrixError(
-        matrix.file,
-        "",
-        f"{who} stands for {len(cells)} cells; a profile is of one. Fix "
-        f"{', '.join(wide) or 'what [[include]] adds'}, as in {OPTION} '{first}=VALUE'.",
-    )
+    said, example = "a profile is of one", OPTION + " '{}=VALUE'"
+    return expand_one(matrix, capabilities, f"{who} stands for", said, example)

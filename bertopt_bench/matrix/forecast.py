@@ -11,12 +11,14 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bertopt_bench.matrix.cells import evaluation_steps, plan_trials
+from bertopt_bench.matrix.content import kernel_name
 from bertopt_bench.matrix.modes import is_inference
 from bertopt_bench.measure.machine import allowed_cores
-from bertopt_bench.workload import formulas, inference_formulas
+from bertopt_bench.workload import classifier_formulas, formulas, inference_formulas
+from bertopt_bench.workload.classifier_formulas import EVALUATION_BATCHES, is_classification
 from bertopt_bench.workload.memory_formulas import memory_forecast_bytes
 
 if TYPE_CHECKING:
@@ -97,16 +99,8 @@ def forecast(
 def _cell(cell: Cell, steps: int, matrix: Matrix, rates: Mapping[str, float]) -> CellForecast:
     if is_inference(cell.content):
         return _forward_cell(cell, steps, matrix, rates)
-    workload, device = cell.content["workload"], cell.content["device"]["name"]
-    flops = formulas.train_flops(
-        formulas.model_size(workload["model"]),
-        vocabulary=workload["vocabulary_size"],
-        batch=workload["batch_size"],
-        seq_len=workload["seq_len"],
-        masked=workload["batch_size"]
-        * formulas.masked_slots(workload["seq_len"], workload["mask_rate"]),
-    )
-    step_seconds = formulas.computed_flops(cell.content) / rates[device] + STEP_OVERHEAD_SECONDS
+    flops, computed = _step_flops(cell.content)
+    step_seconds = computed / rates[cell.content["device"]["name"]] + STEP_OVERHEAD_SECONDS
     return CellForecast(
         flops,
         step_seconds,
@@ -115,17 +109,33 @@ def _cell(cell: Cell, steps: int, matrix: Matrix, rates: Mapping[str, float]) ->
     )
 
 
+def _step_flops(content: Mapping[str, Any]) -> tuple[int, int]:
+    """Count a step's model FLOPs, and what it computes: more where layers are run again."""
+    if is_classification(content):
+        return classifier_formulas.step_flops(content)
+    workload = content["workload"]
+    flops = formulas.train_flops(
+        formulas.model_size(workload["model"]),
+        vocabulary=workload["vocabulary_size"],
+        batch=workload["batch_size"],
+        seq_len=workload["seq_len"],
+        masked=workload["batch_size"]
+        * formulas.masked_slots(workload["seq_len"], workload["mask_rate"]),
+    )
+    return flops, formulas.computed_flops(content)
+
+
 def _trial_seconds(cell: Cell, steps: int, step_seconds: float, matrix: Matrix) -> float:
     """Count the timed steps, those of the other passes, evaluations (a third of a step a batch)."""
     if is_inference(cell.content):
         return _forward_seconds(cell, steps, step_seconds, matrix)
     workload = cell.content["workload"]
     evaluations = evaluation_steps(steps, workload["evaluate_every"])
-    batches = len(evaluations) * workload["evaluation_batches"]
+    batches = len(evaluations) * workload.get("evaluation_batches", EVALUATION_BATCHES)
     apart: int = matrix.timing["burn_in_steps"] + matrix.timing["phase_steps"] + STEPS_APART
     compiling = (
-        formulas.kernel_name(cell.content, "compile") not in {None, "off"}
-        or formulas.kernel_name(cell.content, "optimizer_step") == "compiled"
+        kernel_name(cell.content, "compile") not in {None, "off"}
+        or kernel_name(cell.content, "optimizer_step") == "compiled"
     )
     steps_worth: float = steps + apart + batches / formulas.TRAIN_FACTOR
     return _overhead_seconds(cell, compiling=compiling) + steps_worth * step_seconds
@@ -136,8 +146,9 @@ def _overhead_seconds(cell: Cell, *, compiling: bool) -> float:
     workload = cell.content["workload"]
     parameters = formulas.parameter_count(
         formulas.model_size(workload["model"]),
-        vocabulary=workload["vocabulary_size"],
+        vocabulary=classifier_formulas.vocabulary_size(workload),
         position_embedding=workload["position_embedding"],
+        mlm=not is_classification(cell.content),
     )
     seconds = TRIAL_OVERHEAD_SECONDS + ASSEMBLE_SECONDS_A_PARAMETER * parameters
     seconds += COMPILE_SECONDS if compiling else 0.0
@@ -193,7 +204,7 @@ def describe_plan(matrix: Matrix, cells: Sequence[Cell]) -> str:
         f"{len(matrix.seeds)} seeds x {matrix.replicates} replicates; {live} trials to run"
     )
     foot = (
-        f"forecast: {_duration(expected.seconds)}, at most {_size(expected.peak_memory_bytes)} "
+        f"forecast: {duration(expected.seconds)}, at most {_size(expected.peak_memory_bytes)} "
         f"at once, assuming {assumed_rate('cpu') / 1e9:,.0f} GFLOP/s on the CPU and "
         f"{assumed_rate('cuda') / 1e9:,.0f} on CUDA"
     )
@@ -211,14 +222,15 @@ def _rows(cells: Sequence[Cell], expected: Forecast) -> list[str]:
             f"skipped: {cell.skip}"
             if known is None
             else f"{known.flops_per_step / 1e9:9.2f} GFLOP a step, "
-            f"{_duration(known.trial_seconds)} a trial, {_size(known.peak_memory_bytes)}"
+            f"{duration(known.trial_seconds)} a trial, {_size(known.peak_memory_bytes)}"
         )
         rows.append(f"{cell.id}  {cell.label.ljust(width)}  {told}")
     more = len(cells) - len(rows)
     return [*rows, f"and {more} more"] if more else rows
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Write a forecast of time: seconds, minutes or hours."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from bertopt_bench.errors import MatrixError, UserError, nearest
+from bertopt_bench.matrix import tasks
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
 KINDS = {
@@ -118,6 +120,15 @@ def came(value: Any) -> str:
 MODEL_DEFAULT = "tiny"
 CORPUS_DEFAULT = "python_docs"
 CORPUS_PREFIXES = ("path:", "hf:")
+READ_DEFAULTS = {
+    "model": MODEL_DEFAULT,
+    "corpus": CORPUS_DEFAULT,
+    "dataset": tasks.DATASET_DEFAULT,
+    "weights": tasks.RANDOM,
+    "tokenizer": tasks.OWN,
+    "class_weights": "none",
+}
+"""Defaults of the workload keys that have a reader of their own."""
 
 WORKLOAD: Mapping[str, Key | None] = {
     "name": Key("str", "mlm", choices=("mlm",)),
@@ -134,8 +145,16 @@ WORKLOAD: Mapping[str, Key | None] = {
     "evaluate_every": Key("int", 30, least=1, most=100_000_000),
     "evaluation_batches": Key("int", 8, least=1, most=1_000_000),
     "held_out_fraction": Key("float", 0.1, above=0, below=1),
+    "held_out_part": Key("str", "all", choices=("all", "tuning", "report")),
     "lower_case": Key("bool", True),
     "layout": Key("str", "padded", choices=("padded", "unpadded", "packed")),
+    "task": Key("str", "mlm", choices=tasks.TASKS),
+    "dataset": None,  # an entry, or a prefix: tasks.read_dataset
+    "weights": None,  # tasks.read_encoder
+    "tokenizer": None,  # tasks.read_encoder
+    "pooling": Key("str", "mean", choices=("mean", "cls")),
+    "criterion": Key("str", "cross_entropy", choices=("cross_entropy", "negative_log_likelihood")),
+    "class_weights": None,  # a word or a table: tasks.read_class_weights
 }
 
 TIMING: Mapping[str, Key] = {
@@ -150,8 +169,8 @@ def read_workload_value(key: str, value: Any, place: Place) -> list[Any]:
     """Give the values that one written value stands for: several only of a model's table."""
     if key == "model":
         return read_model(value, place)
-    if key == "corpus":
-        return [read_corpus(value, place)]
+    if key in _READERS:
+        return [_READERS[key](value, place)]
     rule = WORKLOAD[key]
     assert rule is not None
     return [rule.read(value, place)]
@@ -201,7 +220,7 @@ def refuse_too_many(count: int, place: Place) -> None:
 
 
 def read_corpus(value: Any, place: Place) -> str:
-    """Read a corpus: an entry's name, ``path:FILES``, ``hf:NAME``."""
+    """Read a corpus: an entry's name, ``path:FILES``, ``hf:NAME@REVISION``."""
     from bertopt_bench import catalogue
 
     if not isinstance(value, str):
@@ -210,11 +229,32 @@ def read_corpus(value: Any, place: Place) -> str:
         if value == prefix:
             raise place.error(f"is {value!r}: something must follow the colon.")
         if value.startswith(prefix):
+            if prefix == "hf:":
+                _require_revision(value, place)
             return value
     try:
         return catalogue.find("corpus", value).name
     except UserError as error:
-        raise place.error(f"{error} Text of your own: 'path:FILES', 'hf:NAME'.") from error
+        raise place.error(f"{error} Text of your own: 'path:FILES', 'hf:NAME@REVISION'.") from error
+
+
+def _require_revision(value: str, place: Place) -> None:
+    """Refuse a name on the hub without a revision: what it stands for may change any day."""
+    name, _, revision = value.partition("@")
+    if not revision:
+        raise place.error(
+            f"is {value!r}, which names no revision, so that it may be another text tomorrow. "
+            f"Write {name}@REVISION, a commit or a tag of the data set."
+        )
+
+
+_READERS: Mapping[str, Callable[[Any, Place], Any]] = {
+    "corpus": read_corpus,
+    "dataset": tasks.read_dataset,
+    "weights": partial(tasks.read_encoder, "weights"),
+    "tokenizer": partial(tasks.read_encoder, "tokenizer"),
+    "class_weights": tasks.read_class_weights,
+}
 
 
 def refuse_not_finite(value: Any, place: Place) -> None:

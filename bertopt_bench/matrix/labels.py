@@ -23,7 +23,7 @@ UNSAID: dict[str, dict[str, Any]] = {
 }
 """Axes that came after the first results were published, each with the choice that a cell's content
 leaves out, so that the ids of cells from before stay as they were."""
-UNSAID_WORKLOAD: dict[str, Any] = {"layout": "padded", "mode": "training"}
+UNSAID_WORKLOAD: dict[str, Any] = {"layout": "padded", "mode": "training", "held_out_part": "all"}
 """The same of workload keys."""
 DRAWN_ALIKE = ("layout", "mode")
 """Workload keys that change nothing in the text, the batches, the weights or the loss."""
@@ -76,6 +76,8 @@ def workload_label(key: str, value: Any) -> str:
     """Write a workload key: names say enough, numbers and flags need their key."""
     if key == "model" and not isinstance(value, str):
         return model_label(value)
+    if isinstance(value, dict):
+        return f"{key}=({', '.join(f'{name} {number(part)}' for name, part in value.items())})"
     return str(value) if isinstance(value, str) else f"{key}={number(value)}"
 
 

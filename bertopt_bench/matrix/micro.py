@@ -94,7 +94,7 @@ OPERATIONS: Mapping[str, Operation] = {
         ),
         Operation(
             "mlm_loss",
-            ("dense", "sparse"),
+            ("dense", "sparse", "chunked"),
             {
                 **_ROWS,
                 "hidden_size": _HIDDEN,
@@ -102,8 +102,8 @@ OPERATIONS: Mapping[str, Operation] = {
                 "mask_rate": Key("float", 0.15, above=0, below=1),
                 **_TAIL,
             },
-            "(hidden, weight, bias, labels, index): the summed loss of all labels but -100, which "
-            "stand at index",
+            "(hidden [M, h], weight [V, h], bias [V], labels [M]) of the masked slots: the summed "
+            "loss of all labels but -100",
         ),
         Operation(
             "optimizer_step",
@@ -177,6 +177,8 @@ def impossible(operation: str, implementation: str, options: Mapping[str, Any]) 
             return "torch's flash attention takes no mask on CUDA"
         if implementation in {"flash", "cudnn"} and not on_cpu and options["dtype"] == "float32":
             return f"torch's {implementation} attention takes 16-bit numbers only on CUDA"
+    if operation == "mlm_loss" and options["direction"] == "backward":
+        return "the loss overwrites what its backward pass keeps: it runs once; take both"
     if operation == "optimizer_step" and options["dtype"] == "float16":
         return "AdamW's second moment of small gradients is 0 in float16"
     return None

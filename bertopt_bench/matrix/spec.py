@@ -7,18 +7,17 @@ import json
 import math
 import re
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bertopt_bench import catalogue
 from bertopt_bench.errors import MatrixError, UserError, nearest
-from bertopt_bench.matrix import choices, excluding
+from bertopt_bench.matrix import choices, excluding, tuned
 from bertopt_bench.matrix.keys import (
-    CORPUS_DEFAULT,
-    MODEL_DEFAULT,
     MOST_CELLS,
+    READ_DEFAULTS,
     TIMING,
     WORKLOAD,
     Key,
@@ -54,6 +53,9 @@ TOP = {
     "include": Key("list"),
     "arms": Key("dict"),  # read by matrix.arms, for a duel
     "duel": Key("dict"),  # read by matrix.duels
+    "tuning": Key("dict"),  # read by matrix.tuning
+    "protocol": Key("dict"),  # read by protocols
+    "tuned": Key("list"),
 }
 _SEED = Key("int", least=0, most=2**63 - 1)
 _NAME = re.compile(r"\w[\w.+-]{0,99}")
@@ -65,7 +67,8 @@ class Matrix:
 
     ``levels`` maps each dimension (a workload key as ``workload.steps``, an axis as ``optimizer``
     or ``kernel.attention``) to its levels; ``includes`` are further such mappings. ``digest``
-    changes with what is asked for, not with comments or the order in which it is written.
+    changes with what is asked for, not with comments or the order in which it is written. ``tuned``
+    says of cells, by id, under which budget and ledger they were chosen.
     """
 
     file: Path
@@ -81,6 +84,7 @@ class Matrix:
     levels: Levels
     exclusions: tuple[Exclusion, ...]
     includes: tuple[Levels, ...]
+    tuned: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def cell_count(self) -> int:
         """Count the cells, excluded ones too."""
@@ -182,6 +186,7 @@ def _matrix(path: Path, source: str, document: dict[str, Any]) -> Matrix:
             for index, table in enumerate(top["exclude"] or [])
         ),
         includes=includes,
+        tuned=tuned.read_tuned(top["tuned"] or [], root.at("tuned")),
     )
     if matrix.cell_count() > MOST_CELLS:
         raise root.error(
@@ -246,10 +251,9 @@ def _timing(table: dict[str, Any], steps: tuple[int, ...], place: Place) -> dict
 
 def _workload(table: dict[str, Any], place: Place) -> dict[str, tuple[Any, ...]]:
     place.known(table, WORKLOAD)
-    defaults = {"model": MODEL_DEFAULT, "corpus": CORPUS_DEFAULT}
     levels = {}
     for key, rule in WORKLOAD.items():
-        value = table.get(key, rule.default if rule else defaults[key])
+        value = table.get(key, rule.default if rule else READ_DEFAULTS[key])
         levels[f"workload.{key}"] = _workload_levels(key, value, place.at(key))
     return levels
 
@@ -324,7 +328,7 @@ def _digest(document: Mapping[str, Any]) -> str:
     for key, value in document.items():
         if key in {"workload", "axes"}:
             meaning[key] = {name: unordered(part) for name, part in value.items()}
-        elif key not in {"name", "description", "arms", "duel"}:
+        elif key not in {"name", "description", "arms", "duel", "tuning", "protocol"}:
             meaning[key] = unordered(value)
     if "kernel" in meaning.get("axes", {}):
         kernel = meaning["axes"]["kernel"]

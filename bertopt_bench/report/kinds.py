@@ -1,4 +1,4 @@
-"""Write the page that suits what is named: trials and duels, profiles, or micro-benchmarks."""
+"""Write the page that suits what is named: trials and duels, profiles, tuning, operations."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from bertopt_bench.errors import UserError
 from bertopt_bench.report.micro import write_micro
 from bertopt_bench.report.page import write, write_text
 from bertopt_bench.report.profiles import render_profiles
+from bertopt_bench.report.tuning import render_tuning
 from bertopt_bench.results.micro import only_micro, read_micro
 from bertopt_bench.results.profiles import has_profiles, load_profiles
 from bertopt_bench.results.tables import load_results
+from bertopt_bench.results.tuning import has_tuning, load_tuning
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,15 +28,18 @@ def write_kind(results: Sequence[Path | str], page: Path) -> None:
     if only_micro(results):
         write_micro([read_micro(file) for file in results], page)
     elif any(has_profiles(folder) for folder in results):
-        _write_profiles(results, page)
+        _alone(results, "profiles")
+        write_text(render_profiles(load_profiles(results[0])), page)
+    elif any(has_tuning(folder) for folder in results):
+        _alone(results, "tuning")
+        write_text(render_tuning(load_tuning(results[0])), page)
     else:
         write([load_results(folder) for folder in results], page)
 
 
-def _write_profiles(results: Sequence[Path | str], page: Path) -> None:
+def _alone(results: Sequence[Path | str], what: str) -> None:
     if len(results) > 1:
         raise UserError(
-            f"{', '.join(map(str, results))}: a folder of profiles has a page of its own. Name it "
+            f"{', '.join(map(str, results))}: a folder of {what} has a page of its own. Name it "
             "alone: bertopt-bench report FOLDER"
         )
-    write_text(render_profiles(load_profiles(results[0])), page)

@@ -29,7 +29,7 @@ KINDS = {
     "attention": "attention",
     "layer_norm": "layer norm",
     "gelu": "GELU",
-    "mlm_loss": "MLM loss",
+    "mlm_loss": "loss and decoder",
     "optimizer": "optimizer step",
     "other": "other",
 }

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from bertopt_bench.errors import UserError
 from bertopt_bench.report import duels, figures, frame, inference, rows, sentences
+from bertopt_bench.report.classification import classification_section
+from bertopt_bench.report.convergence import convergence_section
 from bertopt_bench.report.environment import environment
 from bertopt_bench.report.frame import joined, plain_session, title_of
 from bertopt_bench.report.limits import limit_section
@@ -33,6 +35,8 @@ def render(results: Sequence[ResultSet], *, title: str | None = None) -> str:
     facts = gather(frames["trials"])
     template = frame.template("page.html")
     content = context(results, facts, title)
+    content["convergence"] = convergence_section(frames)
+    content["classification"] = classification_section(facts, frames)
     empty = figures.Packed("", ())
     bare = template.render({**content, "data": empty.text, "left_out": empty.left_out})
     packed = figures.pack(facts, frames, frame.MOST_BYTES - len(bare.encode()))
@@ -94,6 +98,7 @@ def context(results: Sequence[ResultSet], facts: Facts, title: str | None) -> di
         "inference": inference.inference_section(facts),
         "trains": inference.trains(facts),
         "limits": limit_section(facts, sessions),
+        "loss_of": sentences.loss_of(facts),
         "memory": memory_section(facts),
         "fates": sentences.fates(facts),
         "unfinished": rows.unfinished(facts),

@@ -59,7 +59,8 @@ def number_columns(facts: Facts) -> list[Column]:
             columns.append(Column(title, unit, key, scaled(factor)))
     if facts.measured("final_masked_accuracy"):
         write = lambda value: f"{value * 100:.1f}"  # noqa: E731 - a formatter among formatters
-        columns.insert(2, Column("accuracy", "%", "final_masked_accuracy", write))
+        title = "validation accuracy" if facts.measured("test_accuracy") else "accuracy"
+        columns.insert(2, Column(title, "%", "final_masked_accuracy", write))
     return columns
 
 
@@ -101,8 +102,14 @@ def marks(cell: Cell) -> list[tuple[str, str]]:
     ]
     if cell.runs == 1:
         found.append(("one-run", "one run"))
-    if not cell.is_tuned and cell.runs and cell.levels.get("mode") != INFERENCE:
+    if cell.is_tuned:
+        points = wording.plural(cell.tuned_points, "point") if cell.tuned_points else ""
+        found.append(("tuned", f"tuned, {points}" if points else "tuned"))
+        found += [("one-run", f"edge optimum: {cell.edge_optimum}")] if cell.edge_optimum else []
+    elif cell.runs and cell.levels.get("mode") != INFERENCE:
         found.append(("untuned", "untuned"))
+    if cell.epochs_seen is not None and cell.epochs_seen > 1:
+        found.append(("one-run", f"text seen {cell.epochs_seen:.1f} times"))
     return found
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import tomllib
 from typing import TYPE_CHECKING, Any
 
-from bertopt_bench.report import inference, wording
+from bertopt_bench.report import classification, inference, wording
 from bertopt_bench.stats.estimates import CHOICE_AXES, LOSS, MEMORY, THROUGHPUT
+from bertopt_bench.workload.classifier_formulas import CLASSIFICATION
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -18,16 +19,18 @@ if TYPE_CHECKING:
 def summary(facts: Facts) -> list[str]:
     """Write the three sentences: what was run, how it trained, what it cost.
 
-    Where cells ran forward only, their latency is said as well, or instead of how they trained.
+    Where cells ran forward only, their latency is said as well, or instead of how they trained;
+    of classifiers, what they got right.
     """
     trained = [how_it_trained(facts)] if inference.trains(facts) else []
-    return [what_was_run(facts), *trained, *inference.sentences(facts), what_it_cost(facts)]
+    other = [*classification.sentences(facts), *inference.sentences(facts)]
+    return [what_was_run(facts), *trained, *other, what_it_cost(facts)]
 
 
 def what_was_run(facts: Facts) -> str:
     """Count cells, trials and what became of them."""
     product = " × ".join(level_count(axis) for axis in facts.axes)  # noqa: RUF001 - times
-    models, corpora = facts.levels("model"), facts.levels("corpus")
+    models, corpora = facts.levels("model"), facts.levels("corpus") + facts.levels("dataset")
     subject = f"BERT {wording.listed(models)}" if models else "the workload"
     subject += f" on {wording.listed(corpora)}" if corpora else ""
     return (
@@ -85,6 +88,13 @@ def of_cell(cell: Cell) -> str:
         else f"{wording.loss(spread.low)} to {wording.loss(spread.high)}, n = {spread.n} seeds"
     )
     return f"{wording.loss(spread.median)} nats ({cell.label}; {told})"
+
+
+def loss_of(facts: Facts) -> str:
+    """Say what a held-out loss is a mean over."""
+    kinds = facts.levels("workload") or ["mlm"]
+    known = {CLASSIFICATION: "text of the validation part"}
+    return " or ".join(sorted({known.get(kind, "masked token") for kind in kinds}))
 
 
 def what_it_cost(facts: Facts) -> str:
@@ -154,6 +164,7 @@ def methods(facts: Facts, sessions: Sequence[Mapping[str, Any]]) -> list[str]:
     return [
         plan_paragraph(facts, sessions),
         *trained,
+        *classification.methods(facts),
         *inference.methods(facts),
         analysis_paragraph(facts),
     ]
@@ -259,8 +270,7 @@ def limit_sentence(facts: Facts, sessions: Sequence[Mapping[str, Any]]) -> str:
     return (
         " The share of limit, a cell's MFU against the measured peak, is its model FLOPs a second, "
         f"counted by formula, over the fastest square matrix product{size} in its precision's data "
-        "type, which its own session "
-        "measured on the same device several times between the trials."
+        "type, which its own session measured on the same device several times between the trials."
     )
 
 

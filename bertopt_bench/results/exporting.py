@@ -48,6 +48,15 @@ def export(frame: DataFrame, form: str, output: Path | None = None) -> None:
         _write_parquet(frame, output)
         return
     text = {"markdown": markdown, "csv": _csv, "json": _json}[form](frame)
+    write_out(text, output)
+
+
+def write_out(text: str, output: Path | None) -> None:
+    """Write a text to a file, whose folder is made, or to standard output.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
     if output is None:
         sys.stdout.write(text)
         return

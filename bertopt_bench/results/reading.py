@@ -113,18 +113,9 @@ def fold_sessions(file: Path, objects: tuple[dict[str, Any], ...]) -> tuple[Sess
 
 
 def _session(file: Path, fields: dict[str, Any]) -> Session:
-    from pydantic import ValidationError
+    from bertopt_bench.results.record import Session
 
-    from bertopt_bench.results.record import Session, check_version
-
-    where = f"{file}, session {fields['session']!r}"
-    try:
-        check_version(fields)
-        return Session.model_validate(fields)
-    except ValidationError as error:
-        raise UserError(f"{where}: {in_words(error)}") from error
-    except UserError as error:
-        raise UserError(f"{where} {error}") from error
+    return _validated(Session, f"{file}, session {fields['session']!r}", fields)
 
 
 def _records(file: Path, objects: tuple[dict[str, Any], ...]) -> Iterator[Record]:
@@ -143,19 +134,22 @@ def _replicates(file: Path, objects: tuple[dict[str, Any], ...]) -> Iterator[Rep
 
 def _checked(model: type[Line], file: Path, objects: tuple[dict[str, Any], ...]) -> Iterator[Line]:
     """Read a file's objects as one model; an error names file and line."""
+    for number, fields in enumerate(objects, start=1):
+        yield _validated(model, f"{file}, line {number}", fields)
+
+
+def _validated(model: type[Line], where: str, fields: dict[str, Any]) -> Line:
     from pydantic import ValidationError
 
     from bertopt_bench.results.record import check_version
 
-    for number, fields in enumerate(objects, start=1):
-        where = f"{file}, line {number}"
-        try:
-            check_version(fields)
-            yield model.model_validate(fields)
-        except ValidationError as error:
-            raise UserError(f"{where}: {in_words(error)}") from error
-        except UserError as error:
-            raise UserError(f"{where} {error}") from error
+    try:
+        check_version(fields)
+        return model.model_validate(fields)
+    except ValidationError as error:
+        raise UserError(f"{where}: {in_words(error)}") from error
+    except UserError as error:
+        raise UserError(f"{where} {error}") from error
 
 
 def in_words(error: Any) -> str:

@@ -102,7 +102,11 @@ class Code(Stored):
 
 
 class Evaluation(Stored):
-    """One untimed look at held-out text, after so many updates."""
+    """One untimed look at held-out text, after so many updates.
+
+    Of a classifier, at the validation part: ``masked_accuracy`` is the share of texts put into
+    their class, ``confusion`` counts them, true classes as rows.
+    """
 
     step: int = fixed(...)
     loss: Number = fixed(...)
@@ -110,6 +114,7 @@ class Evaluation(Stored):
     masked_accuracy: Number = fixed(...)
     train_seconds: Number
     evaluation_seconds: Number
+    confusion: tuple[tuple[int, ...], ...] | None = fixed()
 
 
 class Phases(Stored):
@@ -187,6 +192,21 @@ class Memory(Stored):
         return self.peak_bytes / self.independent_peak_bytes - 1
 
 
+class Tuned(Stored):
+    """Under which budget a cell's options were chosen: ``ledger`` is the sha256 of the ledger.
+
+    ``points`` were tried in all, ``extensions`` of them beyond the edge of the declared space, each
+    on so many ``seeds``; ``edge_optimum`` names options whose best value is the outermost tried.
+    """
+
+    arm: str
+    points: int
+    extensions: int
+    seeds: int
+    edge_optimum: tuple[str, ...] = ()
+    ledger: str
+
+
 class CompileCache(Stored):
     """What the compiler's cache on disk had of the trial's graphs; ``warm``: all of them."""
 
@@ -218,6 +238,31 @@ class Operations(Stored):
     kinds: tuple[OperationKind, ...]
 
 
+class CalibrationBin(Stored):
+    """Texts of the test part whose highest probability lies within a bin of equal width."""
+
+    count: int
+    correct: int
+    confidence_sum: Number
+
+
+class Classification(Stored):
+    """A classifier on its test part, looked at once, after the last step.
+
+    All measures follow from ``confusion`` (true classes as rows) and ``calibration``;
+    ``training_counts`` tell the majority class. ``weights_sha256`` is of the pretrained file.
+    """
+
+    classes: tuple[str, ...]
+    training_counts: tuple[int, ...]
+    test_sha256: str
+    weights_sha256: str | None = None
+    loss: Number
+    accuracy: Number
+    confusion: tuple[tuple[int, ...], ...]
+    calibration: tuple[CalibrationBin, ...]
+
+
 class Record(Stored):
     """What a trial left behind, raw samples included."""
 
@@ -234,12 +279,14 @@ class Record(Stored):
     started_utc: str = ""
     elapsed_seconds: Number | None = None
     code: Code
+    tuning: Tuned | None = None
 
     initial_weights_sha256: str | None = fixed()
     batches_sha256: str | None = fixed()
     evaluation_sha256: str | None = fixed()
     text_sha256: str | None = fixed()
     tokenizer_sha256: str | None = fixed()
+    train_tokens: int | None = fixed()
     parameter_count: int | None = fixed()
     flops_per_step: int | None = fixed()
     slot_tokens_per_step: int | None = fixed()
@@ -260,6 +307,8 @@ class Record(Stored):
     diverged_at_step: int | None = fixed()
     skipped_steps: int | None = fixed()
     exact_zero_share: Number | None = fixed()
+    classification: Classification | None = fixed()
+    test_seconds: Number | None = None
     host_syncs_per_step: Number | None = None
     graphs_compiled: int | None = None
 

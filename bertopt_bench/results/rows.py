@@ -16,6 +16,7 @@ from bertopt_bench.matrix.labels import (
     workload_choices,
 )
 from bertopt_bench.matrix.modes import is_inference
+from bertopt_bench.results.classification_rows import classification_columns, evaluation_columns
 from bertopt_bench.results.inference_rows import inference_columns
 from bertopt_bench.results.limit_rows import UNMEASURED, Limits, limit_columns
 from bertopt_bench.results.memory_rows import memory_columns
@@ -82,9 +83,14 @@ def trial_rows(records: Sequence[Record], sessions: Sequence[Session]) -> list[R
             **operation_columns(record),
             **inference_columns(record),
             **memory_columns(record),
+            **classification_columns(record),
             **_losses(record),
+            "epochs_seen": epochs_seen(record),
             "kernels_ran": " ".join(record.kernels_ran),
             **{name: getattr(record, name) for name in HASHES},
+            "tuning_ledger": record.tuning.ledger if record.tuning else None,
+            "tuned_points": record.tuning.points if record.tuning else NAN,
+            "edge_optimum": " ".join(record.tuning.edge_optimum) if record.tuning else "",
             "code_version": record.code.version,
             "code_commit": record.code.commit,
         }
@@ -124,6 +130,7 @@ def evaluation_rows(records: Sequence[Record]) -> list[Row]:
                 "loss": seen.loss,
                 "perplexity": seen.perplexity,
                 "masked_accuracy": seen.masked_accuracy,
+                **evaluation_columns(seen),
                 "train_seconds": seen.train_seconds,
                 "tokens": tokens[seen.step] if seen.step < len(tokens) else NAN,
             }
@@ -138,12 +145,26 @@ def _per_step(record: Record) -> list[tuple[float, float, float]]:
     return list(zip_longest(record.losses, record.step_seconds, tokens, fillvalue=NAN))
 
 
+def epochs_seen(record: Record) -> float:
+    """Give how often training has gone over the text: word pieces served by those there are.
+
+    [CLS] and [SEP] of each sequence are no text. NaN where the record does not say.
+    """
+    steps = record.real_tokens[: len(record.losses)]
+    if not record.train_tokens or not steps:
+        return NAN
+    batch_size: int = record.cell["workload"]["batch_size"]
+    return (sum(steps) - 2 * batch_size * len(steps)) / record.train_tokens
+
+
 def _workload(record: Record) -> Row:
     """Give the workload's keys; ``steps`` are the trial's own, a timing replicate's fewer."""
     workload = workload_choices(record.cell["workload"])
     row = {key: value for key, value in workload.items() if key != "name"}
     if not isinstance(row.get("model"), str):
         row["model"] = model_label(row["model"])
+    if isinstance(row.get("class_weights"), dict):
+        row["class_weights"] = json.dumps(row["class_weights"])
     return {"workload": record.cell["workload"]["name"], **row, "steps": record.steps}
 
 

@@ -10,9 +10,11 @@ from bertopt_bench.matrix.cells import evaluation_steps
 from bertopt_bench.matrix.identity import canonical_json, cell_id
 from bertopt_bench.matrix.labels import drawn_from, workload_choices
 from bertopt_bench.matrix.modes import is_inference
+from bertopt_bench.results import classification_rows
 from bertopt_bench.results.findings import Finding, error, place
 from bertopt_bench.results.verify_limits import check_compiling, check_limits, check_operations
 from bertopt_bench.workload import formulas
+from bertopt_bench.workload.classifier_formulas import is_classification
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -185,6 +187,8 @@ def check_formulas(record: Record) -> Iterator[Finding]:
     """Parameters and FLOPs equal their formulas; memory holds weights, gradients and state."""
     if record.parameter_count is None or record.vocabulary_size is None:
         return
+    if is_classification(record.cell):
+        return
     workload = record.cell["workload"]
     size = formulas.model_size(workload["model"])
     parameters = formulas.parameter_count(
@@ -201,7 +205,7 @@ def check_formulas(record: Record) -> Iterator[Finding]:
         yield error(
             record, f"flops_per_step is {record.flops_per_step:,}; the formula gives {flops:,}"
         )
-    yield from _memory(record, parameters)
+    yield from _least_memory(record, parameters)
 
 
 def _flops(record: Record, size: formulas.ModelSize, vocabulary: int) -> int:
@@ -224,7 +228,7 @@ def _flops(record: Record, size: formulas.ModelSize, vocabulary: int) -> int:
     )
 
 
-def _memory(record: Record, parameters: int) -> Iterator[Finding]:
+def _least_memory(record: Record, parameters: int) -> Iterator[Finding]:
     """The peak lies in the optimizer's step at the least, where all of these are alive.
 
     Of inference it holds the weights.
@@ -264,6 +268,14 @@ def check_memory(record: Record) -> Iterator[Finding]:
         )
 
 
+def check_classification(record: Record) -> Iterator[Finding]:
+    """A classifier's measures, parameters and FLOPs follow from what its record counts."""
+    for text in classification_rows.faults(record):
+        yield error(record, text)
+    if is_classification(record.cell) and record.parameter_count is not None:
+        yield from _least_memory(record, record.parameter_count)
+
+
 CHECKS: tuple[Callable[[Record], Iterable[Finding]], ...] = (
     check_identity,
     check_status,
@@ -276,6 +288,7 @@ CHECKS: tuple[Callable[[Record], Iterable[Finding]], ...] = (
     check_memory,
     check_operations,
     check_compiling,
+    check_classification,
 )
 
 

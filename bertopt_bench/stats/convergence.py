@@ -68,15 +68,31 @@ def steps_to_target(steps: Sequence[int], losses: Sequence[float], target: float
 
     Between two evaluations the loss is taken as linear; a loss that is not finite never counts.
     """
-    before: tuple[float, float] | None = None
-    for step, loss in _curve(steps, losses):
+    place = place_of_target([loss for _, loss in _curve(steps, losses)], target)
+    return amount_at(steps, place)
+
+
+def place_of_target(losses: Sequence[float], target: float) -> float:
+    """Find where in a list of evaluations the target was first reached: 1.5 is amid 1 and 2.
+
+    Linear between two finite losses, else the evaluation that reached it; +inf where none did.
+    """
+    before = math.inf
+    for index, loss in enumerate(losses):
         if math.isfinite(loss) and loss <= target:
-            if before is None:
-                return float(step)
-            earlier, above = before
-            return earlier + (step - earlier) * (above - target) / (above - loss)
-        before = (step, loss) if math.isfinite(loss) else None
+            share = (before - target) / (before - loss) if math.isfinite(before) else 1.0
+            return index - 1 + share
+        before = loss
     return math.inf
+
+
+def amount_at(amounts: Sequence[float], place: float) -> float:
+    """Give how much (steps, seconds, tokens) was spent at a place between evaluations."""
+    if math.isinf(place):
+        return math.inf
+    low, share = divmod(place, 1)
+    first = float(amounts[int(low)])
+    return first + (amounts[int(low) + 1] - first) * share if share else first
 
 
 def step_log_ratio(baseline_steps: float, arm_steps: float) -> float | None:

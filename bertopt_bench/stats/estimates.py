@@ -15,7 +15,9 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from bertopt_bench.matrix.choices import DEFAULTS
 from bertopt_bench.matrix.labels import DRAWN_ALIKE
+from bertopt_bench.workload.classification_metrics import MEASURES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -23,9 +25,16 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 WORKLOAD_AXES = (
+    "workload",
     "mode",
     "model",
     "corpus",
+    "dataset",
+    "weights",
+    "tokenizer",
+    "pooling",
+    "criterion",
+    "class_weights",
     "vocabulary_size",
     "seq_len",
     "batch_size",
@@ -36,30 +45,25 @@ WORKLOAD_AXES = (
     "evaluate_every",
     "evaluation_batches",
     "held_out_fraction",
+    "held_out_part",
     "lower_case",
     "layout",
 )
 CHOICE_AXES = ("optimizer", "schedule", "regularizer", "precision", "device", "parallelism")
 # What a matrix means when it is silent: the level that others are compared with.
 USUAL_LEVELS = {
+    **DEFAULTS,
     "mode": "training",
-    "optimizer": "adamw",
-    "schedule": "linear",
-    "regularizer": "none",
-    "precision": "fp32",
-    "device": "cpu",
     "parallelism": "single",
-    "kernel.attention": "default",
-    "kernel.checkpointing": "off",
-    "kernel.cuda_graph": "off",
-    "kernel.gelu": "default",
-    "kernel.layer_norm": "default",
-    "kernel.mlm_loss": "sparse",
-    "kernel.optimizer_step": "default",
-    "kernel.compile": "off",
     "model": "tiny",
     "corpus": "python_docs",
+    "dataset": "reuters_r8",
+    "weights": "random",
+    "pooling": "mean",
+    "criterion": "cross_entropy",
+    "class_weights": "none",
     "position_embedding": "learned",
+    "held_out_part": "all",
     "layout": "padded",
 }
 UNFINISHED = ("diverged", "out_of_memory", "timed_out", "failed")
@@ -97,7 +101,15 @@ TIMED_COLUMNS = (
     "latency_samples",
     "sequences_per_second",
 )
-SEEDED_COLUMNS = ("final_loss", "best_loss", "final_masked_accuracy", "final_perplexity")
+SEEDED_COLUMNS = (
+    "final_loss",
+    "best_loss",
+    "final_masked_accuracy",
+    "final_perplexity",
+    *(f"test_{name}" for name in MEASURES),
+    "test_loss",
+    "test_calibration_error",
+)
 
 
 @dataclass(frozen=True)
@@ -145,6 +157,9 @@ class Cell:
     spreads: Mapping[str, Spread]
     comparable: str
     is_tuned: bool
+    tuned_points: int | None = None
+    edge_optimum: str = ""
+    epochs_seen: float | None = None
 
     @property
     def is_ranked(self) -> bool:
@@ -269,6 +284,9 @@ def summarise_cell(cell_id: str, group: Sequence[Trial]) -> Cell:
         spreads={c: spread for c, spread in summaries.items() if spread},
         comparable=comparable_key(hashed[0]),
         is_tuned=any(words(row.get("tuning_ledger")) for row in group),
+        tuned_points=next((int(n) for r in group if (n := number(r.get("tuned_points")))), None),
+        epochs_seen=max((n for r in group if (n := number(r.get("epochs_seen")))), default=None),
+        edge_optimum=next(filter(None, (words(row.get("edge_optimum")) for row in group)), ""),
     )
 
 

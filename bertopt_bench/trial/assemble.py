@@ -19,6 +19,14 @@ from bertopt_bench.axes.kernels import Kernel
 from bertopt_bench.errors import UserError
 from bertopt_bench.matrix.modes import forward_cell, is_inference
 from bertopt_bench.trial import losses
+from bertopt_bench.trial.classifying import (
+    ClassifyingTrial,
+    build_model,
+    complete,
+    criterion_of,
+    load_weights,
+    open_parts,
+)
 from bertopt_bench.trial.inference import InferenceTrial
 from bertopt_bench.trial.layouts import arrange, open_batches
 from bertopt_bench.trial.live import Trial
@@ -26,6 +34,7 @@ from bertopt_bench.trial.optimizing import multipliers
 from bertopt_bench.trial.regularizing import Regularizers
 from bertopt_bench.trial.stepping import capture_whole_step, make_optimizer
 from bertopt_bench.workload import formulas
+from bertopt_bench.workload.classifier_formulas import is_classification
 from bertopt_bench.workload.loss import masked_cross_entropy
 from bertopt_bench.workload.model import (
     BertConfig,
@@ -38,6 +47,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from bertopt_bench.trial.batches import Batch
+    from bertopt_bench.workload.classifier import BertForClassification
 
 CALLED = ("attention", "layer_norm", "gelu", "mlm_loss")
 """Operations whose call a kernel may replace in the network."""
@@ -92,20 +102,22 @@ def assemble(request: Mapping[str, Any]) -> Trial:
     precision.apply()
     kernels = _kernels(cell)
     make_regularizers = partial(_regularizers, cell)
-    model_options = make_regularizers().model_options()
-    model = _model(text["vocabulary_size"], workload, model_options, kernels)
-    weights_sha256 = _start(model, seed, device, precision)
+    classifies = is_classification(cell)
+    model = _model(cell, text, make_regularizers().model_options(), kernels)
+    weights_sha256 = _start(model, text, seed, device, precision)
     groups = parameter_groups(model)
     batches, held_out = _open_texts(cell, text, seed, device)
     schedule = build("schedule", cell["schedule"], workload["steps"])
-    make = InferenceTrial if forward_only else Trial
+    make = ClassifyingTrial if classifies else InferenceTrial if forward_only else Trial
     trial = make(
         cell=cell,
         steps=request["steps"],
         device=device,
         precision=precision,
         model=model,
-        criterion=masked_cross_entropy,
+        criterion=criterion_of(cell, text, device.torch_device)
+        if classifies
+        else masked_cross_entropy,
         summed_loss=_summed_loss(kernels),
         compiled=_compiled(model, cell["kernel"]["compile"]["name"], kernels["compile"]),
         groups=groups,
@@ -119,6 +131,8 @@ def assemble(request: Mapping[str, Any]) -> Trial:
         kernel_contexts=_enter(kernels),
         keeps_gradients=any(kernel.options.get("capturable") for kernel in kernels.values()),
     )
+    if isinstance(trial, ClassifyingTrial):
+        complete(trial, text)
     if "cuda_graph" in kernels and kernels["cuda_graph"].in_place:
         capture_whole_step(trial)
     return trial
@@ -126,6 +140,9 @@ def assemble(request: Mapping[str, Any]) -> Trial:
 
 def _open_texts(cell: Mapping[str, Any], text: Mapping[str, Any], seed: int, device: Any) -> Any:
     """Open the batches of a seed, and the held-out ones, as the cell's layout arranges them."""
+    if is_classification(cell):
+        micro_batches = cell["workload"]["micro_batches"]
+        return open_parts(text, seed, device.torch_device, micro_batches)
     open_text = partial(
         open_batches,
         device=device.torch_device,
@@ -143,9 +160,12 @@ def _kernels(cell: Mapping[str, Any]) -> dict[str, Kernel]:
     return kernels
 
 
-def _start(model: torch.nn.Module, seed: int, device: Any, precision: Any) -> str:
-    """Draw the weights, place them, seed what training draws; give the hash of the weights."""
+def _start(
+    model: torch.nn.Module, text: Mapping[str, Any], seed: int, device: Any, precision: Any
+) -> str:
+    """Draw or load the weights, place them, seed what training draws; give the weights' hash."""
     initialise(model, torch.Generator().manual_seed(derive_seed(seed, "initial_weights")))
+    load_weights(model, text)
     weights_sha256 = hash_weights(model)
     model.to(device=device.torch_device, dtype=getattr(torch, precision.weight_dtype))
     device.seed(derive_seed(seed, "dropout"))
@@ -167,21 +187,22 @@ def _enter(kernels: Mapping[str, Kernel]) -> ExitStack:
 
 
 def _model(
-    vocabulary_size: int,
-    workload: Mapping[str, Any],
+    cell: Mapping[str, Any],
+    text: Mapping[str, Any],
     options: Mapping[str, Any],
     kernels: Mapping[str, Kernel],
-) -> BertForMaskedLM:
+) -> BertForMaskedLM | BertForClassification:
+    replaced: dict[str, Any] = {name: kernels[name].call for name in CALLED if name in kernels}
+    replaced |= kernels.get("checkpointing", Kernel()).options
+    if is_classification(cell):
+        return build_model(cell, text, options, replaced)
     config = BertConfig(
-        vocabulary_size=vocabulary_size,
-        size=formulas.model_size(workload["model"]),
-        position_embedding=workload["position_embedding"],
+        vocabulary_size=text["vocabulary_size"],
+        size=formulas.model_size(cell["workload"]["model"]),
+        position_embedding=cell["workload"]["position_embedding"],
         **options,
     )
-    replaced: dict[str, Any] = {name: kernels[name].call for name in CALLED if name in kernels}
-    checkpointing = kernels.get("checkpointing", Kernel())
-    options = {**replaced, **checkpointing.options}
-    return BertForMaskedLM(config, **options)
+    return BertForMaskedLM(config, **replaced)
 
 
 def _summed_loss(kernels: Mapping[str, Kernel]) -> Callable[[Trial, Batch], torch.Tensor]:

@@ -15,7 +15,7 @@ import torch
 from torch.nn import functional
 
 from bertopt_bench.workload import references
-from bertopt_bench.workload.loss import masked_cross_entropy
+from bertopt_bench.workload.loss import decoded_cross_entropy
 from bertopt_bench.workload.ragged import Ragged
 
 if TYPE_CHECKING:
@@ -242,10 +242,7 @@ def _mlm_loss(trial: Trial, call: Callable[..., Tensor]) -> Case:
         "labels": labels,
     }
 
-    def usual(value: Tensor, weight: Tensor, bias: Tensor, wanted: Tensor) -> Tensor:
-        return masked_cross_entropy(functional.linear(value, weight, bias), wanted)
-
-    return Case(inputs, call, usual, references.mlm_loss)
+    return Case(inputs, call, decoded_cross_entropy, references.mlm_loss)
 
 
 _CASES: Mapping[str, Callable[[Trial, Callable[..., Tensor]], Case]] = {

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bertopt_bench.matrix.content import layout_of
 from bertopt_bench.trial.batches import Batch, Batches, load_arrays, place
 from bertopt_bench.workload import packing
 from bertopt_bench.workload.loss import IGNORED
@@ -51,7 +52,7 @@ def arrange(cell: Mapping[str, Any]) -> Arrangement:
     On CUDA flash attention's form for segments takes 16 bits only and has no dropout; it stands
     for the default attention and for varlen, not for another kernel that was forced.
     """
-    layout = cell["workload"].get("layout", "padded")
+    layout = layout_of(cell)
     named = {operation: choice["name"] for operation, choice in cell["kernel"].items()}
     fixed = any(named.get(operation, "off") != "off" for operation in _SHAPE_KEEPING)
     if cell["device"]["name"] != "cuda":

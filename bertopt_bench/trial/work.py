@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from bertopt_bench.trial.batches import Batches
+from bertopt_bench.trial.classifying import ClassifyingTrial, classified_work
 from bertopt_bench.workload import formulas
 
 if TYPE_CHECKING:
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 def held_work(trial: Trial, request: Mapping[str, Any], factor: int) -> dict[str, Any]:
     """Give the fields of a record; ``factor`` is how often the forward pass' FLOPs count."""
+    if isinstance(trial, ClassifyingTrial):
+        return classified_work(trial, request)
     batches = trial.batches
     slots, head, pairs, real, masked = (
         values[: trial.steps]

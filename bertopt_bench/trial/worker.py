@@ -28,6 +28,7 @@ from bertopt_bench.measure.imports import prove_imports
 from bertopt_bench.measure.torch_build import gpu_name, gpu_state
 from bertopt_bench.trial import assemble, attributing, checking, loop, passes, probe
 from bertopt_bench.trial.arm import run_arm
+from bertopt_bench.trial.classifying import take_test
 from bertopt_bench.trial.inference import run_inference
 from bertopt_bench.trial.micro.arm import run_micro_arm
 from bertopt_bench.trial.operations import operations_record
@@ -119,6 +120,7 @@ def run_trial(request: Mapping[str, Any], send: Send, counter: MutableSequence[i
         **_ending(diverged),
         **fields,
         **_after(trial, timer),
+        **(take_test(trial, request) if diverged is None else {}),
         "peak_resident_bytes": memory.resident_peak_bytes() if resident_from_loop else None,
         "disturbance": disturbance.stop(),
         "graphs_compiled": _graphs_compiled() - fields["graphs_compiled"],
@@ -217,6 +219,7 @@ class _Seen:
                 "losses": checkpoint.losses,
                 "loss": evaluation.loss,
                 "masked_accuracy": evaluation.masked_accuracy,
+                "confusion": getattr(evaluation, "confusion", None),
                 "train_seconds": sum(durations),
                 "evaluation_seconds": checkpoint.evaluation_seconds,
                 "elapsed_seconds": perf_counter() - self.began,

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from bertopt_bench.matrix.content import kernel_name
 from bertopt_bench.workload import formulas
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class Step:
         dropped = named.get("dropout", {"dropout": 0.0, "attention_dropout": 0.0})
         attention = cell["kernel"]["attention"]
         weight = 8 if precision == "fp64" else 4
-        loss = formulas.kernel_name(cell, "mlm_loss")
+        loss = kernel_name(cell, "mlm_loss")
         seq_len, rate = workload["seq_len"], workload["mask_rate"]
         head_slots = seq_len if loss == "dense" else formulas.masked_slots(seq_len, rate)
         return cls(
@@ -106,7 +107,7 @@ class Step:
 
 def _captured(cell: Mapping[str, Any]) -> bool:
     """Say whether a graph holds on to the gradients, so that none is given back after a step."""
-    step, whole = (formulas.kernel_name(cell, one) for one in ("optimizer_step", "cuda_graph"))
+    step, whole = (kernel_name(cell, one) for one in ("optimizer_step", "cuda_graph"))
     return step == "capturable" or whole == "step"
 
 

@@ -13,30 +13,28 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from bertopt_bench.errors import UserError
 from bertopt_bench.workload.formulas import ModelSize
 from bertopt_bench.workload.model import BertConfig, BertForMaskedLM
+from bertopt_bench.workload.pretrained import (
+    CONFIG,
+    SIZE_KEYS,
+    VOCABULARY,
+    WEIGHTS,
+    existing,
+)
 from bertopt_bench.workload.tokens import TOKENIZER_FILE, read_tokenizer, vocabulary
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-_WEIGHTS, _CONFIG, _VOCABULARY = "model.safetensors", "config.json", "vocab.txt"
 _POSITIONS = "bert.embeddings.position_embeddings.weight"
 _WORDS = "bert.embeddings.word_embeddings.weight"
 _OLD_NAMES = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 _LEFT_OUT = ("bert.pooler.", "cls.seq_relationship.", "bert.embeddings.position_ids")
-_SIZE_KEYS = {
-    "hidden": "hidden_size",
-    "layers": "num_hidden_layers",
-    "heads": "num_attention_heads",
-    "intermediate": "intermediate_size",
-    "positions": "max_position_embeddings",
-    "segments": "type_vocab_size",
-}
 
 
 def save(model: BertForMaskedLM, tokenizer_file: Path | None, folder: Path) -> None:
@@ -48,34 +46,35 @@ def save(model: BertForMaskedLM, tokenizer_file: Path | None, folder: Path) -> N
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     if model.config.position_embedding == "sinusoidal":
         state[_POSITIONS] = model.bert.embeddings.get_buffer("sinusoids").detach().cpu()
-    save_file(state, folder / _WEIGHTS, metadata={"format": "pt"})
+    save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
     text = json.dumps(_config_json(model.config), indent=2) + "\n"
-    (folder / _CONFIG).write_text(text, encoding="utf-8")
+    (folder / CONFIG).write_text(text, encoding="utf-8")
     if tokenizer_file is not None:
         shutil.copyfile(tokenizer_file, folder / TOKENIZER_FILE)
         pieces = vocabulary(read_tokenizer(tokenizer_file))
-        (folder / _VOCABULARY).write_text("\n".join(pieces) + "\n", encoding="utf-8")
+        (folder / VOCABULARY).write_text("\n".join(pieces) + "\n", encoding="utf-8")
 
 
-def read_config(folder: Path) -> BertConfig:
+def read_config(folder: Path, *, pooler: bool = False) -> BertConfig:
     """Read what a checkpoint's network looks like, to build a model that fits it.
 
     Raises:
         UserError: no such file, or a network that ours is not: other activation or positions.
     """
-    raw = json.loads(_existing(folder, _CONFIG).read_text(encoding="utf-8"))
+    raw = json.loads(existing(folder, CONFIG).read_text(encoding="utf-8"))
     for key, expected in (("model_type", "bert"), ("hidden_act", "gelu")):
         if raw.get(key, expected) != expected:
-            raise UserError(f"{folder / _CONFIG}: {key} is {raw[key]!r}; only {expected!r} loads.")
+            raise UserError(f"{folder / CONFIG}: {key} is {raw[key]!r}; only {expected!r} loads.")
     if raw.get("position_embedding_type", "absolute") != "absolute":
-        raise UserError(f"{folder / _CONFIG}: relative position embeddings do not load.")
+        raise UserError(f"{folder / CONFIG}: relative position embeddings do not load.")
     return BertConfig(
         vocabulary_size=raw["vocab_size"],
-        size=ModelSize(**{ours: raw[theirs] for ours, theirs in _SIZE_KEYS.items()}),
+        size=ModelSize(**{ours: raw[theirs] for ours, theirs in SIZE_KEYS.items()}),
         position_embedding=raw.get("position_embedding", "learned"),
         dropout=raw.get("hidden_dropout_prob", 0.0),
         attention_dropout=raw.get("attention_probs_dropout_prob", 0.0),
         layer_norm_eps=raw.get("layer_norm_eps", 1e-12),
+        pooler=pooler,
     )
 
 
@@ -86,7 +85,7 @@ def load(model: BertForMaskedLM, folder: Path) -> None:
         UserError: no such file, a weight is missing, unknown or of another shape, the decoder is
             not tied.
     """
-    found = _renamed(load_file(_existing(folder, _WEIGHTS)))
+    found = _renamed(load_file(existing(folder, WEIGHTS)))
     _drop_decoder(found, folder)
     if model.config.position_embedding == "sinusoidal":
         found.pop(_POSITIONS, None)
@@ -97,6 +96,28 @@ def load(model: BertForMaskedLM, folder: Path) -> None:
     with torch.no_grad():
         for name, value in wanted.items():
             value.copy_(found[name])
+
+
+def load_encoder(model: nn.Module, folder: Path) -> None:
+    """Load a checkpoint's encoder into a model that has one as ``bert``; heads stay as they are.
+
+    A pooler that the checkpoint lacks stays as it is, too.
+
+    Raises:
+        UserError: no such file, or a weight of the encoder is missing or of another shape.
+    """
+    found = _renamed(load_file(existing(folder, WEIGHTS)))
+    state = model.state_dict()
+    wanted = {
+        name: value
+        for name, value in state.items()
+        if name.startswith("bert.") and (name in found or not name.startswith("bert.pooler."))
+    }
+    kept = {name: value for name, value in found.items() if name in wanted}
+    _check_names(kept, wanted, folder)
+    with torch.no_grad():
+        for name, value in wanted.items():
+            value.copy_(kept[name])
 
 
 def _renamed(found: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -127,13 +148,13 @@ def _check_names(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], fold
     missing, unknown = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
     if missing or unknown:
         raise UserError(
-            f"{folder / _WEIGHTS} does not fit the model: missing {missing or 'none'}, "
+            f"{folder / WEIGHTS} does not fit the model: missing {missing or 'none'}, "
             f"unknown {unknown or 'none'}."
         )
     for name, value in wanted.items():
         if value.shape != found[name].shape:
             raise UserError(
-                f"{folder / _WEIGHTS}: {name} has shape {list(found[name].shape)}, the model's is "
+                f"{folder / WEIGHTS}: {name} has shape {list(found[name].shape)}, the model's is "
                 f"{list(value.shape)}. Build the model from read_config()."
             )
 
@@ -143,7 +164,7 @@ def _config_json(config: BertConfig) -> dict[str, Any]:
         "architectures": ["BertForMaskedLM"],
         "model_type": "bert",
         "vocab_size": config.vocabulary_size,
-        **{theirs: getattr(config.size, ours) for ours, theirs in _SIZE_KEYS.items()},
+        **{theirs: getattr(config.size, ours) for ours, theirs in SIZE_KEYS.items()},
         "hidden_act": "gelu",
         "hidden_dropout_prob": config.dropout,
         "attention_probs_dropout_prob": config.attention_dropout,
@@ -153,10 +174,3 @@ def _config_json(config: BertConfig) -> dict[str, Any]:
         "pad_token_id": 0,
         "tie_word_embeddings": True,
     }
-
-
-def _existing(folder: Path, name: str) -> Path:
-    file = folder / name
-    if not file.is_file():
-        raise UserError(f"{folder} is no checkpoint: it has no {name}.")
-    return file

@@ -91,9 +91,10 @@ def path(files: str) -> Iterator[str]:
 
 
 def hf(name: str) -> Iterator[str]:
-    """Read the train split of a Hugging Face data set, written ``hf:NAME``; a row is a document.
+    """Read the train split of a Hugging Face data set, ``hf:NAME@REVISION``; a row is a document.
 
-    NAME may carry a configuration: ``hf:Salesforce/wikitext/wikitext-2-raw-v1``.
+    NAME may carry a configuration: ``hf:Salesforce/wikitext/wikitext-2-raw-v1@b08601e``; REVISION
+    is a commit or a tag.
     Source: the hub, through the package ``datasets``; the column is ``text``.
     Licence: the data set's.
     """
@@ -103,13 +104,16 @@ def hf(name: str) -> Iterator[str]:
         )
     from datasets import load_dataset
 
-    owner_and_name, configuration = name.split("/")[:2], name.split("/")[2:]
+    path, _, revision = name.partition("@")
+    owner_and_name, configuration = path.split("/")[:2], path.split("/")[2:]
     try:
-        rows = load_dataset("/".join(owner_and_name), *configuration, split="train")
+        rows = load_dataset(
+            "/".join(owner_and_name), *configuration, split="train", revision=revision or None
+        )
     except Exception as fault:  # whatever the hub, the network or the data set's own code raise
         raise UserError(
             f"corpus 'hf:{name}' could not be loaded: {type(fault).__name__}: {fault}. "
-            "Write hf:OWNER/NAME or hf:OWNER/NAME/CONFIGURATION."
+            "Write hf:OWNER/NAME@REVISION or hf:OWNER/NAME/CONFIGURATION@REVISION."
         ) from fault
     if "text" not in rows.column_names:
         raise UserError(

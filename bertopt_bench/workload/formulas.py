@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from bertopt_bench.errors import UserError, nearest
+from bertopt_bench.matrix.content import kernel_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -42,8 +43,10 @@ SIZES = {
     "medium": ModelSize(hidden=512, layers=8, heads=8, intermediate=2048),
     "base": ModelSize(hidden=768, layers=12, heads=12, intermediate=3072),
     "large": ModelSize(hidden=1024, layers=24, heads=16, intermediate=4096),
+    "minilm": ModelSize(hidden=384, layers=6, heads=12, intermediate=1536),
 }
-"""Sizes by name: tiny to medium of Turc et al., arXiv 1908.08962; the others of Devlin et al."""
+"""Sizes by name: tiny to medium of Turc et al., arXiv 1908.08962; base and large of Devlin et al.;
+minilm of Wang et al., arXiv 2002.10957, six layers of 384."""
 
 _KEYS = tuple(field.name for field in fields(ModelSize))
 _REQUIRED = _KEYS[:4]
@@ -187,12 +190,6 @@ def train_flops(size: ModelSize, *, vocabulary: int, batch: int, seq_len: int, m
     return TRAIN_FACTOR * forward_flops(
         size, vocabulary=vocabulary, batch=batch, seq_len=seq_len, masked=masked
     )
-
-
-def kernel_name(cell: Mapping[str, Any], operation: str) -> str | None:
-    """Name the entry of an operation; None where the cell does not say, which is the default."""
-    name: str | None = cell["kernel"].get(operation, {}).get("name")
-    return name
 
 
 def recomputes_layers(cell: Mapping[str, Any]) -> bool:

@@ -40,6 +40,11 @@ def masked_cross_entropy(logits: Tensor, labels: Tensor, *, label_smoothing: flo
     return loss
 
 
+def decoded_cross_entropy(hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor) -> Tensor:
+    """Sum the cross entropy of the decoder's product: hidden [M, h], weight [V, h], labels [M]."""
+    return masked_cross_entropy(functional.linear(hidden, weight, bias), labels)
+
+
 def _sum_dtype(logits: Tensor) -> torch.dtype:
     return torch.float64 if logits.dtype == torch.float64 else torch.float32
 

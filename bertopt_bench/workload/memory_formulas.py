@@ -18,12 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 from bertopt_bench.workload import formulas, inference_formulas
 from bertopt_bench.workload.activation_memory import FUSED_SUM_BYTES, Step, activations, math_width
+from bertopt_bench.workload.classifier_formulas import is_classification
 from bertopt_bench.workload.optimizer_memory import optimizer_memory, parameter_groups
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from bertopt_bench.workload.activation_memory import Activations
+    from bertopt_bench.workload.optimizer_memory import OptimizerMemory
 
 DECODER, EMBEDDING = "backward:decoder", "backward:embedding"  # moments: phase, then what runs
 
@@ -84,6 +86,10 @@ class Moment:
 
 def memory_forecast(cell: Mapping[str, Any]) -> MemoryForecast:
     """Forecast the peak of allocated bytes in a training step of a canonical cell."""
+    if is_classification(cell):
+        from bertopt_bench.workload.classifier_memory import classifier_memory
+
+        return classifier_memory(cell)
     step = Step.of(cell)
     groups = parameter_groups(
         step.size,
@@ -92,16 +98,28 @@ def memory_forecast(cell: Mapping[str, Any]) -> MemoryForecast:
     )
     parameters = sum(shape.count for shapes in groups.values() for shape in shapes)
     optimizer = optimizer_memory(cell, groups)
+    kept = activations(step)
+    moments = _moments(step, kept, step.weight * parameters)
+    return at_the_peak(cell, step, parameters, optimizer, moments)
+
+
+def at_the_peak(
+    cell: Mapping[str, Any],
+    step: Step,
+    parameters: int,
+    optimizer: OptimizerMemory,
+    moments: Mapping[str, Moment],
+) -> MemoryForecast:
+    """Find the largest moment, that of the optimizer's step among them, beside what lasts."""
     averaged = any(part["name"] == "ema" for part in cell["regularizer"])
     lasting = MemoryParts(
         parameter_bytes=step.weight * parameters + _table_bytes(cell, step),
         optimizer_state_bytes=round(step.weight / 4 * optimizer.state_bytes),
         regularizer_state_bytes=step.weight * parameters if averaged else 0,
     )
-    kept = activations(step)
     gradients = step.weight * parameters
-    moments = _moments(step, kept, gradients)
-    moments["optimizer"] = Moment(gradients, 0.0, optimizer.temporary_numbers * step.weight)
+    temporary = optimizer.temporary_numbers * step.weight
+    moments = {**moments, "optimizer": Moment(gradients, 0.0, temporary)}
     name, peak = max(moments.items(), key=lambda one: one[1].total)
     largest = Moment(
         max(one.gradients for one in moments.values()),
@@ -155,8 +173,8 @@ def _moments(step: Step, kept: Activations, all_gradients: float) -> dict[str, M
     for done in (0, layers - 1):
         gradients = head_gradients + done * layer_gradients
         left = body - done * kept.layer
-        for part, one in _layer_moments(step, kept).items():
-            moments[f"backward:{part} {done}"] = _within_a_layer(
+        for part, one in layer_moments(step, kept).items():
+            moments[f"backward:{part} {done}"] = within_a_layer(
                 replace(one, gradients=gradients + one.gradients), left, kept.again
             )
     return {
@@ -190,7 +208,7 @@ def _as_accumulated(
     return replace(moment, gradients=gradients, temporary=temporary)
 
 
-def _within_a_layer(one: Moment, left: float, again: float) -> Moment:
+def within_a_layer(one: Moment, left: float, again: float) -> Moment:
     """Take what is freed from what the layer holds: kept since the forward pass, or made again."""
     if again:
         return replace(one, activations=left, temporary=one.temporary + again - one.activations)
@@ -269,7 +287,7 @@ def _loss_temporaries(step: Step) -> float:
     return float(step.compute * size) if step.autocast else 0.0
 
 
-def _layer_moments(step: Step, kept: Activations) -> dict[str, Moment]:
+def layer_moments(step: Step, kept: Activations) -> dict[str, Moment]:
     """Give a layer's backward pass: new gradients, activations that are freed, temporaries.
 
     ``products``: in the feed-forward part's second product, where the gradients of the residual

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -63,7 +64,8 @@ class BertForMaskedLM(nn.Module):
     ``attention`` replaces ``scaled_dot_product_attention``, ``layer_norm`` and ``gelu`` what is
     called so, everywhere; each has the signature of what it replaces. ``mlm_loss`` computes decoder
     and cross entropy of what the head's transform gives, where labels are given. None of them
-    changes a parameter. ``recompute`` keeps the inputs of encoder layers only.
+    changes a parameter. ``recompute`` keeps the inputs of encoder layers only,
+    and is what a trace calls a layer that is run again.
     """
 
     def __init__(
@@ -74,13 +76,13 @@ class BertForMaskedLM(nn.Module):
         layer_norm: Norm | None = None,
         gelu: Activation | None = None,
         mlm_loss: Loss | None = None,
-        recompute: bool = False,
+        recompute: str = "",
     ) -> None:
         super().__init__()
         self.config = config
         attend = attention or functional.scaled_dot_product_attention
         activate = functional.gelu if gelu is None else same_shape("GELU", gelu)
-        kind = RecomputedLayer if recompute else Layer
+        kind = partial(RecomputedLayer, recompute) if recompute else Layer
         self.bert = Bert(config, attend, layer_norm, activate, kind)
         self.cls = nn.ModuleDict({"predictions": Predictions(config, layer_norm, activate)})
         self.mlm_loss = mlm_loss
@@ -125,7 +127,7 @@ class Bert(nn.Module):
         attention: Attention,
         norm: Norm | None,
         gelu: Activation,
-        kind: type[Layer],
+        kind: Callable[..., Layer],
     ) -> None:
         super().__init__()
         self.embeddings = Embeddings(config, norm)
@@ -215,13 +217,14 @@ class Layer(nn.Module):
 class RecomputedLayer(Layer):
     """A layer of which only the inputs are kept: its backward pass runs it again."""
 
-    def __init__(self, config: BertConfig, *parts: Any) -> None:
+    def __init__(self, name: str, config: BertConfig, *parts: Any) -> None:
         super().__init__(config, *parts)
+        self.name = name
         self.random = bool(config.dropout or config.attention_dropout)
 
     def forward(self, *inputs: Any) -> Tensor:
         """Transform hidden states as a layer does."""
-        return recompute(super().forward, inputs, random=self.random)
+        return recompute(super().forward, inputs, name=self.name, random=self.random)
 
 
 class SelfAttention(nn.Module):

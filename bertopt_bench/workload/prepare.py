@@ -22,6 +22,8 @@ from bertopt_bench import catalogue
 from bertopt_bench.errors import UserError
 from bertopt_bench.workload import corpora, masking, tokens
 from bertopt_bench.workload.cache import Kept, cache_root, hash_sources, keep
+from bertopt_bench.workload.classifier_formulas import CLASSIFICATION
+from bertopt_bench.workload.labelled import PreparedLabels, prepare_labelled
 from bertopt_bench.workload.wheels import WheelText, fetch
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ __all__ = ["PreparedText", "cache_root", "prepare", "read_documents"]
 _REPORT_SECONDS = 0.1  # between two lines of progress on one thing
 _SMALLEST_VOCABULARY = 64
 _DOCUMENTS = "documents.json"
+ALL, TUNING = "all", "tuning"  # parts of the held-out text; the third is the report's
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +67,15 @@ def prepare(
     steps: int,
     cache: Path,
     progress: Progress,
-) -> PreparedText:
+) -> PreparedText | PreparedLabels:
     """Prepare ``steps`` training batches for each seed, and the held-out ones.
 
     Raises:
         UserError: the corpus cannot be had, is too small, or the cache cannot be written.
     """
     try:
+        if workload["name"] == CLASSIFICATION:
+            return prepare_labelled(workload, seeds, steps=steps, cache=cache, progress=progress)
         return _prepare(workload, seeds, steps, cache, progress)
     except OSError as fault:
         raise UserError(
@@ -122,8 +127,9 @@ def _prepare(
     text = _tokenised(workload, documents, text_sha256, cache, progress)
     train = tokens.load_tokens(text.folder, "train")
     sequences = masking.cut(train, workload["seq_len"])
-    held_out = masking.cut(tokens.load_tokens(text.folder, "held_out"), workload["seq_len"])
+    held_out = masking.cut(_held_out(workload, documents, text), workload["seq_len"])
     size, evaluations = workload["batch_size"], workload["evaluation_batches"]
+    part = workload.get("held_out_part", ALL)
     _require(len(sequences), size, "train", "Lower batch_size or seq_len")
     remedy = "Lower evaluation_batches, batch_size or seq_len, raise held_out_fraction"
     _require(len(held_out), size * evaluations, "held-out", remedy)
@@ -131,7 +137,8 @@ def _prepare(
     def make(pieces: masking.Sequences, count: int, seed: int | None) -> Kept:
         rate, vocabulary_size = workload["mask_rate"], text.facts["vocabulary_size"]
         shape = masking.Shape(count, size, workload["seq_len"], rate, vocabulary_size)
-        return _batches(pieces, text, shape, seed, cache=cache, progress=progress)
+        of = part if seed is None else ALL
+        return _batches(pieces, text, shape, seed, of, cache=cache, progress=progress)
 
     return PreparedText(
         text_sha256=text_sha256,
@@ -146,6 +153,19 @@ def _prepare(
         evaluation=_place(make(held_out, evaluations, None)),
         tokenizer_file=str(text.folder / tokens.TOKENIZER_FILE),
     )
+
+
+def _held_out(
+    workload: Mapping[str, Any], documents: Sequence[str], text: Kept
+) -> tokens.TokenText:
+    """Give the held-out tokens that the workload evaluates on: all, or one of two parts."""
+    whole = tokens.load_tokens(text.folder, "held_out")
+    part = workload.get("held_out_part", ALL)
+    if part == ALL:
+        return whole
+    split = tokens.split_documents(documents, workload["held_out_fraction"])
+    tuning = tokens.tuning_half(split.held_out)
+    return tokens.select(whole, [one == (part == TUNING) for one in tuning])
 
 
 def _tokenised(
@@ -201,6 +221,7 @@ def _batches(
     text: Kept,
     shape: masking.Shape,
     seed: int | None,
+    part: str = ALL,
     *,
     cache: Path,
     progress: Progress,
@@ -212,6 +233,7 @@ def _batches(
         "seed": seed,
         "code": hash_sources("masking"),
         **asdict(shape),
+        **({} if part == ALL else {"part": part}),
     }
     what = "masking held-out batches" if seed is None else f"masking batches of seed {seed}"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,9 +13,6 @@ from torch.utils.checkpoint import checkpoint
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
-
-RECOMPUTED = "recomputed_layer"
-"""What a trace calls a layer that the backward pass runs again."""
 
 
 class OwnLayerNorm(nn.LayerNorm):
@@ -63,16 +61,18 @@ def recompute(
     forward: Callable[..., Tensor],
     inputs: tuple[Any, ...],
     *,
+    name: str,
     random: bool,
 ) -> Tensor:
     """Run a layer, keep its inputs only, and run it again in the backward pass.
 
-    ``random`` keeps the random state as well, so that dropout drops the same again.
+    ``name`` is what a trace calls the second run. ``random`` keeps the random state as well, so
+    that dropout drops the same again.
     """
     if not torch.is_grad_enabled():
         return forward(*inputs)
     named: dict[str, Any] = (
-        {} if torch.compiler.is_compiling() else {"context_fn": _name_the_second_run}
+        {} if torch.compiler.is_compiling() else {"context_fn": partial(_name_the_second_run, name)}
     )
     output: Tensor = checkpoint(
         forward, *inputs, use_reentrant=False, preserve_rng_state=random, **named
@@ -80,5 +80,7 @@ def recompute(
     return output
 
 
-def _name_the_second_run() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
-    return nullcontext(), torch.profiler.record_function(RECOMPUTED)
+def _name_the_second_run(
+    name: str,
+) -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
+    return nullcontext(), torch.profiler.record_function(name)

@@ -87,6 +87,44 @@ def split_documents(documents: Sequence[str], held_out_fraction: float) -> Split
     )
 
 
+def tuning_half(documents: Sequence[str]) -> list[bool]:
+    """Say for each held-out document whether it is for tuning; the others are for the report.
+
+    As in ``split_documents``, in the order of hashes documents join as long as half of the
+    characters is not exceeded, and documents of one text fall together. These hashes are others:
+    held-out documents are those whose own ones are small.
+
+    Raises:
+        UserError: there are not two different documents.
+    """
+    sizes: dict[str, int] = {}
+    for document in documents:
+        sizes[document] = sizes.get(document, 0) + len(document)
+    if len(sizes) < 2:
+        raise UserError(
+            f"the held-out text has {len(sizes)} different documents; it is split into two parts "
+            "by document. Raise held_out_fraction, or take a larger corpus."
+        )
+    order = sorted(sizes, key=lambda one: hashlib.sha256(b"held_out_part/" + one.encode()).digest())
+    room, half = sum(sizes.values()) / 2, set()
+    for document in order:
+        if sizes[document] <= room:
+            half.add(document)
+            room -= sizes[document]
+    return [document in half for document in documents]
+
+
+def select(text: TokenText, chosen: Sequence[bool]) -> TokenText:
+    """Give the tokens of the chosen documents alone."""
+    parts = [
+        text.ids[start:end]
+        for start, end, wanted in zip(text.starts[:-1], text.starts[1:], chosen, strict=True)
+        if wanted
+    ]
+    starts = np.concatenate([[0], np.cumsum([len(part) for part in parts])]).astype(np.int64)
+    return TokenText(np.concatenate(parts), starts)
+
+
 def train_tokenizer(
     documents: Sequence[str], vocabulary_size: int, *, lower_case: bool
 ) -> Tokenizer:
@@ -99,7 +137,7 @@ def train_tokenizer(
     Raises:
         UserError: the letters alone are more than the vocabulary may have.
     """
-    alphabet = _alphabet(documents, _untrained({}, lower_case=lower_case))
+    alphabet = _alphabet(documents, tokenizer_of_pieces({}, lower_case=lower_case))
     found = _learn(documents, 0, [], alphabet, lower_case=lower_case)
     letters = sorted(found.keys() - set(SPECIAL_TOKENS))
     if len(letters) + len(SPECIAL_TOKENS) > vocabulary_size:
@@ -109,10 +147,10 @@ def train_tokenizer(
         )
     within = [letter for letter in letters if letter.startswith(_WITHIN)]
     pieces = _learn(documents, vocabulary_size, within, alphabet, lower_case=lower_case)
-    return _untrained(pieces, lower_case=lower_case)
+    return tokenizer_of_pieces(pieces, lower_case=lower_case)
 
 
-def _untrained(pieces: dict[str, int], *, lower_case: bool) -> Tokenizer:
+def tokenizer_of_pieces(pieces: dict[str, int], *, lower_case: bool) -> Tokenizer:
     """Give a tokenizer of these pieces; with none, it can normalise text and be trained."""
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
@@ -147,7 +185,7 @@ def _learn(
         limit_alphabet=len(alphabet),
         show_progress=False,
     )
-    tokenizer = _untrained({}, lower_case=lower_case)
+    tokenizer = tokenizer_of_pieces({}, lower_case=lower_case)
     tokenizer.train_from_iterator(documents, trainer, length=len(documents))
     pieces: dict[str, int] = tokenizer.get_vocab()
     return pieces

@@ -332,3 +332,12 @@ def test_reading_a_matrix_does_not_import_torch(tmp_path: Path) -> None:
 
     assert done.returncode == 0, done.stderr
     assert "muon" in done.stdout
+
+
+def test_a_corpus_of_the_hub_needs_a_revision(tmp_path: Path) -> None:
+    """Oracle: the words that say what to write; with a revision it is read as it stands."""
+    bare = refusal(tmp_path, '[workload]\ncorpus = "hf:some/set"')
+    matrix = load(tmp_path, '[workload]\ncorpus = "hf:some/set@0123abc"')
+
+    assert "Write hf:some/set@REVISION" in str(bare)
+    assert matrix.levels["workload.corpus"] == ("hf:some/set@0123abc",)

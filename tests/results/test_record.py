@@ -95,7 +95,8 @@ def test_the_deterministic_fields_are_those_of_the_contract() -> None:
     assert deterministic_fields() == {
         "cell_id", "cell", "seed", "replicate", "arm", "steps", "status",
         "initial_weights_sha256", "batches_sha256", "evaluation_sha256", "text_sha256",
-        "tokenizer_sha256", "parameter_count", "flops_per_step", "slot_tokens_per_step",
+        "tokenizer_sha256", "train_tokens", "parameter_count", "flops_per_step",
+            "slot_tokens_per_step",
         "real_tokens", "masked_tokens", "ragged", "vocabulary_size", "losses", "diverged_at_step",
         "skipped_steps", "exact_zero_share", "memory",
         "evaluations.step", "evaluations.loss",

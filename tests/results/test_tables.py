@@ -22,6 +22,7 @@ from made_records import (
 
 from bertopt_bench.errors import UserError
 from bertopt_bench.results.record import Record, Session
+from bertopt_bench.results.rows import epochs_seen
 from bertopt_bench.results.tables import Results, export, load_results
 
 
@@ -300,3 +301,13 @@ def test_exports_refuse_what_they_cannot_do(
     monkeypatch.setattr(pd.DataFrame, "to_parquet", without_pyarrow)
     with pytest.raises(UserError, match=r"pip install 'bertopt-bench\[parquet\]'"):
         export(frame, "parquet", tmp_path / "steps.parquet")
+
+
+def test_epochs_seen_counts_word_pieces_alone() -> None:
+    """Oracle: by hand: 4 sequences a step, 2 steps, 10 real tokens each of which 2 are marks."""
+    cell = content(workload={"batch_size": 4, "steps": 2})
+    told = {"real_tokens": (40, 40), "losses": (1.0, 1.0), "steps": 2}
+    one = Record.model_validate(record(cell, **told, train_tokens=32))
+
+    assert epochs_seen(one) == 2.0
+    assert math.isnan(epochs_seen(one.model_copy(update={"train_tokens": None})))

@@ -309,21 +309,24 @@ def _with_calls(case: Any, calls: list[Any]) -> Any:
 def test_compiled_implementations_are_right_and_run_backwards_again(
     operation: str, direction: str
 ) -> None:
-    """Oracle: float64; the backward pass of one graph, called twice."""
+    """Oracle: float64; the backward pass of one graph, called twice; the profiler's names."""
     case = opened(operation, "compiled", direction=direction)
 
     assert case.errors.error <= case.errors.allowed
     with case.context():
+        assert check_ran(case, cpu())
         case.calls[0]()
         case.calls[0]()
 
 
 @pytest.mark.slow
 def test_a_compiled_optimizer_step_is_right() -> None:
-    """Oracle: float64 steps of AdamW."""
+    """Oracle: float64 steps of AdamW; the profiler, which a step that broke its graph fails."""
     case = opened("optimizer_step", "compiled", mix="flat", hidden_size=8)
 
     assert case.errors.error <= case.errors.allowed
+    with case.context():
+        assert check_ran(case, cpu())
 
 
 def test_gelus_reference_at_a_point_counted_by_hand() -> None:

@@ -10,7 +10,7 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from bertopt_bench.axes.kernels import checkpointing
-from bertopt_bench.workload import formulas, replaced
+from bertopt_bench.workload import formulas
 from bertopt_bench.workload.model import BertConfig, BertForMaskedLM, initialise
 
 SIZE = formulas.ModelSize(hidden=32, layers=3, heads=2, intermediate=64, positions=16)
@@ -39,7 +39,7 @@ def step(model: BertForMaskedLM) -> list[torch.Tensor]:
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 def test_recomputed_layers_give_the_same_gradients(dropout: float) -> None:
     """Bit for bit, dropout included; oracle: the model that keeps all. Names stay."""
-    usual, again = make(dropout), make(dropout, recompute=True)
+    usual, again = make(dropout), make(dropout, recompute="again")
 
     assert list(usual.state_dict()) == list(again.state_dict())
     assert all(torch.equal(a, b) for a, b in zip(step(usual), step(again), strict=True))
@@ -48,7 +48,7 @@ def test_recomputed_layers_give_the_same_gradients(dropout: float) -> None:
 def test_recomputed_layers_keep_their_inputs_only() -> None:
     """Oracle: autograd's saved tensors of 3 layers and of 1, counted as storages."""
 
-    def kept(recompute: bool) -> int:
+    def kept(recompute: str) -> int:
         model, storages = make(recompute=recompute), {}
         own = {p.untyped_storage().data_ptr() for p in model.parameters()}
         alive = []
@@ -65,7 +65,7 @@ def test_recomputed_layers_keep_their_inputs_only() -> None:
         return sum(storages.values())
 
     layer = 4 * BATCH * LENGTH * (8 * SIZE.hidden + 2 * SIZE.intermediate)
-    assert kept(recompute=False) - kept(recompute=True) > 0.8 * SIZE.layers * layer
+    assert kept("") - kept("again") > 0.8 * SIZE.layers * layer
 
 
 def test_recomputation_is_a_forward_pass_of_the_encoder_more() -> None:
@@ -73,7 +73,7 @@ def test_recomputation_is_a_forward_pass_of_the_encoder_more() -> None:
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
     counts = []
-    for recompute in (False, True):
+    for recompute in ("", "again"):
         with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
             step(make(recompute=recompute))
         counts.append(counter.get_total_flops())
@@ -85,14 +85,15 @@ def test_recomputation_is_a_forward_pass_of_the_encoder_more() -> None:
 
 
 def test_the_trace_names_what_is_run_again() -> None:
-    """Oracle: the kernel axis looks for the same name; it is absent where nothing is run again."""
-    (name,) = checkpointing.layers().expects
-    assert name == replaced.RECOMPUTED
-    for recompute in (False, True):
+    """Oracle: the name that the kernel axis gives; it is absent where nothing is run again."""
+    kernel = checkpointing.layers()
+    (name,) = kernel.expects
+    assert kernel.options == {"recompute": name}
+    for recompute in ("", name):
         model = make(recompute=recompute)
         with torch.profiler.profile() as profile:
             step(model)
-        assert any(name in event.key for event in profile.key_averages()) == recompute
+        assert any(name in event.key for event in profile.key_averages()) == bool(recompute)
 
 
 def test_gelu_is_replaced_in_every_layer_and_in_the_head() -> None:

@@ -11,11 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from bertopt_bench.axes.kernels._graphs import MendStep
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 EAGER_STEPS = 2  # before a capture: they make the state, and the workspaces of libraries
-COMPILE: dict[str, Any] = {"dynamic": False, "fullgraph": True}
+COMPILE: dict[str, Any] = {
+    "dynamic": False,
+    "fullgraph": True,
+    "options": {"post_grad_custom_post_pass": MendStep()},
+}
 """A step that cannot be one graph raises, so that none runs eagerly unseen."""
 
 

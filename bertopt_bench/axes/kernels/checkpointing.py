@@ -8,7 +8,7 @@ from __future__ import annotations
 from bertopt_bench.axes.kernels import Kernel
 
 RECOMPUTED = "recomputed_layer"
-"""The name under which the workload's recomputation shows in a trace."""
+"""What a trace calls a layer that the backward pass runs again."""
 
 
 def off() -> Kernel:
@@ -23,4 +23,4 @@ def layers() -> Kernel:
 
     Source: Chen et al., arXiv 1604.06174; torch.utils.checkpoint with use_reentrant=False.
     """
-    return Kernel(options={"recompute": True}, expects=(RECOMPUTED,))
+    return Kernel(options={"recompute": RECOMPUTED}, expects=(RECOMPUTED,))

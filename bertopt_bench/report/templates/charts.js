@@ -110,7 +110,7 @@ const Charts = (() => {
       wanted["xaxis" + n] = { ...wanted.axisLike, domain: [left, left + w], anchor: "y" + n, rangemode: "tozero", showgrid: false, nticks: 5, ...(i ? { matches: "x" } : {}),
         title: row === down - 1 || i + across >= panels.length ? { text: x === "step" ? "step" : "seconds of training", font: { size: 12, color: css("--soft") } } : {} };
       wanted["yaxis" + n] = { ...wanted.axisLike, domain: [high - h, high], anchor: "x" + n, range: view?.range, nticks: 7, ...(i ? { matches: "y" } : {}),
-        title: column ? {} : { text: "nats per masked token", font: { size: 12, color: css("--soft") } }, showticklabels: !column };
+        title: column ? {} : { text: "nats", font: { size: 12, color: css("--soft") } }, showticklabels: !column };
       if (panel.title) wanted.annotations.push({ text: short(panel.title, 40), x: left, y: high, xref: "paper", yref: "paper", xanchor: "left", yanchor: "bottom", showarrow: false, font: { size: 12.5, color: css("--ink") } });
       const at = { xaxis: "x" + n, yaxis: "y" + n };
       if (panels.length > 1) {
@@ -200,7 +200,7 @@ const Charts = (() => {
       (members) => ({ error_x: whisker(members, "tokens_per_second", 1, group.colour), error_y: whisker(members, "final_loss", 1, group.colour) })));
     const wanted = layout({ height: 440 });
     wanted.xaxis = { ...wanted.axisLike, title: { text: "throughput in tokens/s", font: { size: 12, color: css("--soft") } } };
-    wanted.yaxis = { ...wanted.axisLike, title: { text: "held-out loss in nats per masked token", font: { size: 12, color: css("--soft") } } };
+    wanted.yaxis = { ...wanted.axisLike, title: { text: "held-out loss in nats", font: { size: 12, color: css("--soft") } } };
     plot(id, traces, wanted);
   }
   return { curves, dots, scatter, dark, colours: LIGHT.length, panels: MANY_PANELS };

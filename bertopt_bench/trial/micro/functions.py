@@ -127,38 +127,51 @@ def widened(values: Tensor) -> Tensor:
     return values if values.dtype == torch.float64 else values.float()
 
 
-def dense_mlm_loss(
-    hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, _index: Tensor
-) -> Tensor:
-    """Give the summed loss by way of the logits of every slot, masked or not."""
-    logits = functional.linear(hidden, weight, bias)
-    wide = widened(logits)
-    return functional.cross_entropy(wide, labels, ignore_index=IGNORED, reduction="sum")
-
-
-def sparse_mlm_loss(
-    hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, index: Tensor
-) -> Tensor:
-    """Give the summed loss by way of the logits of the masked slots alone."""
-    logits = functional.linear(hidden.index_select(0, index), weight, bias)
-    picked = labels.index_select(0, index)
-    return functional.cross_entropy(widened(logits), picked, reduction="sum")
-
-
 def composed_layer_norm(
     values: Tensor, _shape: object, weight: Tensor, bias: Tensor, eps: float
 ) -> Tensor:
-    """Norm by plain operations, in float32 or wider."""
-    wide = widened(values)
-    centred = wide - wide.mean(-1, keepdim=True)
-    scale = (centred.square().mean(-1, keepdim=True) + eps).rsqrt()
-    return (centred * scale * weight + bias).to(values.dtype)
+    """Norm by the formula's plain operations, in float32 or wider."""
+    return references.layer_norm(widened(values), weight, bias, eps).to(values.dtype)
 
 
 def composed_gelu(values: Tensor) -> Tensor:
-    """Give GELU by plain operations, in float32 or wider."""
-    wide = widened(values)
-    return (0.5 * wide * (1 + torch.erf(wide * math.sqrt(0.5)))).to(values.dtype)
+    """Give GELU by the formula's plain operations, in float32 or wider."""
+    return references.gelu(widened(values)).to(values.dtype)
+
+
+COMPOSED: Mapping[str, Callable[..., Tensor]] = {
+    "layer_norm": composed_layer_norm,
+    "gelu": composed_gelu,
+}
+"""By plain operations, one after the other: what torch.compile has to put together."""
+
+
+def of_masked_slots(call: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Let a loss of hidden states and labels see the masked slots alone."""
+
+    def gathered(
+        hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, index: Tensor
+    ) -> Tensor:
+        return call(hidden.index_select(0, index), weight, bias, labels.index_select(0, index))
+
+    return gathered
+
+
+def of_all_slots(call: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Let a loss of hidden states and labels see every slot, masked or not."""
+
+    def ungathered(
+        hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, _index: Tensor
+    ) -> Tensor:
+        return call(hidden, weight, bias, labels)
+
+    return ungathered
+
+
+def _torch_mlm_loss(hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor) -> Tensor:
+    """Give the summed loss as torch's two functions do."""
+    logits = widened(functional.linear(hidden, weight, bias))
+    return functional.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum")
 
 
 FUNCTIONS: Mapping[str, Function] = {
@@ -188,6 +201,6 @@ FUNCTIONS: Mapping[str, Function] = {
         learned=("hidden", "weight", "bias"),
         apply=lambda f, x: f(x["hidden"], x["weight"], x["bias"], x["labels"], x["index"]),
         exact=_exact_mlm_loss,
-        own=dense_mlm_loss,
+        own=of_all_slots(_torch_mlm_loss),
     ),
 }

@@ -3,59 +3,84 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from bertopt_bench import catalogue
+from bertopt_bench.axes.kernels import COMPILED as COMPILED_REGIONS
+from bertopt_bench.axes.kernels import Kernel
 from bertopt_bench.catalogue.outside import import_target
 from bertopt_bench.trial.micro import functions
+from bertopt_bench.workload.loss import decoded_cross_entropy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     Context = Callable[[], AbstractContextManager[Any]]
 
-_PLAIN: Mapping[tuple[str, str], Callable[..., torch.Tensor]] = {
-    ("layer_norm", "default"): functions.FUNCTIONS["layer_norm"].own,
-    ("layer_norm", "composed"): functions.composed_layer_norm,
-    ("gelu", "default"): functions.FUNCTIONS["gelu"].own,
-    ("gelu", "composed"): functions.composed_gelu,
-    ("mlm_loss", "dense"): functions.dense_mlm_loss,
-    ("mlm_loss", "sparse"): functions.sparse_mlm_loss,
-}
-COMPILED = "compiled"
+COMPILED, COMPOSED = "compiled", "composed"
 
 
 @dataclass(frozen=True, slots=True)
 class Implementation:
-    """What is called, within which context, and what a trace of it must show or must not."""
+    """What is called, within which context, and what a trace of it must show or must not.
+
+    Of an optimizer ``call`` makes it, and ``prepare`` changes how it steps, in place.
+    """
 
     call: Callable[..., Any]
     context: Context = nullcontext
-    options: Mapping[str, Any] | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    prepare: Callable[[Any], None] | None = None
     expects: tuple[str, ...] = ()
     forbids: tuple[str, ...] = ()
 
 
 def find_function(operation: str, name: str) -> Implementation:
-    """Give an implementation of an operation of tensors.
+    """Give an implementation of an operation of tensors: the kernel axis' entry of that name.
+
+    ``composed`` and ``compiled`` (layer norm, GELU) are the plain operations, as they are and made
+    one by torch.compile.
 
     Raises:
         UserError: a user's own cannot be imported.
     """
     if ":" in name:
-        return Implementation(import_target(f"micro {operation}", name)[1])
-    if operation == "attention":
-        kernel = catalogue.resolve("kernel.attention", name)()
-        call = kernel.call or functions.FUNCTIONS["attention"].own
-        context = kernel.context or nullcontext
-        return Implementation(call, context, expects=kernel.expects, forbids=kernel.forbids)
-    if name == COMPILED:
-        compiled = torch.compile(_PLAIN[operation, "composed"], dynamic=False, fullgraph=True)
-        return Implementation(compiled, _keeping_buffers)
-    return Implementation(_PLAIN[operation, name])
+        call = import_target(f"micro {operation}", name)[1]
+        return Implementation(_fitted(operation, call, Kernel()))
+    if name in {COMPOSED, COMPILED}:
+        return _composed(functions.COMPOSED[operation], compiled=name == COMPILED)
+    kernel = catalogue.resolve(f"kernel.{operation}", name)()
+    usual = _USUAL.get(operation, functions.FUNCTIONS[operation].own)
+    return Implementation(
+        _fitted(operation, kernel.call or usual, kernel),
+        kernel.context or nullcontext,
+        expects=kernel.expects,
+        forbids=kernel.forbids,
+    )
+
+
+_USUAL: Mapping[str, Callable[..., torch.Tensor]] = {"mlm_loss": decoded_cross_entropy}
+"""What the workload calls where an entry replaces nothing, as far as it is not torch's own."""
+
+
+def _fitted(
+    operation: str, call: Callable[..., torch.Tensor], kernel: Kernel
+) -> Callable[..., torch.Tensor]:
+    """Let a loss see the slots that the workload would show it."""
+    if operation != "mlm_loss":
+        return call
+    all_slots = kernel.options.get("all_slots", False)
+    return functions.of_all_slots(call) if all_slots else functions.of_masked_slots(call)
+
+
+def _composed(call: Callable[..., torch.Tensor], *, compiled: bool) -> Implementation:
+    if not compiled:
+        return Implementation(call)
+    made = torch.compile(call, dynamic=False, fullgraph=True)
+    return Implementation(made, _keeping_buffers, expects=COMPILED_REGIONS)
 
 
 def find_optimizer(name: str) -> Implementation:
@@ -66,11 +91,14 @@ def find_optimizer(name: str) -> Implementation:
     """
     if ":" in name:
         return Implementation(import_target("micro optimizer_step", name)[1])
-    if name == COMPILED:
-        return Implementation(torch.optim.AdamW, options={"foreach": True})
     kernel = catalogue.resolve("kernel.optimizer_step", name)()
     return Implementation(
-        torch.optim.AdamW, options=kernel.options, expects=kernel.expects, forbids=kernel.forbids
+        torch.optim.AdamW,
+        kernel.context or nullcontext,
+        options=kernel.options,
+        prepare=kernel.call,
+        expects=kernel.expects,
+        forbids=kernel.forbids,
     )
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from bertopt_bench.trial.micro import checking
-from bertopt_bench.trial.micro.implementations import COMPILED, Implementation, find_optimizer
+from bertopt_bench.trial.micro.implementations import Implementation, find_optimizer
 from bertopt_bench.trial.micro.opened import Opened
 from bertopt_bench.workload.model import BertConfig, BertForMaskedLM
 from bertopt_bench.workload.operation_work import bert_like
@@ -76,8 +75,9 @@ def open_steps(
     weights, gradients = (
         [one.to(device.torch_device, dtype) for one in tensors] for tensors in drawn.values()
     )
-    made = [_Slot(found, weights, gradients, compiled=name == COMPILED) for _ in range(slots)]
-    errors = _check(made, weights, gradients, dtype, f"optimizer_step '{name}'")
+    made = [_Slot(found, weights, gradients) for _ in range(slots)]
+    with found.context():
+        errors = _check(made, weights, gradients, dtype, f"optimizer_step '{name}'")
     for slot in made:
         slot.keep()
 
@@ -87,7 +87,7 @@ def open_steps(
 
     return Opened(
         calls=[slot.call for slot in made],
-        context=nullcontext,
+        context=found.context,
         errors=errors,
         inputs={key: torch.cat([x.flatten() for x in one]) for key, one in drawn.items()},
         implementation=found,
@@ -143,16 +143,14 @@ class _Slot:
         found: Implementation,
         weights: Sequence[Tensor],
         gradients: Sequence[Tensor],
-        *,
-        compiled: bool = False,
     ) -> None:
         self.parameters = [torch.nn.Parameter(one.clone()) for one in weights]
         for parameter, gradient in zip(self.parameters, gradients, strict=True):
             parameter.grad = gradient.clone()
-        self.optimizer = found.call(self.parameters, **SETTINGS, **(found.options or {}))
+        self.optimizer = found.call(self.parameters, **SETTINGS, **found.options)
+        if found.prepare is not None:
+            found.prepare(self.optimizer)
         self.call: Callable[[], Any] = self.optimizer.step
-        if compiled:
-            self.call = torch.compile(self.optimizer.step, fullgraph=False)
         self.kept: list[tuple[Tensor, Tensor]] = []
 
     def flat(self) -> Tensor:

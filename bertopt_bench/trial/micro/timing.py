@@ -169,29 +169,22 @@ class TorchGpu:
         self.device.synchronize()
 
     def capture(self, calls: Sequence[Callable[[], Any]]) -> Callable[[], None] | None:
-        """Warm up on a side stream, then capture.
+        """Run once beside, then capture.
 
         Source: torch.cuda.CUDAGraph; what syncs or touches the host's tensors cannot be captured.
         """
-        import torch
+        from bertopt_bench.axes.kernels._steps import beside, capture
 
-        make: Callable[..., Any] = torch.cuda.Stream
-        side = make()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
+        def every() -> None:
             for call in calls:
                 call()
-        torch.cuda.current_stream().wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
+
+        beside(every)
         try:
-            with torch.cuda.graph(graph):
-                for call in calls:
-                    call()
+            return capture(every)
         except RuntimeError:
             self.synchronize()
             return None
-        replay: Callable[[], None] = graph.replay
-        return replay
 
 
 class GpuTimer:

@@ -1,0 +1,288 @@
+"""What the command ``challenge`` does: reproduce, tune, run, and join to the published records."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bertopt_bench import catalogue
+from bertopt_bench.errors import UserError
+from bertopt_bench.matrix.labels import model_label
+from bertopt_bench.matrix.protocols import FOLDER, read_protocol
+from bertopt_bench.matrix.spec import load
+from bertopt_bench.matrix.tuned import toml, write_matrix
+from bertopt_bench.planning import plan_tuning
+from bertopt_bench.stats import challenge as joining
+from bertopt_bench.tuning import TUNED, tune
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from bertopt_bench.matrix.protocols import Protocol
+    from bertopt_bench.results.record import Record
+    from bertopt_bench.results.tables import Results
+    from bertopt_bench.stats.challenge import Reproduction, Run, Standing
+
+NEWCOMER_DEFAULT = " at its default"
+
+
+@dataclass(frozen=True)
+class Challenge:
+    """What a page of a challenge shows: who, against what, reproduced how, where all stand."""
+
+    newcomer: str
+    protocol: Protocol
+    reproduction: Reproduction
+    targets: tuple[float, ...]
+    standings: list[Standing]
+    records: Mapping[str, Mapping[int, Record]]
+    sessions: tuple[Any, ...]
+
+
+def challenge(
+    optimizer: str,
+    protocol_name: str,
+    *,
+    records: Path | None = None,
+    results: Path | None = None,
+    page: Path | None = None,
+    plan_only: bool = False,
+) -> int:
+    """Tune and run one optimizer under a protocol and join it to the published records.
+
+    Gives 3 where the published baseline does not reproduce here: then nothing is joined.
+
+    Raises:
+        UserError: no such protocol or optimizer, no published records, another text.
+    """
+    from bertopt_bench.report.challenge import write_challenge
+
+    protocol = read_protocol(protocol_name)
+    newcomer = catalogue.find("optimizer", optimizer).name
+    folder = results or Path("results") / f"challenge-{protocol.name}-{_plain(newcomer)}"
+    matrix = _write(folder / "challenge.toml", _tuning_matrix(protocol, newcomer))
+    if plan_only:
+        plan_tuning(matrix)
+        return 0
+    published = _published(protocol, records)
+    base = arms_of(published.counted).get(protocol.baseline, {})
+    again = _reproduce(protocol, base, folder)
+    sys.stdout.write(told_reproduction(again, protocol) + "\n")
+    if not again.holds:
+        return 3
+    tune(matrix, results=folder / "tuning", page=folder / "tuning.html", is_last=False)
+    mine = _run(folder / "tuning" / TUNED, folder / "run")
+    found = _join(protocol, newcomer, published, mine, again)
+    lines = told(found)
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+    page = page or folder / "challenge.html"
+    mine_first = sum("(this challenge)" in one.arm for one in found.standings)
+    write_challenge(found, page, [told_reproduction(again, protocol), *lines[:mine_first]])
+    sys.stdout.write(f"results: {folder}\npage: {page}\n")
+    return 0
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_]+", "-", name)
+
+
+def _write(file: Path, text: str) -> Path:
+    from bertopt_bench.results.store import told as safely
+
+    with safely(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+    return file
+
+
+def _tuning_matrix(protocol: Protocol, newcomer: str) -> str:
+    """Write the protocol with the newcomer as its one arm: same budget, seeds, text, steps."""
+    document = dict(protocol.document)
+    known = document["tuning"]["arms"]
+    own = next((arm for arm in known.values() if arm["optimizer"] == newcomer), None)
+    arm = own or {"optimizer": newcomer, **protocol.newcomer}
+    tuning = {**document["tuning"], "arms": {newcomer: arm}, "report_defaults": [newcomer]}
+    document |= {"tuning": tuning, "name": f"{protocol.name}-{_plain(newcomer)}"}
+    document["protocol"] = {"name": protocol.name, "sha256": protocol.sha256}
+    head = f"# Written by `bertopt-bench challenge` from protocol {protocol.name}; do not edit.\n"
+    return head + "".join(f"{key} = {toml(value)}\n" for key, value in document.items())
+
+
+def _published(protocol: Protocol, records: Path | None) -> Results:
+    """Read the protocol's published records and hold them to its hash.
+
+    Raises:
+        UserError: there are none, or they are of another protocol.
+    """
+    from bertopt_bench.results.reading import SESSIONS
+    from bertopt_bench.results.tables import load_results
+
+    beside = protocol.file.resolve().parents[len(FOLDER.parts)] / "results" / "protocols"
+    folder = records or beside / protocol.name
+    if not (folder / SESSIONS).is_file():
+        raise UserError(
+            f"protocol {protocol.name} has no records in {folder}. Name where they are with "
+            f"--records DIR, or make them: bertopt-bench tune {protocol.file}, then the command "
+            "that it prints."
+        )
+    loaded = load_results(folder)
+    if not all(protocol.sha256 in session.matrix.get("source", "") for session in loaded.sessions):
+        raise UserError(
+            f"{folder} holds records of another protocol than {protocol.name} with hash "
+            f"{protocol.sha256[:16]}: they cannot be joined."
+        )
+    return loaded
+
+
+def arms_of(records: Sequence[Record]) -> dict[str, dict[int, Record]]:
+    """Sort records by arm and seed; a cell that was not tuned is its optimizer at its default."""
+    found: dict[str, dict[int, Record]] = {}
+    names = {_searched(r): r.tuning.arm for r in records if r.tuning is not None}
+    for record in records:
+        name = record.tuning.arm if record.tuning else names.get(_searched(record))
+        name = name or record.cell["optimizer"]["name"]
+        label = name if record.tuning else f"{name}{NEWCOMER_DEFAULT}"
+        found.setdefault(label, {})[record.seed] = record
+    return found
+
+
+def _searched(record: Record) -> tuple[str, ...]:
+    """Name the optimizer and regularizers of a cell, whatever their options."""
+    parts = [record.cell["optimizer"], *record.cell["regularizer"]]
+    return tuple(part["name"] for part in parts)
+
+
+def as_run(record: Record) -> Run:
+    """Give a record's curve."""
+    return joining.Run(
+        tuple(seen.step for seen in record.evaluations),
+        tuple(seen.loss for seen in record.evaluations),
+        record.cell["workload"]["steps"],
+        lost=record.status != "ok",
+    )
+
+
+def _runs(arm: Mapping[int, Record]) -> dict[int, Run]:
+    return {seed: as_run(record) for seed, record in arm.items()}
+
+
+def _reproduce(protocol: Protocol, base: Mapping[int, Record], folder: Path) -> Reproduction:
+    """Run one published seed of the baseline again and hold it against the published ones.
+
+    Raises:
+        UserError: the seed was not published, or this machine's text is another.
+    """
+    seed = protocol.reproduce_seed
+    if seed not in base:
+        raise UserError(
+            f"the records of {protocol.name} have no seed {seed} of {protocol.baseline}, which "
+            "is to be reproduced: they are not complete."
+        )
+    there = base[seed]
+    kept = {key: protocol.document[key] for key in ("allow", "timing") if key in protocol.document}
+    document = {
+        "name": f"{protocol.name}-reproduction",
+        "seeds": [seed],
+        **kept,
+        "workload": dict(there.cell["workload"]),
+    }
+    matrix = _write(folder / "reproduction.toml", write_matrix(document, [there.cell], []))
+    here = _run(matrix, folder / "reproduction").counted[0]
+    for what in ("text_sha256", "evaluation_sha256", "batches_sha256"):
+        then, now = getattr(there, what), getattr(here, what)
+        if then != now:
+            raise UserError(
+                f"protocol {protocol.name}: the {what.partition('_')[0]} of this machine is not "
+                f"the published one ({str(now)[:12]}, published {str(then)[:12]}), so that no "
+                "loss can be joined. python_docs differs by Python's patch version, batches by "
+                "the version of tokenizers: take those of the published session."
+            )
+    identical = bool(here.losses) and here.losses == there.losses
+    return joining.reproduction(_runs(base), seed, as_run(here), identical=identical)
+
+
+def _run(matrix_file: Path, folder: Path) -> Results:
+    """Run what is missing of a matrix and read it all."""
+    from bertopt_bench.dispatch.progress import open_display
+    from bertopt_bench.dispatch.running import run_session
+    from bertopt_bench.results.store import ResultsFolder
+    from bertopt_bench.results.tables import load_results
+
+    matrix = load(matrix_file)
+    with open_display() as display, ResultsFolder.open(folder, matrix.digest) as store:
+        try:
+            run_session(matrix, store, display)
+        except KeyboardInterrupt:
+            again = shlex.join(["bertopt-bench", *sys.argv[1:]])
+            display.say(f"stopped; what is done is kept. Continue with:\n  {again}")
+            sys.exit(130)
+    return load_results(folder)
+
+
+def _join(
+    protocol: Protocol, newcomer: str, published: Results, mine: Results, again: Reproduction
+) -> Challenge:
+    """Put the newcomer's runs beside the published ones; one that was published is set apart."""
+    own = arms_of(mine.counted)
+    shipped = arms_of(published.counted)
+    records = {**shipped, **{f"{name} (this challenge)": arm for name, arm in own.items()}}
+    arms = {name: _runs(arm) for name, arm in records.items()}
+    targets = joining.baseline_targets(arms[protocol.baseline], protocol.targets_at)
+    return Challenge(
+        newcomer=newcomer,
+        protocol=protocol,
+        reproduction=again,
+        targets=targets,
+        standings=joining.standings(arms, protocol.baseline, targets),
+        records=records,
+        sessions=(*published.sessions, *mine.sessions),
+    )
+
+
+def told_reproduction(again: Reproduction, protocol: Protocol) -> str:
+    """Say whether the published baseline was reproduced here."""
+    who = f"seed {again.seed} of tuned {protocol.baseline} on {model_of(protocol)}"
+    if again.identical:
+        return f"reproduced bit for bit: {who} ends at {again.again:.4f} here as published"
+    band = f"{again.low:.4f} to {again.high:.4f}"
+    if again.holds:
+        return f"reproduced: {who} ends at {again.again:.4f} here, within {band}"
+    return (
+        f"NOT reproduced: {who} ends at {again.again:.4f} here, outside of {band}, where a "
+        f"further seed of the published runs lies with 99 % confidence (published: "
+        f"{again.published:.4f}). Nothing is joined."
+    )
+
+
+def model_of(protocol: Protocol) -> str:
+    """Name the model, which every sentence names."""
+    model = protocol.document["workload"]["model"]
+    return f"BERT {model if isinstance(model, str) else model_label(model)}"
+
+
+def told(found: Challenge) -> list[str]:
+    """Say a line an arm where it stands against the baseline; the newcomer's first."""
+    return [
+        sentence(one, found)
+        for one in sorted(found.standings, key=lambda s: "(this challenge)" not in s.arm)
+    ]
+
+
+def sentence(one: Standing, found: Challenge) -> str:
+    """Say where an arm ends, and how far from the baseline."""
+    model, n = model_of(found.protocol), len(one.finals)
+    where = f"{one.arm} on {model}: held-out loss {one.median:.4f} (median of {n} seeds)"
+    if one.difference is None:
+        return f"{where}, the baseline"
+    if one.interval is None:
+        return f"{where}, {one.difference:+.4f} to tuned {found.protocol.baseline}"
+    low, high = one.interval.low, one.interval.high
+    verdict = "lower" if high < 0 else "higher" if low > 0 else "the data cannot tell them apart"
+    return (
+        f"{where}, {one.difference:+.4f} [{low:+.4f}, {high:+.4f}] to tuned "
+        f"{found.protocol.baseline}: {verdict}"
+    )

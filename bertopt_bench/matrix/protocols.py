@@ -1,0 +1,156 @@
+"""Protocols: matrices that never change, so that results can be published against one another.
+
+A protocol is a matrix with ``[tuning]`` and ``[protocol]``. Its hash covers everything in it but
+comments and the description; ``protocols.lock`` beside the files holds the hashes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bertopt_bench.errors import UserError, nearest
+from bertopt_bench.matrix.identity import canonical_json
+from bertopt_bench.matrix.keys import Key, Place
+from bertopt_bench.matrix.spec import read_document
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+LOCK = "protocols.lock"
+FOLDER = Path("benchmarks") / "protocols"
+_KEYS: Mapping[str, Key] = {
+    "version": Key("int", least=1),
+    "baseline": Key("str"),
+    "targets_at": Key("list"),
+    "reproduce_seed": Key("int", least=0),
+    "text_sha256": Key("str"),
+    "newcomer": Key("dict"),
+}
+_SHARE = Key("float", above=0, most=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Protocol:
+    """A protocol: its file, its hash, and what a newcomer is held to.
+
+    ``targets_at`` are shares of the steps: a target is the held-out loss that the baseline has
+    there, its median over the report seeds. ``newcomer`` is the arm of an optimizer that is not
+    among the protocol's own, without its name.
+    """
+
+    file: Path
+    name: str
+    sha256: str
+    baseline: str
+    targets_at: tuple[float, ...]
+    reproduce_seed: int
+    text_sha256: str
+    newcomer: Mapping[str, Any]
+    document: Mapping[str, Any]
+
+
+def protocol_hash(document: Mapping[str, Any]) -> str:
+    """Hash what a protocol says: everything in the file but comments and the description."""
+    said = {key: value for key, value in document.items() if key != "description"}
+    return hashlib.sha256(canonical_json(said).encode()).hexdigest()
+
+
+def read_lock(folder: Path) -> dict[str, str]:
+    """Read the hashes of a folder's protocols, by name.
+
+    Raises:
+        UserError: there is no such file, or a line is no name with a hash.
+    """
+    file = folder / LOCK
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise UserError(f"{file}: {error.strerror}. Name a protocol of a checkout.") from error
+    found = {}
+    for number, line in enumerate(lines, start=1):
+        words = line.split("#")[0].split()
+        if len(words) == 2:
+            found[words[1]] = words[0]
+        elif words:
+            raise UserError(f"{file}, line {number}: is no hash with a name; restore the file.")
+    return found
+
+
+def read_protocol(given: str | Path) -> Protocol:
+    """Read a protocol, named as ``tiny-v1`` or by its file, and hold it to its lock.
+
+    Raises:
+        UserError: no such protocol, a mistake in it, or one that is not as it was published.
+    """
+    file = _file(str(given))
+    document = read_document(file)
+    place = Place(file, "protocol")
+    if "protocol" not in document or "tuning" not in document:
+        raise place.error("a protocol has the tables [tuning] and [protocol].")
+    table = place.table(document["protocol"])
+    place.known(table, _KEYS)
+    for key in _KEYS:
+        if key not in table:
+            raise place.at(key).error("is missing.")
+    read = {key: rule.read(table[key], place.at(key)) for key, rule in _KEYS.items()}
+    shares = [
+        _SHARE.read(share, place.at("targets_at").item(index))
+        for index, share in enumerate(read["targets_at"])
+    ]
+    name, sha256 = file.stem, protocol_hash(document)
+    _check(file, name, sha256, read["version"], document)
+    return Protocol(
+        file=file,
+        name=name,
+        sha256=sha256,
+        baseline=read["baseline"],
+        targets_at=tuple(shares),
+        reproduce_seed=read["reproduce_seed"],
+        text_sha256=read["text_sha256"],
+        newcomer=read["newcomer"],
+        document=document,
+    )
+
+
+def _file(given: str) -> Path:
+    """Find a protocol by its name in the checkout, or take a file."""
+    path = Path(given)
+    if path.suffix == ".toml":
+        return path
+    known = sorted(file.stem for folder in _folders() for file in folder.glob("*.toml"))
+    for folder in _folders():
+        if (folder / f"{given}.toml").is_file():
+            return folder / f"{given}.toml"
+    raise UserError(
+        f"no protocol '{given}'. Protocols: {', '.join(known) or 'none here'}."
+        f"{nearest(given, known)} Run in a checkout, or name the protocol's file."
+    )
+
+
+def _folders() -> list[Path]:
+    """Give where protocols may lie: here, and beside the package in its checkout."""
+    beside = Path(__file__).parent.parent.parent / FOLDER
+    return [folder for folder in (FOLDER, beside) if folder.is_dir()]
+
+
+def _check(file: Path, name: str, sha256: str, version: int, document: Mapping[str, Any]) -> None:
+    """Refuse a protocol that is not as it was published.
+
+    Raises:
+        UserError: its name, version or hash is another.
+    """
+    if document.get("name") != name or not name.endswith(f"-v{version}"):
+        raise UserError(
+            f"{file}: name is {document.get('name')!r} and protocol.version is {version}; a "
+            f"protocol in {file.name} is called '{name}' and ends with its version."
+        )
+    locked = read_lock(file.parent).get(name)
+    if locked != sha256:
+        raise UserError(
+            f"{file}: is not as it was published: its hash is {sha256[:16]}, and {LOCK} has "
+            f"{locked[:16] if locked else 'none'}. A protocol never changes: restore it, or make "
+            f"another version, {name.rpartition('-v')[0]}-v{version + 1}."
+        )

@@ -1,0 +1,434 @@
+"""What scoring gave as tables of words: the page, the terminal and Markdown show the same ones."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from bertopt_bench.report import wording
+from bertopt_bench.report.rows import DASH
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from pandas import DataFrame
+
+    from bertopt_bench.stats.scoring import Scored
+
+    Row = dict[str, Any]
+    Marks = dict[Any, tuple[str, ...]]
+
+NEVER = "never"
+ONE_RUN = "one run"
+UNTUNED = "untuned"
+COSTS = {"seconds": "seconds of training", "peak_memory_bytes": "peak memory"}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of a table: what it says, what stands small under it, and marks beside it."""
+
+    text: str
+    under: str = ""
+    marks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class View:
+    """A table with its title and the sentence that says how to read it."""
+
+    key: str
+    title: str
+    told: str
+    heads: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+
+
+def views(scored: Scored) -> list[View]:
+    """Make the tables that have rows, in the order in which they are read."""
+    made = [
+        ends(scored),
+        *to_targets(scored),
+        *scores(scored),
+        *fronts(scored),
+        rates(scored),
+        *effects(scored),
+    ]
+    return [view for view in made if view is not None and view.rows]
+
+
+def ends(scored: Scored) -> View:
+    """Show the metric at the planned end, its rank, and its difference from the baseline's."""
+    aim = scored.asked.aim
+    found, marks = _by_key(scored.finals), marks_of(scored)
+    groups = dict(iter(scored.runs.groupby(["workload", "submission"])))
+    rows = []
+    for place in _records(scored.ranks):
+        key = (place["workload"], place["submission"])
+        finals = sorted(groups[key]["final"].tolist(), reverse=aim.higher_is_better)
+        against = found.get(key)
+        rows.append(
+            (
+                *_names(scored, marks, place),
+                Cell(*rank_words(place)),
+                _spread(finals, metric_writer(scored)),
+                Cell("baseline") if key[1] == scored.baseline else _difference(against, scored),
+            )
+        )
+    told = (
+        f"The {aim.name} at the last planned step, never before it, median over seeds; "
+        f"{'higher' if aim.higher_is_better else 'lower'} is better. A diverged run is infinitely "
+        "bad. Ranks are by that median; under a rank stand the ranks in single seeds or, from 6 "
+        "seeds on, the 95 % interval of a bootstrap over seeds. Differences are paired by seed "
+        "(Hodges-Lehmann, exact 95 % interval); below 6 seeds there is no interval and no verdict."
+    )
+    heads = (*_heads(scored), "rank", _with_unit(aim.name, aim.unit), f"against {scored.baseline}")
+    return View("ends", f"{aim.name.capitalize()} at the end", told, heads, tuple(rows))
+
+
+def to_targets(scored: Scored) -> list[View]:
+    """Show what it took to reach each target, and the speed-up over the baseline."""
+    made, marks = [], marks_of(scored)
+    faster = {
+        (r["workload"], r["target"], r["submission"], r["by"]): r
+        for r in _records(scored.speed_ups)
+    }
+    for number, target in enumerate(_target_names(scored)):
+        of_target = scored.to_target[scored.to_target["target"] == target]
+        kept = sorted(_records(of_target), key=_by_steps)
+        rows = [_target_row(scored, marks, row, faster) for row in kept]
+        told = (
+            f"{_target_words(scored, target)} Runs that never got there count as infinite, so a "
+            "median is “never” where half of them or more did not. Seconds are those of training, "
+            "without evaluations. A speed-up above 1 is faster than the baseline, paired by seed."
+        )
+        heads = (*_heads(scored), "got there", "steps", "seconds", "real tokens", "model FLOPs",
+                 "speed-up in steps", "speed-up in seconds")  # fmt: skip
+        title = f"To the target: {_role_words(scored, target)}"
+        made.append(View(f"target-{number}", title, told, heads, tuple(rows)))
+    return made
+
+
+def _target_row(scored: Scored, marks: Marks, row: Row, faster: dict[Any, Row]) -> tuple[Cell, ...]:
+    key = (row["workload"], row["target"], row["submission"])
+    is_baseline = row["submission"] == scored.baseline
+    return (
+        *_names(scored, marks, row),
+        Cell(f"{row['reached']} of {row['n']}", _interval(row, "share", wording.percent)),
+        *(
+            _amount(row, name, write)
+            for name, write in (
+                ("steps", lambda v: wording.significant(v, 3)),
+                ("seconds", wording.duration),
+                ("tokens", lambda v: wording.significant(v, 3)),
+                ("flops", lambda v: f"{v:.2e}"),
+            )
+        ),
+        *(
+            Cell("baseline") if is_baseline else _speed_up(faster.get((*key, by)))
+            for by in ("steps", "seconds")
+        ),
+    )
+
+
+def scores(scored: Scored) -> list[View]:
+    """Show AlgoPerf's score of each submission, by steps and by seconds."""
+    if not len(scored.scores):
+        return []
+    marks = marks_of(scored)
+    workloads = int(scored.scores["workloads"].max())
+    told = (
+        "The share of workloads on which a submission's time to the target is within tau times the "
+        f"fastest's, averaged over tau from 1 to {scored.asked.tau_max:g} (Dahl et al. 2023): 1 is "
+        f"fastest everywhere, 0 is never within {scored.asked.tau_max:g} times the fastest. Over "
+        f"{wording.plural(workloads, 'workload')}"
+        f"{', so it says no more than the ratio of two medians' if workloads == 1 else ''}; times "
+        "are medians over seeds, and from 6 seeds on the interval is a bootstrap over seeds."
+    )
+    roles = list(dict.fromkeys((r["target"], r["by"]) for r in _records(scored.scores)))
+    cells = {(r["submission"], r["target"], r["by"]): r for r in _records(scored.scores)}
+    order = sorted(
+        set(scored.scores["submission"]), key=lambda s: (-cells[s, *roles[0]]["score"], s)
+    )
+    rows = [
+        (
+            Cell(name, marks=marks[name]),
+            *(_score(cells.get((name, *role))) for role in roles),
+        )
+        for name in order
+    ]
+    heads = ("submission", *(f"{_role_words(scored, t)}, by {by}" for t, by in roles))
+    return [View("scores", "Score over workloads", told, heads, tuple(rows))]
+
+
+def fronts(scored: Scored) -> list[View]:
+    """Show which submissions no other beats in the metric and a cost at once."""
+    made, marks = [], marks_of(scored)
+    for cost, title in COSTS.items():
+        if not len(scored.fronts) or cost not in set(scored.fronts["cost"]):
+            continue
+        of_cost = scored.fronts[scored.fronts["cost"] == cost]
+        kept = [r for r in _records(of_cost) if r["on_front"]]
+        write = wording.duration if cost == "seconds" else wording.memory
+        rows = [
+            (
+                *_names(scored, marks, row),
+                _spread([row["low"], row["median"], row["high"]], metric_writer(scored), row["n"]),
+                _spread([row[f"cost_{s}"] for s in ("low", "median", "high")], write, row["n"]),
+            )
+            for row in sorted(kept, key=lambda r: (r["workload"], r["cost_median"]))
+        ]
+        told = (
+            f"{wording.plural(len(rows), 'submission')} of {len(of_cost)} that no other beats in "
+            f"median {scored.asked.aim.name} and {title} at once. Spread is not weighed."
+        )
+        heads = (*_heads(scored), scored.asked.aim.name, title)
+        made.append(View(f"front-{cost}", f"Pareto front against {title}", told, heads,
+                         tuple(rows)))  # fmt: skip
+    return made
+
+
+def rates(scored: Scored) -> View | None:
+    """Show the metric over learning rates."""
+    if not len(scored.sensitivity):
+        return None
+    marks = marks_of(scored)
+    rows = [
+        (
+            *_names(scored, marks, row),
+            Cell(f"{row['lr']:g}", marks=("best",) * row["is_best"] + ("edge",) * row["on_edge"]),
+            _spread([row["low"], row["median"], row["high"]], metric_writer(scored), row["n"]),
+            Cell(f"{row['infinite']} of {row['n']}"),
+        )
+        for row in _records(scored.sensitivity)
+    ]
+    told = (
+        "Median at the last step over seeds by learning rate. A best rate on the edge of those "
+        "tried may have a better one beyond it."
+    )
+    heads = (*_heads(scored), "learning rate", scored.asked.aim.name, "without an end")
+    return View("rates", "Sensitivity to the learning rate", told, heads, tuple(rows))
+
+
+def effects(scored: Scored) -> list[View]:
+    """Show the analysis of variance, one table a held-out text and step budget."""
+    if not len(scored.variance):
+        return []
+    made = []
+    for number, (text, table) in enumerate(scored.variance.groupby("text", sort=True)):
+        rows = [_effect(row) for row in _records(table)]
+        told = (
+            f"How much of the variance of the {scored.asked.aim.name} at the end each axis and "
+            f"pair of axes explains ({text}), by sums of squares of type II over complete blocks, "
+            "a block a seed. Omega squared is the share that is left when noise is taken off, "
+            "partial eta squared the raw share, both beside the error alone; the interval is a "
+            "bootstrap over seeds, from 6 seeds on. Exploratory: no verdict."
+        )
+        heads = ("term", "partial omega²", "partial eta²", "generalised eta²", "F", "df",
+                 "sum of squares", "seeds")  # fmt: skip
+        made.append(
+            View(f"effects-{number}", "What explains the differences", told, heads, tuple(rows))
+        )
+    return made
+
+
+def _effect(row: Row) -> tuple[Cell, ...]:
+    def share(name: str) -> Cell:
+        return Cell(
+            DASH if math.isnan(row[name]) else f"{row[name]:.3f}".replace("-", wording.MINUS)
+        )
+
+    omega = share("omega2").text
+    return (
+        Cell(str(row["term"])),
+        Cell(omega, _interval(row, "omega2", lambda v: f"{v:.3f}")),
+        share("partial_eta2"),
+        share("generalised_eta2"),
+        Cell(DASH if math.isnan(row["f"]) else wording.significant(row["f"], 3)),
+        Cell(str(row["df"])),
+        Cell(wording.significant(row["sum_of_squares"], 3)),
+        Cell(str(row["n"])),
+    )
+
+
+def metric_writer(scored: Scored) -> Callable[[float], str]:
+    """Give what writes the metric; an infinite one diverged."""
+    unit = scored.asked.aim.unit
+
+    def write(value: float) -> str:
+        if math.isinf(value):
+            return "diverged"
+        return wording.loss(value) if unit == "nats" else wording.significant(value, 4)
+
+    return write
+
+
+def rank_words(row: Row) -> tuple[str, str]:
+    """Write a rank and how firm it is."""
+    if math.isnan(row["rank"]):
+        return DASH, ONE_RUN if row["n"] == 1 else "not ranked"
+    if not math.isnan(row["low"]):
+        first = f", first in {wording.percent(row['first'])}"
+        return f"{row['rank']:g}", f"{row['low']:g}{DASH}{row['high']:g}{first}"
+    if math.isnan(row["seed_low"]):
+        return f"{row['rank']:g}", f"n {row['n']}"
+    low, high = row["seed_low"], row["seed_high"]
+    reach = f"{low:g}" if low == high else f"{low:g}{DASH}{high:g}"
+    return f"{row['rank']:g}", f"{reach} in {row['n']} seeds"
+
+
+def _names(scored: Scored, marks: Marks, row: Row) -> tuple[Cell, ...]:
+    workload, submission = row["workload"], row["submission"]
+    name = Cell(submission, marks=marks[workload, submission])
+    return (Cell(workload), name) if _has_workloads(scored) else (name,)
+
+
+def _heads(scored: Scored) -> tuple[str, ...]:
+    return ("workload", "submission") if _has_workloads(scored) else ("submission",)
+
+
+def _has_workloads(scored: Scored) -> bool:
+    return len(set(scored.runs["workload"])) > 1
+
+
+def marks_of(scored: Scored) -> dict[Any, tuple[str, ...]]:
+    """Say of each submission, and of it on each workload, what must be known to trust its row."""
+    groups: dict[Any, Any] = dict(iter(scored.runs.groupby(["workload", "submission"])))
+    groups |= dict(iter(scored.runs.groupby("submission")))
+    return {key: _marks(runs) for key, runs in groups.items()}
+
+
+def _marks(runs: DataFrame) -> tuple[str, ...]:
+    ends = Counter(status for status in runs["status"] if status != "ok")
+    found = [f"{count} {status}" for status, count in ends.items()]
+    if len(runs) == 1:
+        found.append(ONE_RUN)
+    if "tuned" in runs.columns and not runs["tuned"].any():
+        found.append(UNTUNED)
+    return tuple(found)
+
+
+def _spread(values: Sequence[float], write: Callable[[float], str], n: int = 0) -> Cell:
+    """Write a median with its range and n; values in order from good to bad, or low to high."""
+    count = n or len(values)
+    if not values or any(math.isnan(value) for value in values):
+        return Cell(DASH, f"n {count}")
+    middle = values[1] if n else _median(values)
+    if count == 1:
+        return Cell(write(middle), ONE_RUN)
+    low, high = write(values[0]), write(values[-1])
+    return Cell(write(middle), f"{low if low == high else f'{low}{DASH}{high}'} · n {count}")
+
+
+def _median(values: Sequence[float]) -> float:
+    half = len(values) // 2
+    return values[half] if len(values) % 2 else values[half - 1] / 2 + values[half] / 2
+
+
+def _amount(row: Row, name: str, write: Callable[[float], str]) -> Cell:
+    """Write what was spent: median, range, n."""
+    value = row.get(name, math.nan)
+    if math.isnan(value):
+        return Cell(DASH)
+    ends = (row[f"{name}_low"], row[f"{name}_high"])
+    low, high = (NEVER if math.isinf(end) else write(end) for end in ends)
+    under = ONE_RUN if row["n"] == 1 else (low if low == high else f"{low}{DASH}{high}")
+    return Cell(NEVER if math.isinf(value) else write(value), "" if low == NEVER else under)
+
+
+def _interval(row: Row, name: str, write: Callable[[float], str]) -> str:
+    low, high = row[f"{name}_low"], row[f"{name}_high"]
+    return "" if math.isnan(low) else f"95 %: {write(low)}{DASH}{write(high)}"
+
+
+def _score(row: Row | None) -> Cell:
+    if row is None:
+        return Cell(DASH)
+    shown = ""
+    if not math.isnan(row["low"]):
+        shown = f"95 %: {row['low']:.3f}{DASH}{row['high']:.3f}, "
+    counted = ONE_RUN if row["n"] == 1 else f"n {row['n']} seeds"
+    return Cell(f"{row['score']:.3f}", f"{shown}{counted}")
+
+
+def _difference(row: Row | None, scored: Scored) -> Cell:
+    """Write a difference from the baseline's metric, its interval and verdict."""
+    if row is None or math.isnan(row["estimate"]):
+        return Cell(DASH, "" if row is None else _why(row, scored))
+    signed = wording.nats
+    shown = ""
+    if not math.isnan(row["low"]):
+        shown = f"95 %: {signed(row['low'])} to {signed(row['high'])}, n {row['n']}"
+    marks = () if "of at least" in row["reason"] else (_verdict(row, scored),)
+    return Cell(signed(row["estimate"]), shown or f"n {row['n']}", marks)
+
+
+def _speed_up(row: Row | None) -> Cell:
+    if row is None or math.isnan(row.get("speed_up", math.nan)):
+        return Cell(DASH, "" if row is None else str(row.get("reason") or ""))
+    shown = ""
+    if not math.isnan(row["low"]):
+        shown = f"95 %: {times(row['low'])}{DASH}{times(row['high'])}, "
+    verdict = row.get("verdict")
+    marks = (verdict,) if isinstance(verdict, str) and verdict != "inconclusive" else ()
+    return Cell(times(row["speed_up"]), f"{shown}n {row['n']}", marks)
+
+
+def times(value: float) -> str:
+    """Write a speed-up."""
+    if math.isinf(value):
+        return "∞"
+    return f"× {wording.significant(value, 3)}"  # noqa: RUF001 - a multiplication sign
+
+
+def _verdict(row: Row, scored: Scored) -> str:
+    verdict = str(row["verdict"])
+    return verdict if verdict != "inconclusive" else _why(row, scored)
+
+
+def _why(row: Row, scored: Scored) -> str:
+    """Give the word and, where it is short, the reason; units other than nats are left out."""
+    reason = str(row["reason"])
+    if "of at least" in reason or row["verdict"] == "refused":
+        return reason.replace(" nats", f" {scored.asked.aim.unit}").strip()
+    return str(row["verdict"])
+
+
+def _records(frame: DataFrame) -> list[Row]:
+    return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
+
+
+def _by_key(frame: DataFrame) -> dict[tuple[str, str], Row]:
+    return {(r["workload"], r["submission"]): r for r in _records(frame)}
+
+
+def _by_steps(row: Row) -> tuple[Any, ...]:
+    return (row["workload"], row["steps"], row["steps_low"], row["submission"])
+
+
+def _target_names(scored: Scored) -> list[str]:
+    return list(dict.fromkeys(scored.targets["target"])) if len(scored.targets) else []
+
+
+def _role_words(scored: Scored, target: str) -> str:
+    """Name a target for people: its value where there is one, else its role."""
+    values = sorted(set(scored.targets.loc[scored.targets["target"] == target, "value"]))
+    name = target.replace("of baseline", f"of {scored.baseline}")
+    return f"{metric_writer(scored)(values[0])} ({name})" if len(values) == 1 else name
+
+
+def _target_words(scored: Scored, target: str) -> str:
+    """Say where a target comes from."""
+    if scored.targets.loc[scored.targets["target"] == target, "declared"].all():
+        return "The target was declared."
+    what = "at the end" if target != "looser" else "at three quarters of the steps"
+    return (
+        f"The target is the median of {scored.baseline} {what} in these very runs: exploratory, "
+        "since it was not fixed before."
+    )
+
+
+def _with_unit(name: str, unit: str) -> str:
+    return f"{name}, {unit}" if unit else name

@@ -1,0 +1,121 @@
+"""The command `score`: read training curves from a file or a results folder, and score them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bertopt_bench.errors import UserError
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from bertopt_bench.stats.scoring import Asked
+
+READABLE = (".parquet", ".csv")
+
+
+def score(
+    frame: Annotated[
+        Path,
+        typer.Argument(
+            help="A .parquet or .csv of curves (columns run, workload, submission, step, seconds, "
+            "metric), or a results folder.",
+            show_default=False,
+        ),
+    ],
+    target: Annotated[
+        list[str],
+        typer.Option(
+            metavar="[WORKLOAD=]VALUE",
+            help="A value of the metric that was fixed before the runs.  [default: the baseline's "
+            "median at the end, and at three quarters of the steps]",
+        ),
+    ] = [],  # noqa: B006 - typer copies it
+    baseline: Annotated[
+        str | None, typer.Option(help="A submission.  [default: adamw, else the first by name]")
+    ] = None,
+    workload: Annotated[list[str], typer.Option(help="Only this workload.  [default: all]")] = [],  # noqa: B006
+    metric: Annotated[
+        str, typer.Option(help="Its name; of a results folder the column of evaluations.")
+    ] = "loss",
+    better: Annotated[
+        str | None,
+        typer.Option(help="lower or higher.  [default: lower for losses, errors, perplexities]"),
+    ] = None,
+    margin: Annotated[
+        float | None,
+        typer.Option(
+            help="What does not matter, in the metric's unit.  [default: a quarter of the "
+            "baseline's spread over seeds]"
+        ),
+    ] = None,
+    tau_max: Annotated[
+        float, typer.Option(help="The largest ratio to the fastest that scores.")
+    ] = 4.0,
+    table: Annotated[
+        str | None,
+        typer.Option(
+            help="One table as data: runs, finals, targets, reached, to_target, speed_ups, scores, "
+            "profile, ranks, fronts, sensitivity or variance."
+        ),
+    ] = None,
+    format_: Annotated[
+        str, typer.Option("--format", help="text, markdown, json, csv or parquet.")
+    ] = "text",
+    output: Annotated[Path | None, typer.Option(help="A file.  [default: standard output]")] = None,
+) -> None:
+    """Score training curves: time to target, performance profile, ranks, effects, fronts."""
+    from bertopt_bench.report.scored import check_form
+    from bertopt_bench.stats.curves import Aim
+    from bertopt_bench.stats.scoring import Asked
+
+    check_form(format_, table)
+    aim = Aim.of(metric, better)
+    asked = Asked(aim, baseline, tuple(target), tuple(workload), tau_max, margin)
+    write_scores(frame, asked, table, format_, output)
+
+
+def write_scores(
+    frame: Path | str, asked: Asked, table: str | None, form: str, output: Path | None
+) -> None:
+    """Score a file or folder and write what came out.
+
+    Raises:
+        UserError: nothing that can be read, a frame that is none, an unknown name.
+    """
+    from bertopt_bench.report.scored import render
+    from bertopt_bench.results.exporting import export, write_out
+    from bertopt_bench.stats import scoring
+
+    scored = scoring.score(read_curves(Path(frame), asked.aim.name), asked)
+    if table is None:
+        write_out(render(scored, form), output)
+    else:
+        export(scored.tables[table], "markdown" if form == "text" else form, output)
+
+
+def read_curves(path: Path, metric: str) -> DataFrame:
+    """Read curves from a file, or take them from a results folder.
+
+    Raises:
+        UserError: there is no such file, it is of another kind or damaged, a package is missing.
+    """
+    import pandas as pd
+
+    from bertopt_bench.results.tables import load_results
+    from bertopt_bench.stats.training_curves import training_curves
+
+    if path.suffix not in READABLE:
+        results = load_results(path)
+        return training_curves(results.trials, results.evaluations, metric)
+    if not path.is_file():
+        raise UserError(f"{path} is no file. Name a .parquet or .csv, or a results folder.")
+    try:
+        return pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
+    except ImportError as error:
+        raise UserError("parquet needs pyarrow: pip install 'bertopt-bench[parquet]'.") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {str(error).splitlines()[0]}.") from error

@@ -1,0 +1,161 @@
+"""Where a newcomer stands among a protocol's published arms: losses, paired, and steps to targets.
+
+Losses and steps join across machines; seconds never do, and there are none here.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bertopt_bench.stats.convergence import Share, steps_to_target, success_share
+from bertopt_bench.stats.paired import Interval, hodges_lehmann, signed_rank, walsh_interval
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+CONFIDENCE = 0.95
+REPRODUCTION_CONFIDENCE = 0.99
+
+
+@dataclass(frozen=True)
+class Run:
+    """One trial's curve: evaluated steps and losses, the planned end, whether it was lost."""
+
+    steps: tuple[int, ...]
+    losses: tuple[float, ...]
+    planned: int
+    lost: bool = False
+
+    @property
+    def final(self) -> float:
+        """Give the loss after the last planned step, +inf where the run did not get there."""
+        if self.lost or not self.steps or self.steps[-1] < self.planned:
+            return math.inf
+        return self.losses[-1] if math.isfinite(self.losses[-1]) else math.inf
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """A published loss that was run again: inside the band of its seeds, and bit for bit or not."""
+
+    seed: int
+    published: float
+    again: float
+    low: float
+    high: float
+    identical: bool
+
+    @property
+    def holds(self) -> bool:
+        """Say whether results of this machine may be joined to the published ones."""
+        return self.identical or self.low <= self.again <= self.high
+
+
+@dataclass(frozen=True)
+class Reached:
+    """A target: the loss, the median of steps to it over seeds (inf counts), and who got there."""
+
+    target: float
+    median_steps: float
+    share: Share
+
+
+@dataclass(frozen=True)
+class Standing:
+    """An arm: final losses by seed, its difference to the baseline paired by seed, its targets.
+
+    ``difference`` is Hodges and Lehmann's centre in nats, below 0 where the arm ends lower; None
+    for the baseline itself.
+    """
+
+    arm: str
+    finals: Mapping[int, float]
+    difference: float | None
+    interval: Interval | None
+    p_value: float | None
+    reached: tuple[Reached, ...]
+
+    @property
+    def median(self) -> float:
+        """Give the median of the final losses; lost runs count as infinite."""
+        return statistics.median(self.finals.values())
+
+
+def baseline_targets(runs: Mapping[int, Run], shares: Sequence[float]) -> tuple[float, ...]:
+    """Give the losses that the baseline has after shares of its steps, medians over its seeds.
+
+    Raises ValueError where it was not evaluated there.
+    """
+    found = []
+    for share in shares:
+        seen = [dict(zip(run.steps, run.losses, strict=True)) for run in runs.values()]
+        at = round(share * max(run.planned for run in runs.values()))
+        if not seen or any(at not in one for one in seen):
+            raise ValueError(f"the baseline was not evaluated after {at} steps on every seed")
+        found.append(statistics.median(one[at] for one in seen))
+    return tuple(found)
+
+
+def reproduction(
+    published: Mapping[int, Run], seed: int, again: Run, *, identical: bool
+) -> Reproduction:
+    """Hold a run against the published ones: a new one lies in their prediction interval.
+
+    Source: the interval of one further observation, mean -+ t s sqrt(1 + 1/n), at 99 %.
+    """
+    from scipy.stats import t
+
+    finals = [run.final for run in published.values()]
+    if len(finals) < 3 or not all(map(math.isfinite, finals)):
+        raise ValueError("a band takes three published runs or more, all finished")
+    n, mean = len(finals), statistics.fmean(finals)
+    quantile = float(t.ppf((1 + REPRODUCTION_CONFIDENCE) / 2, n - 1))
+    reach = quantile * statistics.stdev(finals) * math.sqrt(1 + 1 / n)
+    return Reproduction(
+        seed, published[seed].final, again.final, mean - reach, mean + reach, identical
+    )
+
+
+def standings(
+    arms: Mapping[str, Mapping[int, Run]], baseline: str, targets: Sequence[float]
+) -> list[Standing]:
+    """Rank arms by their median final loss; each is paired with the baseline by seed."""
+    found = [_standing(name, runs, arms[baseline], targets, name == baseline)
+             for name, runs in arms.items()]  # fmt: skip
+    return sorted(found, key=lambda one: one.median)
+
+
+def _standing(
+    name: str,
+    runs: Mapping[int, Run],
+    base: Mapping[int, Run],
+    targets: Sequence[float],
+    is_base: bool,  # noqa: FBT001 - read beside its comparison
+) -> Standing:
+    finals = {seed: run.final for seed, run in sorted(runs.items())}
+    differences = [] if is_base else _paired(finals, base)
+    return Standing(
+        arm=name,
+        finals=finals,
+        difference=hodges_lehmann(differences) if differences else None,
+        interval=walsh_interval(differences, CONFIDENCE) if differences else None,
+        p_value=signed_rank(differences).any if differences else None,
+        reached=tuple(_reached(runs, target) for target in targets),
+    )
+
+
+def _paired(finals: Mapping[int, float], base: Mapping[int, Run]) -> list[float]:
+    """Subtract by seed; where both runs are lost neither is better."""
+    found = []
+    for seed in finals.keys() & base.keys():
+        one, other = finals[seed], base[seed].final
+        found.append(0.0 if math.isinf(one) and math.isinf(other) else one - other)
+    return found
+
+
+def _reached(runs: Mapping[int, Run], target: float) -> Reached:
+    steps = [steps_to_target(run.steps, run.losses, target) for run in runs.values()]
+    return Reached(target, statistics.median(steps), success_share(steps))

@@ -1,0 +1,71 @@
+"""Protocols never change: what is hashed, what is locked, what is refused."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from bertopt_bench.errors import UserError
+from bertopt_bench.matrix.protocols import LOCK, protocol_hash, read_lock, read_protocol
+from bertopt_bench.matrix.spec import read_document
+from bertopt_bench.matrix.tuning import read_tuning
+
+ROOT = Path(__file__).parents[2] / "benchmarks" / "protocols"
+PUBLISHED = {
+    "tiny-v1": "1928579523e8c4d00dab92736f4fdde07a356ca96d804595c43bd3cc4b7b912e",
+}
+"""Protocols with records: neither the file nor its lock may change. A new version is a new line."""
+
+
+def test_the_lock_has_every_protocol_and_published_ones_are_as_they_were() -> None:
+    """Oracle: hashes written down here when the records were made."""
+    locked = read_lock(ROOT)
+
+    assert {file.stem for file in ROOT.glob("*.toml")} == set(locked)
+    for name, sha256 in locked.items():
+        assert protocol_hash(read_document(ROOT / f"{name}.toml")) == sha256, name
+    assert {name: locked[name] for name in PUBLISHED} == PUBLISHED
+
+
+@pytest.mark.parametrize("name", ["tiny-v1", "small-v1", "base-v1"])
+def test_every_protocol_tunes_its_arms_alike(name: str) -> None:
+    """Oracle: seven arms, as many points each, and a baseline that is one of them."""
+    protocol = read_protocol(ROOT / f"{name}.toml")
+    tuning = read_tuning(protocol.file)
+
+    assert len(tuning.arms) == 7
+    assert protocol.baseline in {arm.name for arm in tuning.arms}
+    assert protocol.reproduce_seed in tuning.report_seeds
+    steps = tuning.matrix.levels["workload.steps"][0]
+    every = tuning.matrix.levels["workload.evaluate_every"][0]
+    assert all((share * steps) % every == 0 for share in protocol.targets_at)
+
+
+def test_any_change_but_of_comments_and_description_is_refused(tmp_path: Path) -> None:
+    """Oracle: the same protocol with a comment more, and with one seed more."""
+    shutil.copy(ROOT / LOCK, tmp_path)
+    text = (ROOT / "tiny-v1.toml").read_text()
+    file = tmp_path / "tiny-v1.toml"
+    file.write_text(f"# a comment\n{text}")
+    assert read_protocol(file).name == "tiny-v1"
+
+    file.write_text(text.replace("seeds = [1, 2,", "seeds = [11, 1, 2,"))
+    with pytest.raises(UserError, match="make another version, tiny-v2"):
+        read_protocol(file)
+
+
+def test_a_protocol_is_named_by_its_file_and_unknown_ones_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Oracle: the checkout's protocols, from another folder, and the nearest name."""
+    monkeypatch.chdir(tmp_path)
+
+    assert read_protocol("tiny-v1").file == ROOT / "tiny-v1.toml"
+    with pytest.raises(UserError, match="Did you mean 'tiny-v1'"):
+        read_protocol("tiny-1")
+    shutil.copy(ROOT / "tiny-v1.toml", tmp_path / "mine-v1.toml")
+    shutil.copy(ROOT / LOCK, tmp_path)
+    with pytest.raises(UserError, match="is called 'mine-v1'"):
+        read_protocol(tmp_path / "mine-v1.toml")

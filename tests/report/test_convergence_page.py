@@ -1,0 +1,106 @@
+"""The page's part on convergence: what it shows of simulated curves, and when it is not there."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+import pytest
+from simulated_results import SimulatedResults, simulated
+
+from bertopt_bench.report.convergence import convergence_section
+from bertopt_bench.report.convergence_figures import Span, Spot, front, lines, strip
+from bertopt_bench.report.frame import joined, template
+from bertopt_bench.report.rows import DASH
+from bertopt_bench.report.score_views import times
+
+
+def section(results: SimulatedResults) -> dict:
+    found = convergence_section(joined([results]))
+    assert found is not None
+    return found
+
+
+@pytest.fixture(scope="module")
+def three() -> SimulatedResults:
+    return simulated(("adamw", "lion", "sgd"), ("linear",), ("none",), (1, 2, 3), 8)
+
+
+def rendered(found: dict) -> str:
+    return template("convergence.html").render(convergence=found)
+
+
+def test_every_seed_of_every_submission_is_drawn(three) -> None:
+    """Oracle: the trials that ran: a panel a submission, a stroke a seed."""
+    ran = three.trials[three.trials["status"] != "skipped"]
+    labels = ran["optimizer"] + ran["precision"]
+    found = section(three)["workloads"][0]["panels"]
+    assert len(found) == labels.nunique()
+    seeds = ran[ran["status"] == "ok"].groupby(labels)["seed"].nunique()
+    assert (
+        sum(str(svg).split('class="own"')[1].split("/>")[0].count("M") for _, svg in found)
+        >= seeds.sum()
+    )
+
+
+def test_untuned_submissions_stay_marked_and_the_targets_are_called_exploratory(three) -> None:
+    html = rendered(section(three))
+    assert "untuned" in html
+    assert "exploratory" in html
+    assert "n 3" in html
+
+
+def test_one_submission_or_no_curve_has_no_section(three) -> None:
+    alone = simulated(("adamw",), ("linear",), ("none",), (1, 2), 4)
+    kept = alone.trials[alone.trials["precision"] == "fp32"]
+    frames = joined([alone]) | {"trials": kept.reset_index(drop=True)}
+    assert convergence_section(frames) is None
+    bare = joined([three]) | {"evaluations": pd.DataFrame(columns=["trial", "step", "loss"])}
+    assert convergence_section(bare) is None
+
+
+def test_one_run_says_so_and_is_not_ranked() -> None:
+    single = simulated(("adamw", "lion"), ("linear",), ("none",), (1,), 4)
+    ends = next(t for t in section(single)["tables"] if t["key"] == "ends")
+    ranked = [row[1] for row in ends["rows"] if "one run" in row[0].marks]
+    assert ranked
+    assert all((cell.text, cell.under) == (DASH, "one run") for cell in ranked)
+
+
+def test_a_name_from_results_never_becomes_markup() -> None:
+    attack = "<script>alert(1)</script>"
+    html = rendered(section(simulated(("adamw", attack), points=4)))
+    assert attack not in html
+    assert "&lt;script&gt;" in html
+
+
+def test_runs_that_never_got_there_are_written_at_the_edge() -> None:
+    """Oracle: by hand: of a span 0 to 100 a run at 50 stands at half of 90 per cent."""
+    drawn = strip([50.0, math.inf, math.inf], Span(0.0, 100.0), "told", 100.0)
+    assert 'cx="45.0%"' in drawn
+    assert "never: 2" in drawn
+    assert 'x1="90.0%"' in drawn  # the baseline
+
+
+def test_a_front_is_joined_and_infinite_spots_are_not_drawn() -> None:
+    spots = [
+        Spot("a", (1.0, 1.0, 1.0), (5.0, 5.0, 5.0), on_front=True, named=True),
+        Spot("b", (2.0, 2.0, 2.0), (4.0, 4.0, 4.0), on_front=True, named=True),
+        Spot("c", (2.0, 3.0, 4.0), (5.0, math.inf, math.inf), on_front=False, named=False),
+    ]
+    drawn = front(spots, "told", "s", str)
+    assert drawn.count('class="spot on"') == 2
+    assert drawn.count("<circle") == 2
+
+
+def test_seven_lines_are_drawn_and_profiles_are_stairs() -> None:
+    series = {f"s{i}": [(1.0, 0.0), (2.0, 0.5), (4.0, 1.0)] for i in range(9)}
+    svg, names = lines(series, "told", str, steps=True)
+    assert names == [f"s{i}" for i in range(7)]
+    path = svg.split('class="series s0"')[1].split('d="')[1].split('"')[0]
+    assert path.count("L") == 4  # a corner before each rise
+
+
+def test_a_speed_up_is_written_as_a_factor() -> None:
+    assert times(math.inf) == "∞"
+    assert times(1.5).endswith("1.50")
