@@ -29,11 +29,12 @@ KINDS = {
     "attention": "attention",
     "layer_norm": "layer norm",
     "gelu": "GELU",
-    "mlm_loss": "MLM loss",
+    "mlm_loss": "loss and decoder",
     "optimizer": "optimizer step",
     "other": "other",
 }
 """Kinds of operation in the trials table (``operation_<kind>_seconds``), and their names here."""
+MOSTLY = 0.95  # of a kind's time that its counted operators took: below, the page says how much
 NOISY = 1.25  # the fastest measure of a limit by the slowest: a quiet machine stays below
 
 
@@ -84,6 +85,19 @@ def _spread(trials: Trials, column: str) -> Spread | None:
     return Spread.of(number(row.get(column)) for row in trials)
 
 
+def _told(trials: Trials, column: str, write: Callable[[float], str]) -> tuple[str, str] | None:
+    """Write a median, and for under it its range, in the same unit where it can be, and n."""
+    spread = _spread(trials, column)
+    text = number_text(spread, write)
+    if spread is None or text is None or spread.n == 1:
+        return text
+    parts = [write(v).replace(wording.NBSP, " ") for v in (spread.low, spread.median, spread.high)]
+    if len({part.partition(" ")[2] for part in parts}) == 1:  # the median's unit serves all
+        parts = [part.partition(" ")[0] for part in parts]
+    low, _, high = parts
+    return text[0], f"{low if low == high else f'{low}{DASH}{high}'} · n {spread.n}"
+
+
 def _median(trials: Trials, column: str) -> float:
     found = _spread(trials, column)
     return found.median if found else 0.0
@@ -98,7 +112,7 @@ def _phase_row(cell: Cell, trials: Trials) -> dict[str, Any]:
     return {
         "label": cell.label,
         "n": len(trials),
-        "step": number_text(_spread(trials, "phase_step_seconds"), wording.duration),
+        "step": _told(trials, "phase_step_seconds", wording.duration),
         "bar": safe(step_figures.phase_bar(values, cell.label, LEAST_NAMED)),
         "parts": [(wording.share(value / whole), wording.duration(value)) for _, value in values],
     }
@@ -114,12 +128,13 @@ def _steps(timed: Mapping[str, Trials]) -> str:
 
 def _work_row(cell: Cell, trials: Trials) -> dict[str, Any]:
     def told(column: str, write: Callable[[float], str]) -> tuple[str, str] | None:
-        return number_text(_spread(trials, column), write)
+        return _told(trials, column, write)
 
+    flops = _median(trials, "flops_per_step")
     return {
         "label": cell.label,
         "numbers": [
-            told("flops_per_step", _prefixed("FLOP")),
+            (_prefixed("FLOP")(flops), f"n {len(trials)}") if flops else None,
             told("model_flops_per_second", _prefixed("FLOP/s")),
             told("ceiling_share", wording.share),
             told("datasheet_share", wording.share),
@@ -142,7 +157,7 @@ def _compiled(trials: Trials) -> list[tuple[str, tuple[str, str]]]:
         by_state[words(row.get("compile_cache"))].append(row)
     found = []
     for state, group in sorted(by_state.items()):
-        text = number_text(_spread(group, "compile_seconds"), wording.duration)
+        text = _told(group, "compile_seconds", wording.duration)
         if text:
             found.append((state or "cache not recorded", text))
     return found
@@ -227,7 +242,7 @@ def _roofline(cell: Cell, trials: Trials) -> dict[str, Any]:
         "step": wording.duration(_median(trials, _TRACED)),
         "svg": safe(step_figures.roofline(points, roofs, bandwidth, cell.label)),
         "rows": [
-            _point_row(point, i, trials, roofs, bandwidth) for i, point in enumerate(points, 1)
+            _point_row(point, i, trials, (roofs, bandwidth)) for i, point in enumerate(points, 1)
         ]
         + [_uncounted(trials, kind) for kind in KINDS if not _point(trials, kind)],
     }
@@ -267,14 +282,18 @@ def _roofs(trial: Trial) -> tuple[dict[str, float], float | None]:
 
 
 def _point_row(
-    point: Point, place: int, trials: Trials, roofs: Mapping[str, float], bandwidth: float | None
+    point: Point, place: int, trials: Trials, limit: tuple[Mapping[str, float], float | None]
 ) -> dict[str, str]:
+    roofs, bandwidth = limit
+    kind = next(kind for kind, name in KINDS.items() if name == point.name)
+    counted = point.seconds / _figure(trials, kind, "seconds")
     limits = [rate for name, rate in roofs.items() if name.endswith("measured")]
     limits += [bandwidth * point.intensity] if bandwidth else []
     return {
         "number": str(place),
         "name": point.name,
         "source": point.source,
+        "partly": "" if counted > MOSTLY else f"of {wording.share(counted)} of its time",
         "seconds": wording.duration(point.seconds),
         "share": wording.share(point.seconds / _median(trials, _TRACED)),
         "flops": f"{step_figures.prefixed(point.flops_per_second)}FLOP/s",
@@ -292,6 +311,7 @@ def _uncounted(trials: Trials, kind: str) -> dict[str, str]:
         "number": DASH,
         "name": KINDS[kind],
         "source": "no formula",
+        "partly": "",
         "seconds": wording.duration(seconds) if seconds else DASH,
         "share": wording.share(seconds / _median(trials, _TRACED)) if seconds else DASH,
     }

@@ -9,7 +9,8 @@ from bertopt_bench.matrix.labels import workload_choices
 from bertopt_bench.matrix.modes import is_inference
 from bertopt_bench.results.findings import error, warning
 from bertopt_bench.results.limit_rows import CEILING_DTYPES, Limits, limit_columns
-from bertopt_bench.workload import formulas
+from bertopt_bench.workload import classifier_formulas, formulas
+from bertopt_bench.workload.classifier_formulas import is_classification
 from bertopt_bench.workload.optimizer_work import step_bytes
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ def check_limits(record: Record, session: Session | None) -> Iterator[Finding]:
     """MFU is tokens a second by the closed form's FLOPs a token, over the peak of its session."""
     if session is None or record.status != "ok" or record.vocabulary_size is None:
         return
+    if is_classification(record.cell) and record.classification is None:
+        return  # a replicate of fewer steps: nothing says how many classes its head has
     empty = record.ragged is not None and not sum(record.ragged.slot_tokens)
     if empty or not record.step_seconds or record.slot_tokens_per_step is None:
         return
@@ -56,8 +59,14 @@ def _flops_per_second(record: Record) -> float:
     """Give slot tokens a second by ``3 [L (8hh + 4hf + 4sh) + rho (2hh + 2hV)]``.
 
     s is the mean length that a slot attends to, rho the share of slots sent to the head; forward
-    only, the factor is 1.
+    only, the factor is 1. A classifier's head has its own formula.
     """
+    rate = len(record.step_seconds) / math.fsum(record.step_seconds)
+    if record.classification is not None:
+        classes = len(record.classification.classes)
+        return (
+            3 * rate * classifier_formulas.forward_flops(record.cell["workload"], classes=classes)
+        )
     workload = workload_choices(record.cell["workload"])
     size = formulas.model_size(workload["model"])
     h, f, vocabulary = size.hidden, size.intermediate, record.vocabulary_size or 0
@@ -65,7 +74,7 @@ def _flops_per_second(record: Record) -> float:
     per_token = size.layers * (8 * h * h + 4 * h * f + 4 * pairs / slots * h)
     per_token += head / slots * (2 * h * h + 2 * h * vocabulary)
     factor = 1 if is_inference(record.cell) else 3
-    return factor * per_token * slots * len(record.step_seconds) / math.fsum(record.step_seconds)
+    return factor * per_token * slots * rate
 
 
 def _held(record: Record, workload: Mapping[str, Any]) -> tuple[float, float, float]:

@@ -59,7 +59,7 @@ def operations_record(trial: Trial, spans: StepSpans) -> dict[str, Any]:
     """
     workload = trial.cell["workload"]
     size = formulas.model_size(workload["model"])
-    vocabulary = trial.model.get_parameter("cls.predictions.bias").numel()
+    vocabulary = trial.model.get_parameter("bert.embeddings.word_embeddings.weight").shape[0]
     classify = partial(
         kind_of, vocabulary=vocabulary, sizes=(size.hidden, size.intermediate, workload["seq_len"])
     )

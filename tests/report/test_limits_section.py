@@ -27,6 +27,7 @@ def measured(frame: pd.DataFrame) -> pd.DataFrame:
     columns |= {"optimizer_bytes_per_second": 4e9, "optimizer_bandwidth_share": 0.4}
     columns |= {"traced_step_seconds": 0.1, "operation_other_seconds": 0.02}
     columns |= {"operation_linear_flops": 4e9, "operation_linear_bytes": 4e8}
+    columns |= {"operation_linear_seconds": 0.1, "operation_gelu_seconds": 0.01}
     columns |= {"operation_linear_counted_seconds": 0.08, "operation_linear_calls": 20}
     frame = frame.assign(**{name: pd.Series(value, frame.index) for name, value in columns.items()})
     frame.loc[~ok, list(columns)] = math.nan
@@ -96,7 +97,7 @@ def test_cold_and_warm_compile_times_are_never_mixed(section: dict[str, Any]) ->
     """Oracle: 12 s of the first seed, cold; 2 s of the two others, from a warm cache."""
     assert section["rows"][0]["compiled"] == [
         ("cold", ("12.0 s", "one run")),
-        ("warm", ("2.00 s", "2.00 s · n 2")),
+        ("warm", ("2.00 s", "2.00 · n 2")),
     ]
 
 
@@ -114,6 +115,7 @@ def test_a_roofline_places_what_has_a_formula_and_lists_the_rest(section: dict[s
     """Oracle: by hand: 4 GFLOP in 80 ms are 50 GFLOP/s, 10 FLOPs a byte, half of the roof."""
     rows = section["rooflines"]["plots"][0]["rows"]
     linear, other = rows[0], rows[-1]
+    assert linear["partly"].startswith("of 80.0")  # 80 of 100 ms have a formula
 
     assert (linear["flops"], linear["intensity"], linear["source"]) == (
         "50 GFLOP/s", "10.0", "formula",
