@@ -38,7 +38,7 @@ def convergence_section(
     scored = score(curves, asked)
     workloads = sorted(set(scored.runs["workload"]))
     return {
-        "notes": list(scored.notes),
+        "notes": [*scored.notes, *_unknown(baseline, known)],
         "workloads": [
             {
                 "name": name if len(workloads) > 1 else "",
@@ -54,6 +54,13 @@ def convergence_section(
         "profiles": _profiles(scored) if len(workloads) > 1 else [],
         "tables": [_table(view) for view in views(scored)],
     }
+
+
+def _unknown(baseline: str | None, known: set[Any]) -> list[str]:
+    """Say that a declared baseline is none of the submissions."""
+    if not baseline or baseline in known:
+        return []
+    return [f"the declared baseline '{baseline}' is no submission here, so another one stands in"]
 
 
 def _table(view: View) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bertopt_bench.errors import UserError
+from bertopt_bench.matrix.convergence import declared
 from bertopt_bench.report import duels, figures, frame, inference, rows, sentences
 from bertopt_bench.report.convergence import convergence_section
 from bertopt_bench.report.environment import environment
@@ -32,7 +33,8 @@ def render(results: Sequence[ResultSet], *, title: str | None = None) -> str:
     frames = joined(results)
     facts = gather(frames["trials"])
     template = frame.template("page.html")
-    content = context(results, facts, title) | {"convergence": convergence_section(frames)}
+    content = context(results, facts, title)
+    content["convergence"] = convergence_section(frames, *declared(content["sources"]))
     empty = figures.Packed("", ())
     bare = template.render({**content, "data": empty.text, "left_out": empty.left_out})
     packed = figures.pack(facts, frames, frame.MOST_BYTES - len(bare.encode()))
