@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from bertopt_bench.report.score_views import View
     from bertopt_bench.stats.scoring import Scored
 
-MOST_PANELS, MOST_ROWS, MOST_WORKLOADS = 16, 60, 4
+MOST_PANELS, MOST_ROWS, MOST_WORKLOADS, MOST_SUBMISSIONS = 16, 60, 4, 64
 
 
 def convergence_section(
@@ -34,6 +34,10 @@ def convergence_section(
     if len(set(curves["submission"])) < 2 or not curves["metric"].notna().any():
         return None
     known = set(curves["submission"])
+    if len(known) > MOST_SUBMISSIONS:
+        note = f"{len(known)} choices are too many for a page; bertopt-bench score RESULTS has them"
+        empty = {"workloads": [], "more_workloads": 0, "profiles": [], "tables": []}
+        return {"notes": [note], **empty}
     asked = Asked(Aim(), baseline if baseline in known else None, tuple(targets))
     scored = score(curves, asked)
     workloads = sorted(set(scored.runs["workload"]))
