@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -90,32 +91,50 @@ def write_scores(
     from bertopt_bench.results.exporting import export, write_out
     from bertopt_bench.stats import scoring
 
-    scored = scoring.score(read_curves(Path(frame), asked.aim.name), asked)
+    scored = scoring.score(*read_curves(Path(frame), asked))
     if table is None:
         write_out(render(scored, form), output)
     else:
         export(scored.tables[table], "markdown" if form == "text" else form, output)
 
 
-def read_curves(path: Path, metric: str) -> DataFrame:
-    """Read curves from a file, or take them from a results folder.
+def read_curves(path: Path, asked: Asked) -> tuple[DataFrame, Asked]:
+    """Read curves from a file, or take them from a results folder with what its matrix declared.
 
     Raises:
         UserError: there is no such file, it is of another kind or damaged, a package is missing.
     """
     import pandas as pd
 
-    from bertopt_bench.results.tables import load_results
-    from bertopt_bench.stats.training_curves import training_curves
-
     if path.suffix not in READABLE:
-        results = load_results(path)
-        return training_curves(results.trials, results.evaluations, metric)
+        return _recorded(path, asked)
     if not path.is_file():
         raise UserError(f"{path} is no file. Name a .parquet or .csv, or a results folder.")
     try:
-        return pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
+        made = pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
     except ImportError as error:
         raise UserError("parquet needs pyarrow: pip install 'bertopt-bench[parquet]'.") from error
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {str(error).splitlines()[0]}.") from error
+    return made, asked
+
+
+def _recorded(path: Path, asked: Asked) -> tuple[DataFrame, Asked]:
+    from bertopt_bench.matrix.convergence import declared
+    from bertopt_bench.report.frame import plain_session
+    from bertopt_bench.report.sentences import source_of
+    from bertopt_bench.results.tables import load_results
+    from bertopt_bench.stats.training_curves import training_curves
+
+    results = load_results(path)
+    curves = training_curves(results.trials, results.evaluations, asked.aim.name)
+    if not len(curves):
+        raise UserError(f"{path} has no training run: there is nothing to score.")
+    sources = [source_of(plain_session(session)) for session in results.sessions]
+    targets, baseline = declared(sources)
+    if asked.aim.name != "loss":
+        targets = ()
+    told = replace(
+        asked, targets=asked.targets or targets, baseline=asked.baseline or baseline or None
+    )
+    return curves, told

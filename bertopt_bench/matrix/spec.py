@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from bertopt_bench import catalogue
 from bertopt_bench.errors import MatrixError, UserError, nearest
-from bertopt_bench.matrix import choices, excluding, tuned
+from bertopt_bench.matrix import choices, convergence, excluding, tuned
 from bertopt_bench.matrix.keys import (
     MOST_CELLS,
     READ_DEFAULTS,
@@ -58,6 +58,7 @@ TOP = {
     "tuning": Key("dict"),  # read by matrix.tuning
     "protocol": Key("dict"),  # read by protocols
     "tuned": Key("list"),
+    "convergence": Key("dict"),  # read by matrix.convergence
 }
 _SEED = Key("int", least=0, most=2**63 - 1)
 _NAME = re.compile(r"\w[\w.+-]{0,99}")
@@ -163,6 +164,7 @@ def _matrix(path: Path, source: str, document: dict[str, Any]) -> Matrix:
         key: rule.read(document[key], root.at(key)) if key in document else rule.default
         for key, rule in TOP.items()
     }
+    convergence.check(top["convergence"] or {}, root.at("convergence"))
     levels = {
         **_workload(top["workload"] or {}, root.at("workload")),
         **_axes(top["axes"] or {}, root.at("axes")),

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from bertopt_bench.report.score_views import View
     from bertopt_bench.stats.scoring import Scored
 
-MOST_PANELS, MOST_ROWS, MOST_WORKLOADS = 16, 60, 4
+MOST_PANELS, MOST_ROWS, MOST_WORKLOADS, MOST_SUBMISSIONS = 16, 60, 4, 64
 
 
 def convergence_section(
@@ -34,11 +34,15 @@ def convergence_section(
     if len(set(curves["submission"])) < 2 or not curves["metric"].notna().any():
         return None
     known = set(curves["submission"])
+    if len(known) > MOST_SUBMISSIONS:
+        note = f"{len(known)} choices are too many for a page; bertopt-bench score RESULTS has them"
+        empty = {"workloads": [], "more_workloads": 0, "profiles": [], "tables": []}
+        return {"notes": [note], **empty}
     asked = Asked(Aim(), baseline if baseline in known else None, tuple(targets))
     scored = score(curves, asked)
     workloads = sorted(set(scored.runs["workload"]))
     return {
-        "notes": list(scored.notes),
+        "notes": [*scored.notes, *_unknown(baseline, known)],
         "workloads": [
             {
                 "name": name if len(workloads) > 1 else "",
@@ -54,6 +58,13 @@ def convergence_section(
         "profiles": _profiles(scored) if len(workloads) > 1 else [],
         "tables": [_table(view) for view in views(scored)],
     }
+
+
+def _unknown(baseline: str | None, known: set[Any]) -> list[str]:
+    """Say that a declared baseline is none of the submissions."""
+    if not baseline or baseline in known:
+        return []
+    return [f"the declared baseline '{baseline}' is no submission here, so another one stands in"]
 
 
 def _table(view: View) -> dict[str, Any]:

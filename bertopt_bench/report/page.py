@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bertopt_bench.errors import UserError
+from bertopt_bench.matrix.convergence import declared
 from bertopt_bench.report import duels, figures, frame, inference, rows, sentences
 from bertopt_bench.report.classification import classification_section
 from bertopt_bench.report.convergence import convergence_section
@@ -37,7 +38,7 @@ def render(results: Sequence[ResultSet], *, title: str | None = None) -> str:
     facts = gather(frames["trials"])
     template = frame.template("page.html")
     content = context(results, facts, title)
-    content["convergence"] = convergence_section(frames)
+    content["convergence"] = convergence_section(frames, *declared(content["sources"]))
     content["classification"] = classification_section(facts, frames)
     content["gap"] = gap_section(facts, frames["evaluations"])
     content["inside"] = inside_section(facts, frames["inside"])

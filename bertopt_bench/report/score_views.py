@@ -67,7 +67,7 @@ def ends(scored: Scored) -> View:
     rows = []
     for place in _records(scored.ranks):
         key = (place["workload"], place["submission"])
-        finals = sorted(groups[key]["final"].tolist(), reverse=aim.higher_is_better)
+        finals = sorted(groups[key]["final"].tolist())
         against = found.get(key)
         rows.append(
             (

@@ -104,3 +104,10 @@ def test_seven_lines_are_drawn_and_profiles_are_stairs() -> None:
 def test_a_speed_up_is_written_as_a_factor() -> None:
     assert times(math.inf) == "∞"
     assert times(1.5).endswith("1.50")
+
+
+def test_a_set_too_large_for_a_page_names_the_command() -> None:
+    many = tuple(f"optimizer_{i}" for i in range(33))
+    found = section(simulated(many, ("linear",), ("none",), (1,), 2))
+    assert "bertopt-bench score" in found["notes"][0]
+    assert not found["tables"]
