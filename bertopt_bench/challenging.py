@@ -247,12 +247,12 @@ def told_reproduction(again: Reproduction, protocol: Protocol) -> str:
     """Say whether the published baseline was reproduced here."""
     who = f"seed {again.seed} of tuned {protocol.baseline} on {model_of(protocol)}"
     if again.identical:
-        return f"reproduced bit for bit: {who} ends at {again.again:.4f} here as published"
+        return f"Reproduced bit for bit: {who} ends at {again.again:.4f} here as published"
     band = f"{again.low:.4f} to {again.high:.4f}"
     if again.holds:
-        return f"reproduced: {who} ends at {again.again:.4f} here, within {band}"
+        return f"Reproduced: {who} ends at {again.again:.4f} here, within {band}"
     return (
-        f"NOT reproduced: {who} ends at {again.again:.4f} here, outside of {band}, where a "
+        f"Not reproduced: {who} ends at {again.again:.4f} here, outside of {band}, where a "
         f"further seed of the published runs lies with 99 % confidence (published: "
         f"{again.published:.4f}). Nothing is joined."
     )
