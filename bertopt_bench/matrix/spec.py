@@ -174,6 +174,10 @@ def _matrix(path: Path, source: str, document: dict[str, Any]) -> Matrix:
         _include(table, levels, root.at("include").item(index))
         for index, table in enumerate(top["include"] or [])
     )
+    exclusions = tuple(
+        excluding.read_exclusion(table, levels, root.at("exclude").item(index))
+        for index, table in enumerate(top["exclude"] or [])
+    )
     matrix = Matrix(
         file=path,
         name=_name(top["name"], path),
@@ -186,14 +190,15 @@ def _matrix(path: Path, source: str, document: dict[str, Any]) -> Matrix:
         skip_slower_precisions=top["skip_slower_precisions"],
         timing=timing,
         levels=levels,
-        exclusions=tuple(
-            excluding.read_exclusion(table, levels, root.at("exclude").item(index))
-            for index, table in enumerate(top["exclude"] or [])
-        ),
+        exclusions=exclusions,
         includes=includes,
         tuned=tuned.read_tuned(top["tuned"] or [], root.at("tuned")),
         measure=read_measure(top["measure"] or {}, root.at("measure")),
     )
+    return _of_bearable_size(matrix, root)
+
+
+def _of_bearable_size(matrix: Matrix, root: Place) -> Matrix:
     if matrix.cell_count() > MOST_CELLS:
         raise root.error(
             f"spans {matrix.cell_count():,} cells; at most {MOST_CELLS:,} are allowed. Split it."

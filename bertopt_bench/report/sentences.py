@@ -6,7 +6,8 @@ import tomllib
 from typing import TYPE_CHECKING, Any
 
 from bertopt_bench.report import classification, inference, wording
-from bertopt_bench.stats.estimates import CHOICE_AXES, LOSS, MEMORY, THROUGHPUT
+from bertopt_bench.stats.estimates import LOSS, MEMORY, THROUGHPUT
+from bertopt_bench.stats.levels import CHOICE_AXES
 from bertopt_bench.workload.classifier_formulas import CLASSIFICATION
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from bertopt_bench.matrix.choices import DEFAULTS
 from bertopt_bench.matrix.labels import DRAWN_ALIKE
+from bertopt_bench.stats.levels import CHOICE_AXES, USUAL_LEVELS, WORKLOAD_AXES
 from bertopt_bench.workload.classification_metrics import MEASURES
 
 if TYPE_CHECKING:
@@ -24,52 +24,6 @@ if TYPE_CHECKING:
 
     from pandas import DataFrame
 
-WORKLOAD_AXES = (
-    "workload",
-    "mode",
-    "model",
-    "corpus",
-    "dataset",
-    "weights",
-    "tokenizer",
-    "pooling",
-    "criterion",
-    "class_weights",
-    "vocabulary_size",
-    "seq_len",
-    "batch_size",
-    "micro_batches",
-    "steps",
-    "position_embedding",
-    "mask_rate",
-    "evaluate_every",
-    "evaluation_batches",
-    "held_out_fraction",
-    "held_out_part",
-    "lower_case",
-    "layout",
-    "next_sentence",
-    "train_tokens",
-)
-CHOICE_AXES = ("optimizer", "schedule", "regularizer", "precision", "device", "parallelism")
-# What a matrix means when it is silent: the level that others are compared with.
-USUAL_LEVELS = {
-    **DEFAULTS,
-    "mode": "training",
-    "parallelism": "single",
-    "model": "tiny",
-    "corpus": "python_docs",
-    "dataset": "reuters_r8",
-    "weights": "random",
-    "pooling": "mean",
-    "criterion": "cross_entropy",
-    "class_weights": "none",
-    "position_embedding": "learned",
-    "held_out_part": "all",
-    "layout": "padded",
-    "next_sentence": "false",
-    "train_tokens": "0",
-}
 UNFINISHED = ("diverged", "out_of_memory", "timed_out", "failed")
 
 Trial: TypeAlias = dict[str, Any]

@@ -16,13 +16,13 @@ from bertopt_bench.matrix.labels import SEPARATOR
 from bertopt_bench.matrix.modes import INFERENCE
 from bertopt_bench.stats.curves import AXIS, REQUIRED
 from bertopt_bench.stats.estimates import (
-    WORKLOAD_AXES,
     comparable_key,
     number,
     trial_rows,
     varying_axes,
     words,
 )
+from bertopt_bench.stats.levels import WORKLOAD_AXES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -102,22 +102,18 @@ def assemble(request: Mapping[str, Any]) -> Trial:
     precision.apply()
     kernels = _kernels(cell)
     make_regularizers = partial(_regularizers, cell)
-    classifies = is_classification(cell)
     model = _model(cell, text, make_regularizers().model_options(), kernels)
     weights_sha256 = _start(model, text, seed, device, precision)
     groups = parameter_groups(model)
     batches, held_out, train_sample = _open_texts(cell, text, seed, device)
     schedule = build("schedule", cell["schedule"], workload["steps"])
-    make = ClassifyingTrial if classifies else InferenceTrial if forward_only else Trial
-    trial = make(
+    trial = _kind(cell, forward_only=forward_only)(
         cell=cell,
         steps=request["steps"],
         device=device,
         precision=precision,
         model=model,
-        criterion=criterion_of(cell, text, device.torch_device)
-        if classifies
-        else masked_cross_entropy,
+        criterion=_criterion(cell, text, device),
         summed_loss=_summed_loss(kernels),
         compiled=_compiled(model, cell["kernel"]["compile"]["name"], kernels["compile"]),
         groups=groups,
@@ -137,6 +133,19 @@ def assemble(request: Mapping[str, Any]) -> Trial:
     if "cuda_graph" in kernels and kernels["cuda_graph"].in_place:
         capture_whole_step(trial)
     return trial
+
+
+def _kind(cell: Mapping[str, Any], *, forward_only: bool) -> type[Trial]:
+    if is_classification(cell):
+        return ClassifyingTrial
+    return InferenceTrial if forward_only else Trial
+
+
+def _criterion(cell: Mapping[str, Any], text: Mapping[str, Any], device: Any) -> Any:
+    """Give what makes a loss of logits and labels: summed over masked slots, or over texts."""
+    if is_classification(cell):
+        return criterion_of(cell, text, device.torch_device)
+    return masked_cross_entropy
 
 
 def _open_texts(cell: Mapping[str, Any], text: Mapping[str, Any], seed: int, device: Any) -> Any:

@@ -119,14 +119,9 @@ def run_trial(request: Mapping[str, Any], send: Send, counter: MutableSequence[i
     keeper = keeping.Keeper(trial, request)
     start = keeper.continue_from()
     seen = _Seen(trial, send, timer, keeper)
-    diverged = loop.train(
-        trial,
-        timer,
-        evaluate_at=evaluation_steps(steps, request["cell"]["workload"]["evaluate_every"]),
-        counter=counter,
-        report=seen.report,
-        start=start,
-    )
+    at = evaluation_steps(steps, request["cell"]["workload"]["evaluate_every"])
+    told: dict[str, Any] = {"evaluate_at": at, "counter": counter, "report": seen.report}
+    diverged = loop.train(trial, timer, start=start, **told)
     result = {
         "kind": "result",
         **_ending(diverged),
