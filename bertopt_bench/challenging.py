@@ -64,11 +64,11 @@ def challenge(
     protocol = read_protocol(protocol_name)
     newcomer = catalogue.find("optimizer", optimizer).name
     folder = results or Path("results") / f"challenge-{protocol.name}-{_plain(newcomer)}"
+    published = None if plan_only else _published(protocol, records)
     matrix = _write(folder / "challenge.toml", _tuning_matrix(protocol, newcomer))
-    if plan_only:
+    if published is None:
         plan_tuning(matrix)
         return 0
-    published = _published(protocol, records)
     base = arms_of(published.counted).get(protocol.baseline, {})
     again = _reproduce(protocol, base, folder)
     sys.stdout.write(told_reproduction(again, protocol) + "\n")
@@ -77,11 +77,10 @@ def challenge(
     tune(matrix, results=folder / "tuning", page=folder / "tuning.html", is_last=False)
     mine = _run(folder / "tuning" / TUNED, folder / "run")
     found = _join(protocol, newcomer, published, mine, again)
-    lines = told(found)
+    lines, page = told(found), page or folder / "challenge.html"
     sys.stdout.write("".join(f"{line}\n" for line in lines))
-    page = page or folder / "challenge.html"
-    mine_first = sum("(this challenge)" in one.arm for one in found.standings)
-    write_challenge(found, page, [told_reproduction(again, protocol), *lines[:mine_first]])
+    own = [line for line in lines if "(this challenge)" in line]
+    write_challenge(found, page, [told_reproduction(again, protocol), *own])
     sys.stdout.write(f"results: {folder}\npage: {page}\n")
     return 0
 
@@ -247,12 +246,12 @@ def told_reproduction(again: Reproduction, protocol: Protocol) -> str:
     """Say whether the published baseline was reproduced here."""
     who = f"seed {again.seed} of tuned {protocol.baseline} on {model_of(protocol)}"
     if again.identical:
-        return f"reproduced bit for bit: {who} ends at {again.again:.4f} here as published"
+        return f"Reproduced bit for bit: {who} ends at {again.again:.4f} here as published"
     band = f"{again.low:.4f} to {again.high:.4f}"
     if again.holds:
-        return f"reproduced: {who} ends at {again.again:.4f} here, within {band}"
+        return f"Reproduced: {who} ends at {again.again:.4f} here, within {band}"
     return (
-        f"NOT reproduced: {who} ends at {again.again:.4f} here, outside of {band}, where a "
+        f"Not reproduced: {who} ends at {again.again:.4f} here, outside of {band}, where a "
         f"further seed of the published runs lies with 99 % confidence (published: "
         f"{again.published:.4f}). Nothing is joined."
     )

@@ -10,7 +10,7 @@ import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from bertopt_bench.dispatch.preparing import ask_capabilities
 from bertopt_bench.dispatch.sessions import utc_now
@@ -165,19 +165,19 @@ def tune(
         try:
             search = _search(tuning, store, display, capabilities)
         except KeyboardInterrupt:
-            display.say(f"stopped; what is done is in {folder}. Continue with:")
-            display.say(f"  {_again(matrix_file, folder, page, overrides)}")
-            sys.exit(130)
+            _stop(display, _again(matrix_file, folder, page, overrides), folder)
         _write_tuned(search, folder, matrix_file)
     _tell(search)
     sys.stdout.write(f"results: {folder}\n")
     write_page(folder, page)
-    if not is_last:
-        return
-    sys.stdout.write(
-        "next, what was chosen on seeds and text of its own:\n  "
-        f"{shlex.join(['bertopt-bench', 'run', str(folder / TUNED)])}\n"
-    )
+    if is_last:
+        command = shlex.join(["bertopt-bench", "run", str(folder / TUNED)])
+        sys.stdout.write(f"next, what was chosen on seeds and text of its own:\n  {command}\n")
+
+
+def _stop(display: Display, again: str, folder: Path) -> NoReturn:
+    display.say(f"stopped; what is done is in {folder}. Continue with:\n  {again}")
+    sys.exit(130)
 
 
 def _again(file: Path | str, folder: Path, page: Path, overrides: Sequence[str]) -> str:

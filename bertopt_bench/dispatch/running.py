@@ -61,15 +61,8 @@ def run_session(
     told |= {"threads": trial_threads(), "tuned": matrix.tuned, "measure": matrix.measure}
     run = SessionRun(session, store, display, **told)
     run.run(pending.plans)
-    store.append_session_event(
-        {
-            "kind": "end",
-            "session": session,
-            "at_utc": utc_now(),
-            "counts": run.counts,
-            "load": describe_machine()["load"],
-        }
-    )
+    ended = {"kind": "end", "session": session, "at_utc": utc_now(), "counts": run.counts}
+    store.append_session_event({**ended, "load": describe_machine()["load"]})
     return run.counts
 
 

@@ -34,7 +34,13 @@ def propose(dimensions: Sequence[Dimension], tuning: Tuning, tried: Told) -> lis
         return [*head, *((tuning.sampler, one) for one in drawn)][len(tried) :]
     if len(tried) < len(head):
         return head
-    return [(tuning.sampler, ask_optuna(dimensions, tuning.sampler, tuning.draw_seed, tried))]
+    asked = ask_optuna(dimensions, tuning.sampler, tuning.draw_seed, tried)
+    if any(asked == options for options, _ in tried):
+        raise UserError(
+            f"tuning.sampler '{tuning.sampler}' proposed {asked} again: it does not go on from "
+            "what it is told. Take sobol or halton instead, or another of Optuna's."
+        )
+    return [(tuning.sampler, asked)]
 
 
 def ask_optuna(

@@ -150,6 +150,7 @@ def finals_figure(standings: Sequence[Standing]) -> str:
 def _finals(one: Standing, y: float, across: Scale) -> str:
     """Draw an arm's row."""
     colour, name = ("s1" if MINE in one.arm else "s0"), one.arm.replace(MINE, "").strip()
+    name = name.partition(":")[2] or name
     parts = [f'<text class="left" x="-8" y="{y + 4}">{escape(name)}</text>']
     parts += [
         f'<circle class="point {colour}" cx="{across.at(loss)}%" cy="{y}" r="4">'

@@ -127,8 +127,7 @@ def lines(
     steps: bool = False,
 ) -> tuple[str, list[str]]:
     """Draw a line a name, at most 7; give the drawing and the names that are in it."""
-    shown = {name: points for name, points in series.items() if points}
-    shown = dict(list(shown.items())[:MOST_SERIES])
+    shown = dict([(name, line) for name, line in series.items() if line][:MOST_SERIES])
     points = [point for line in shown.values() for point in line]
     across = Span.of([x for x, _ in points], air=0.02, is_log=log_x)
     up = Span(0.0, 1.04) if steps else Span.of([y for _, y in points])

@@ -9,9 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 from bertopt_bench.report import wording
 from bertopt_bench.report.rows import DASH
+from bertopt_bench.report.score_cells import (
+    ONE_RUN,
+    Cell,
+    amount,
+    interval,
+    score_cell,
+    spread,
+    times,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from pandas import DataFrame
 
@@ -20,19 +29,8 @@ if TYPE_CHECKING:
     Row = dict[str, Any]
     Marks = dict[Any, tuple[str, ...]]
 
-NEVER = "never"
-ONE_RUN = "one run"
 UNTUNED = "untuned"
 COSTS = {"seconds": "seconds of training", "peak_memory_bytes": "peak memory"}
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A cell of a table: what it says, what stands small under it, and marks beside it."""
-
-    text: str
-    under: str = ""
-    marks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -73,7 +71,7 @@ def ends(scored: Scored) -> View:
             (
                 *_names(scored, marks, place),
                 Cell(*rank_words(place)),
-                _spread(finals, metric_writer(scored)),
+                spread(finals, metric_writer(scored)),
                 Cell("baseline") if key[1] == scored.baseline else _difference(against, scored),
             )
         )
@@ -116,9 +114,9 @@ def _target_row(scored: Scored, marks: Marks, row: Row, faster: dict[Any, Row]) 
     is_baseline = row["submission"] == scored.baseline
     return (
         *_names(scored, marks, row),
-        Cell(f"{row['reached']} of {row['n']}", _interval(row, "share", wording.percent)),
+        Cell(f"{row['reached']} of {row['n']}", interval(row, "share", wording.percent)),
         *(
-            _amount(row, name, write)
+            amount(row, name, write)
             for name, write in (
                 ("steps", lambda v: wording.significant(v, 3)),
                 ("seconds", wording.duration),
@@ -155,7 +153,7 @@ def scores(scored: Scored) -> list[View]:
     rows = [
         (
             Cell(name, marks=marks[name]),
-            *(_score(cells.get((name, *role))) for role in roles),
+            *(score_cell(cells.get((name, *role))) for role in roles),
         )
         for name in order
     ]
@@ -175,8 +173,8 @@ def fronts(scored: Scored) -> list[View]:
         rows = [
             (
                 *_names(scored, marks, row),
-                _spread([row["low"], row["median"], row["high"]], metric_writer(scored), row["n"]),
-                _spread([row[f"cost_{s}"] for s in ("low", "median", "high")], write, row["n"]),
+                spread([row["low"], row["median"], row["high"]], metric_writer(scored), row["n"]),
+                spread([row[f"cost_{s}"] for s in ("low", "median", "high")], write, row["n"]),
             )
             for row in sorted(kept, key=lambda r: (r["workload"], r["cost_median"]))
         ]
@@ -199,7 +197,7 @@ def rates(scored: Scored) -> View | None:
         (
             *_names(scored, marks, row),
             Cell(f"{row['lr']:g}", marks=("best",) * row["is_best"] + ("edge",) * row["on_edge"]),
-            _spread([row["low"], row["median"], row["high"]], metric_writer(scored), row["n"]),
+            spread([row["low"], row["median"], row["high"]], metric_writer(scored), row["n"]),
             Cell(f"{row['infinite']} of {row['n']}"),
         )
         for row in _records(scored.sensitivity)
@@ -243,7 +241,7 @@ def _effect(row: Row) -> tuple[Cell, ...]:
     omega = share("omega2").text
     return (
         Cell(str(row["term"])),
-        Cell(omega, _interval(row, "omega2", lambda v: f"{v:.3f}")),
+        Cell(omega, interval(row, "omega2", lambda v: f"{v:.3f}")),
         share("partial_eta2"),
         share("generalised_eta2"),
         Cell(DASH if math.isnan(row["f"]) else wording.significant(row["f"], 3)),
@@ -310,49 +308,6 @@ def _marks(runs: DataFrame) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _spread(values: Sequence[float], write: Callable[[float], str], n: int = 0) -> Cell:
-    """Write a median with its range and n; values in order from good to bad, or low to high."""
-    count = n or len(values)
-    if not values or any(math.isnan(value) for value in values):
-        return Cell(DASH, f"n {count}")
-    middle = values[1] if n else _median(values)
-    if count == 1:
-        return Cell(write(middle), ONE_RUN)
-    low, high = write(values[0]), write(values[-1])
-    return Cell(write(middle), f"{low if low == high else f'{low}{DASH}{high}'} · n {count}")
-
-
-def _median(values: Sequence[float]) -> float:
-    half = len(values) // 2
-    return values[half] if len(values) % 2 else values[half - 1] / 2 + values[half] / 2
-
-
-def _amount(row: Row, name: str, write: Callable[[float], str]) -> Cell:
-    """Write what was spent: median, range, n."""
-    value = row.get(name, math.nan)
-    if math.isnan(value):
-        return Cell(DASH)
-    ends = (row[f"{name}_low"], row[f"{name}_high"])
-    low, high = (NEVER if math.isinf(end) else write(end) for end in ends)
-    under = ONE_RUN if row["n"] == 1 else (low if low == high else f"{low}{DASH}{high}")
-    return Cell(NEVER if math.isinf(value) else write(value), "" if low == NEVER else under)
-
-
-def _interval(row: Row, name: str, write: Callable[[float], str]) -> str:
-    low, high = row[f"{name}_low"], row[f"{name}_high"]
-    return "" if math.isnan(low) else f"95 %: {write(low)}{DASH}{write(high)}"
-
-
-def _score(row: Row | None) -> Cell:
-    if row is None:
-        return Cell(DASH)
-    shown = ""
-    if not math.isnan(row["low"]):
-        shown = f"95 %: {row['low']:.3f}{DASH}{row['high']:.3f}, "
-    counted = ONE_RUN if row["n"] == 1 else f"n {row['n']} seeds"
-    return Cell(f"{row['score']:.3f}", f"{shown}{counted}")
-
-
 def _difference(row: Row | None, scored: Scored) -> Cell:
     """Write a difference from the baseline's metric, its interval and verdict."""
     if row is None or math.isnan(row["estimate"]):
@@ -374,13 +329,6 @@ def _speed_up(row: Row | None) -> Cell:
     verdict = row.get("verdict")
     marks = (verdict,) if isinstance(verdict, str) and verdict != "inconclusive" else ()
     return Cell(times(row["speed_up"]), f"{shown}n {row['n']}", marks)
-
-
-def times(value: float) -> str:
-    """Write a speed-up."""
-    if math.isinf(value):
-        return "∞"
-    return f"× {wording.significant(value, 3)}"  # noqa: RUF001 - a multiplication sign
 
 
 def _verdict(row: Row, scored: Scored) -> str:

@@ -13,7 +13,8 @@ from bertopt_bench.stats.scoring import TABLES, as_json
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from bertopt_bench.report.score_views import Cell, View
+    from bertopt_bench.report.score_cells import Cell
+    from bertopt_bench.report.score_views import View
     from bertopt_bench.stats.scoring import Scored
 
 FORMATS = ("text", "markdown", "json", "csv", "parquet")

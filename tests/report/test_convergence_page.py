@@ -12,7 +12,7 @@ from bertopt_bench.report.convergence import convergence_section
 from bertopt_bench.report.convergence_figures import Span, Spot, front, lines, strip
 from bertopt_bench.report.frame import joined, template
 from bertopt_bench.report.rows import DASH
-from bertopt_bench.report.score_views import times
+from bertopt_bench.report.score_cells import times
 
 
 def section(results: SimulatedResults) -> dict:

@@ -1,0 +1,75 @@
+"""Joining a newcomer to published runs: hand-computed cases."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from bertopt_bench.stats.challenge import Run, baseline_targets, reproduction, standings
+
+INF = math.inf
+
+
+def run(final: float, *, lost: bool = False, start: float = 10.0) -> Run:
+    """Give a curve that falls in a straight line over 100 steps, looked at in the middle."""
+    return Run((0, 50, 100), (start, (start + final) / 2, final), 100, lost=lost)
+
+
+def test_a_run_has_no_final_loss_before_its_end() -> None:
+    """Oracle: by hand."""
+    assert run(4.0).final == 4.0
+    assert Run((0, 50), (10.0, 7.0), 100).final == INF
+    assert run(4.0, lost=True).final == INF
+    assert run(math.nan).final == INF
+
+
+def test_targets_are_the_baselines_medians_at_shares_of_its_steps() -> None:
+    """Oracle: finals 2, 4 and 6, middles 6, 7 and 8."""
+    base = {seed: run(final) for seed, final in enumerate((2.0, 4.0, 6.0))}
+
+    assert baseline_targets(base, (1.0, 0.5)) == (4.0, 7.0)
+    with pytest.raises(ValueError, match="after 75 steps"):
+        baseline_targets(base, (0.75,))
+
+
+def test_the_band_is_the_prediction_interval_of_one_more_seed() -> None:
+    """Oracle: t at 0.995 with 3 degrees of freedom is 5.8409 (Student's table); sd of 1 to 4."""
+    published = {seed: run(float(seed)) for seed in (1, 2, 3, 4)}
+    reach = 5.840909 * math.sqrt(5 / 3) * math.sqrt(1.25)
+    found = reproduction(published, 1, run(2.5), identical=False)
+
+    assert found.low == pytest.approx(2.5 - reach, abs=1e-5)
+    assert found.high == pytest.approx(2.5 + reach, abs=1e-5)
+    assert found.holds
+    assert not reproduction(published, 1, run(2.6 + reach), identical=False).holds
+    assert not reproduction(published, 1, run(2.5, lost=True), identical=False).holds
+    assert reproduction(published, 1, run(2.6 + reach), identical=True).holds
+
+
+def test_arms_are_paired_with_the_baseline_by_seed() -> None:
+    """Oracle: differences of -1 on six seeds, whose exact two-sided p is 2/64."""
+    base = {seed: run(4.0 + seed / 10) for seed in range(6)}
+    mine = {seed: run(3.0 + seed / 10) for seed in range(6)}
+    first, second = standings({"base": base, "mine": mine}, "base", (4.0,))
+
+    assert (first.arm, second.arm) == ("mine", "base")
+    assert first.difference == pytest.approx(-1.0)
+    assert first.p_value == pytest.approx(2 / 64)
+    assert first.interval is not None
+    assert first.interval.high < 0
+    assert second.difference is None
+    assert (first.reached[0].share.reached, second.reached[0].share.reached) == (6, 1)
+    assert second.reached[0].median_steps == INF
+    assert first.reached[0].median_steps < 100
+
+
+def test_lost_runs_stay_in_as_infinite() -> None:
+    """Oracle: four of six lost: the median is infinite, and so is the centre of the differences."""
+    base = {seed: run(4.0) for seed in range(6)}
+    mine = {seed: run(3.0, lost=seed > 1) for seed in range(6)}
+    last = standings({"base": base, "mine": mine}, "base", (3.5,))[-1]
+
+    assert last.arm == "mine"
+    assert last.median == INF
+    assert last.difference == INF
