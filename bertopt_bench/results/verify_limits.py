@@ -59,7 +59,8 @@ def _flops_per_second(record: Record) -> float:
     """Give slot tokens a second by ``3 [L (8hh + 4hf + 4sh) + rho (2hh + 2hV)]``.
 
     s is the mean length that a slot attends to, rho the share of slots sent to the head; forward
-    only, the factor is 1. A classifier's head has its own formula.
+    only, the factor is 1. A classifier's head has its own formula; a pair whose next sentence is
+    told adds a pooler and two logits, 2hh + 4h.
     """
     rate = len(record.step_seconds) / math.fsum(record.step_seconds)
     if record.classification is not None:
@@ -73,6 +74,8 @@ def _flops_per_second(record: Record) -> float:
     slots, pairs, head = _held(record, workload)
     per_token = size.layers * (8 * h * h + 4 * h * f + 4 * pairs / slots * h)
     per_token += head / slots * (2 * h * h + 2 * h * vocabulary)
+    told = workload["batch_size"] if workload.get("next_sentence") else 0
+    per_token += told / slots * (2 * h * h + 4 * h)
     factor = 1 if is_inference(record.cell) else 3
     return factor * per_token * slots * rate
 

@@ -163,6 +163,17 @@ def test_mfu_is_tokens_by_the_closed_form_over_the_peak() -> None:
     assert ["of the ceiling's peak" in f.text for f in limits(wrong, *events)] == [True]
 
 
+def test_a_next_sentence_adds_a_pooler_and_two_logits() -> None:
+    """Oracle: by hand: 4 pairs of 16 hidden numbers: 3 * 4 * (2 * 256 + 4 * 16) FLOPs more."""
+    plain = record()
+    more = 3 * 4 * (2 * 256 + 4 * 16)
+    pairs = content(workload={"next_sentence": True})
+    events = (event({"float32": 1e12}, device={"name": "cpu"}),)
+
+    assert limits(record(pairs, flops_per_step=plain["flops_per_step"] + more), *events) == []
+    assert len(limits(record(pairs, flops_per_step=plain["flops_per_step"]), *events)) == 1
+
+
 def test_more_than_a_peak_is_an_error_of_a_datasheet_and_a_doubt_of_a_measure() -> None:
     """Oracle: no device exceeds its datasheet; a measure may have met a busy moment."""
     fast = on_cuda(step_seconds=[1e-12] * 6)
