@@ -64,7 +64,7 @@ def variance(runs: DataFrame, factors: Sequence[str], value: str = "final") -> V
     if blocks is None:
         return None
     used = [f for f in factors if len(set(blocks.levels[f])) > 1]
-    if not used:
+    if not used or blocks.runs.min() == blocks.runs.max():  # an eager and a compiled cell, say
         return None
     terms = _terms(blocks.levels, used)
     table = _table(blocks, terms)

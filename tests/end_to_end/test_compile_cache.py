@@ -18,11 +18,11 @@ pytestmark = pytest.mark.slow
 
 
 def test_the_second_run_finds_every_graph_on_disk(
-    command: Command, project: Path, monkeypatch: pytest.MonkeyPatch
+    command: Command, project: Path, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Oracle: an empty folder has nothing and is filled; the same graphs are then all in it."""
     cache = project / "compiled"
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(cache))
+    monkeypatch.setitem(environment, "TORCHINDUCTOR_CACHE_DIR", str(cache))
     found = []
     for name, levels in (("cold", ["default", "off"]), ("warm", ["default"])):
         done = command(

@@ -110,6 +110,15 @@ def test_what_does_not_vary_has_no_analysis() -> None:
     assert found.factors == ("b",)
 
 
+def test_equal_values_have_no_analysis() -> None:
+    """Oracle: no variance to divide: an eager and a compiled cell of one seed end on one loss."""
+    frame = runs()
+    one = frame[frame["seed"] == frame["seed"].min()]
+
+    assert variance(one.assign(final=6.2293), ["a", "b"]) is None
+    assert variance(frame.assign(final=6.2293), ["a", "b"]) is None
+
+
 def test_interactions_of_three_axes_make_one_term() -> None:
     doubled = pd.concat([runs().assign(c="u"), runs().assign(c="v")], ignore_index=True)
     doubled["final"] += [0.01 * ((i * 37) % 11) for i in range(len(doubled))]
