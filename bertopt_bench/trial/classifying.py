@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from bertopt_bench.trial.live import Evaluation, Trial
-from bertopt_bench.workload import checkpoints, classification_metrics, classifier_formulas
+from bertopt_bench.workload import classification_metrics, classifier_formulas
 from bertopt_bench.workload.classifier import BertForClassification, summed_loss, weight_sums
 from bertopt_bench.workload.formulas import TRAIN_FACTOR, model_size
 from bertopt_bench.workload.labelled import NO_LABEL
@@ -39,6 +39,7 @@ class LabelledBatch:
     attention_mask: Tensor | None
     labels: Tensor
     masked_index: None = None
+    first_index: None = None
 
 
 class LabelledBatches:
@@ -157,6 +158,10 @@ def build_model(
 def load_weights(model: torch.nn.Module, text: Mapping[str, Any]) -> None:
     """Put pretrained weights into the encoder, where there are some; the head stays as drawn."""
     if text.get("weights_folder"):
+        from bertopt_bench.workload import (
+            checkpoints,  # needs safetensors, which no other trial does
+        )
+
         checkpoints.load_encoder(model, Path(text["weights_folder"]))
 
 

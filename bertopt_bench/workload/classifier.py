@@ -6,6 +6,7 @@ slots a sequence, h hidden size, C classes.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -38,13 +39,13 @@ class BertForClassification(nn.Module):
         attention: Attention | None = None,
         layer_norm: Norm | None = None,
         gelu: Activation | None = None,
-        recompute: bool = False,
+        recompute: str = "",
     ) -> None:
         super().__init__()
         self.config, self.pooling = config, pooling
         attend = attention or functional.scaled_dot_product_attention
         activate = functional.gelu if gelu is None else same_shape("GELU", gelu)
-        kind = RecomputedLayer if recompute else Layer
+        kind = partial(RecomputedLayer, recompute) if recompute else Layer
         self.bert = Bert(config, attend, layer_norm, activate, kind)
         self.classifier = nn.Linear(config.size.hidden, classes)
 

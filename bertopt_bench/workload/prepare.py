@@ -80,7 +80,7 @@ def prepare(
         UserError: the corpus cannot be had, is too small, or the cache cannot be written.
     """
     try:
-        if workload["name"] == CLASSIFICATION:
+        if workload.get("name") == CLASSIFICATION:
             return prepare_labelled(workload, seeds, steps=steps, cache=cache, progress=progress)
         return _prepare(workload, seeds, steps, train_batches, cache=cache, progress=progress)
     except OSError as fault:

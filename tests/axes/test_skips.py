@@ -82,6 +82,20 @@ def laid_out(layout: str, **changes: Any) -> dict[str, Any]:
     return changed
 
 
+CLASSIFIER: dict[str, Any] = {
+    "name": "classification",
+    "model": "minilm",
+    "weights": "minilm",
+    "tokenizer": "minilm",
+    "position_embedding": "learned",
+}
+
+
+def classifier(changes: dict[str, Any] | None = None, **axes: Any) -> dict[str, Any]:
+    changed = cell(**axes)
+    return {**changed, "workload": {**changed["workload"], **CLASSIFIER, **(changes or {})}}
+
+
 def fired(content: dict[str, Any], capabilities: dict[str, Any]) -> dict[str, str]:
     checked = {name: rule.check(content, capabilities) for name, rule in RULES.items()}
     return {name: reason for name, reason in checked.items() if reason is not None}
@@ -115,6 +129,12 @@ SKIPPED = [
     ("no_capturable_step", cell(optimizer="lion", optimizer_step="capturable", **GPU), gpu(9, 0)),
     ("no_initial_state", cell(optimizer="adafactor", optimizer_step="compiled"), CPU_ONLY),
     ("no_initial_state", cell(optimizer="my:Own", optimizer_step="compiled"), CPU_ONLY),
+    ("classifier_infers_nothing", classifier({"mode": "inference"}), CPU_ONLY),
+    ("classifier_is_padded", classifier({"layout": "packed"}), CPU_ONLY),
+    ("classifier_has_no_mlm_loss", classifier(mlm_loss="dense"), CPU_ONLY),
+    ("classifier_is_not_captured", classifier(cuda_graph="step", **GPU), gpu(9, 0)),
+    ("weights_of_another_model", classifier({"model": "tiny"}), CPU_ONLY),
+    ("weights_of_another_tokenizer", classifier({"tokenizer": "own"}), CPU_ONLY),
     *[
         ("kernel_needs_cuda", cell(**axes), CPU_ONLY)
         for axes in (
@@ -225,6 +245,7 @@ POSSIBLE = [
     (cell(device="cuda", precision="bf16", attention="cudnn"), gpu(9, 0)),
     (cell(device="cuda", precision="fp16"), gpu(7, 0)),
     (cell(device="cuda", attention="efficient"), gpu(8, 6)),
+    (classifier(), CPU_ONLY),
     (cell(attention="flash"), CPU_ONLY),
     (cell(attention="math", regularizer=[DROPOUT]), CPU_ONLY),
     (cell(optimizer="adamw", optimizer_step="fused", regularizer=[DECAY]), CPU_ONLY),
