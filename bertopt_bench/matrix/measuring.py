@@ -18,11 +18,13 @@ MEASURE: Mapping[str, Key] = {
     "inside_steps": Key("int", 0, least=0, most=1_000),
     "checkpoints": Key("bool", False),
     "train_batches": Key("int", 0, least=0, most=1_000_000),
+    "explained_texts": Key("int", 0, least=0, most=100),
 }
 """``inside_steps``: at how many steps, spread over training, a second, untimed training looks into
 the network. ``checkpoints``: a trial is kept at its evaluations, and goes on if it was killed.
 ``train_batches``: so many batches of train text, masked anew and the same for every seed, are
-evaluated where held-out text is."""
+evaluated where held-out text is. ``explained_texts``: of so many texts of a classifier's test part
+the record keeps tokens, and what each did to the prediction."""
 
 
 def read_measure(table: Mapping[str, Any], place: Place) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from bertopt_bench.report import wording
+from bertopt_bench.report import tokens, wording
 from bertopt_bench.report.classification_figures import Line, draw_curves, draw_matrix
 from bertopt_bench.report.rows import DASH, number_text, safe
 from bertopt_bench.stats.estimates import Spread, words
@@ -32,6 +32,10 @@ MEASURES = (
     ("calibration error", "test_calibration_error"),
     ("loss", "test_loss"),
 )
+METHODS = {
+    "integrated_gradients": "integrated gradients (Sundararajan et al., 2017)",
+    "gradient_x_input": "gradient times input (Shrikumar et al., 2016)",
+}
 MOST_CELLS = 8
 """Cells that are drawn; the table has them all."""
 WINDOWS = 24
@@ -47,6 +51,7 @@ class Tested:
     training_counts: list[int]
     confusions: list[list[list[int]]]
     text: str
+    explained: list[dict[str, Any]]
 
 
 def tested(facts: Facts) -> list[Tested]:
@@ -62,6 +67,7 @@ def tested(facts: Facts) -> list[Tested]:
             json.loads(first["training_counts"]),
             [json.loads(row["test_confusion"]) for row in rows[cell.id].values()],
             cell.levels.get("dataset", ""),
+            json.loads(words(first.get("explained")) or "[]"),
         )
         for cell in facts.cells
         if cell.id in rows and (first := next(iter(rows[cell.id].values())))
@@ -124,10 +130,29 @@ def _drawn(one: Tested, frames: Mapping[str, DataFrame]) -> dict[str, Any]:
         "seeds": wording.plural(len(one.confusions), "seed"),
         "matrix": safe(draw_matrix(one.classes, summed)),
         "classes": _classes(one),
+        "explained": [_explained(text, one.classes) for text in one.explained],
         "curves": [
             {"title": title, "svg": safe(draw_curves(lines, title)), "legend": legend}
             for title, lines, legend in _curves(one.cell, frames)
         ],
+    }
+
+
+def _explained(text: Mapping[str, Any], classes: Sequence[str]) -> dict[str, Any]:
+    """Write a text with its tokens coloured by what they did to the prediction."""
+    pairs = [
+        (token, float(score))
+        for token, score in zip(text["tokens"], text["scores"], strict=True)
+        if token not in {"[CLS]", "[SEP]"}
+    ]
+    return {
+        "told": classes[text["predicted"]],
+        "true": classes[text["true"]],
+        "right": text["predicted"] == text["true"],
+        "chance": f"{text['probability'] * 100:.1f} %",
+        "method": METHODS[text["method"]],
+        "text": tokens.coloured(pairs),
+        "words": tokens.strongest(pairs),
     }
 
 

@@ -6,6 +6,7 @@ import json
 import math
 from typing import TYPE_CHECKING, Any
 
+from bertopt_bench.results.stored import to_json
 from bertopt_bench.workload import classification_metrics as metrics
 from bertopt_bench.workload import classifier_formulas
 from bertopt_bench.workload.classifier_formulas import is_classification
@@ -26,13 +27,16 @@ COLUMNS = (
     "test_texts",
     "test_seconds",
 )
-STRUCTURES = ("classes", "training_counts", "test_confusion", "test_calibration")
+STRUCTURES = ("classes", "training_counts", "test_confusion", "test_calibration", "explained")
 """Columns of JSON text."""
 
 FIRST_LOSS_WITHIN = 1.0
 """Nats around ln(classes): a head of random weights hardly tells classes apart, but a common part
 of all texts may lean to one of unequal classes."""
 RELATIVE_ERROR = 1e-9
+INTEGRATED = "integrated_gradients"
+EXPLAINED_WITHIN = 0.05
+"""Share of a change of logit that the sum of 50 points may miss: a way with kinks is not exact."""
 
 
 def classification_columns(record: Record) -> dict[str, Any]:
@@ -54,7 +58,13 @@ def classification_columns(record: Record) -> dict[str, Any]:
         "training_counts": json.dumps(seen.training_counts),
         "test_confusion": json.dumps(seen.confusion),
         "test_calibration": json.dumps(_bins(seen)),
+        "explained": _explained(record),
     }
+
+
+def _explained(record: Record) -> str | None:
+    found = [to_json(one.model_dump()) for one in record.explained]
+    return json.dumps(found) if found else None
 
 
 def evaluation_columns(seen: Evaluation) -> dict[str, float]:
@@ -81,6 +91,13 @@ def faults(record: Record) -> Iterator[str]:
             yield f"its evaluation at step {one.step} has no confusion matrix"
         elif not _close(metrics.measures(one.confusion)["accuracy"], one.masked_accuracy):
             yield f"the accuracy at step {one.step} is not that of its confusion matrix"
+    for number, text in enumerate(record.explained, start=1):
+        missed = abs(math.fsum(text.scores) - text.change)
+        if text.method == INTEGRATED and missed > EXPLAINED_WITHIN * max(1.0, abs(text.change)):
+            yield (
+                f"the scores of its explained text {number} sum up to "
+                f"{math.fsum(text.scores):.4g}; the logit changed by {text.change:.4g}"
+            )
     if seen is not None:
         yield from _test_faults(seen)
         yield from _formula_faults(record, seen)

@@ -19,6 +19,7 @@ from bertopt_bench.results.record_parts import (
     Code,
     CompileCache,
     Evaluation,
+    Explained,
     Inside,
     Memory,
     Operations,
@@ -79,6 +80,7 @@ class Record(Stored):
     exact_zero_share: Number | None = fixed()
     classification: Classification | None = fixed()
     test_seconds: Number | None = None
+    explained: tuple[Explained, ...] = ()
     inside: Inside | None = fixed()
     host_syncs_per_step: Number | None = None
     graphs_compiled: int | None = None

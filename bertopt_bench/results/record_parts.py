@@ -200,6 +200,22 @@ class Classification(Stored):
     calibration: tuple[CalibrationBin, ...]
 
 
+class Explained(Stored):
+    """What each token of a text did to the prediction of its class, by ``method``.
+
+    Of integrated gradients the scores sum up to ``change``, the class's logit less that of a text
+    of padding; ``true`` and ``predicted`` count from 0.
+    """
+
+    method: str
+    true: int
+    predicted: int
+    probability: Number
+    change: Number
+    tokens: tuple[str, ...]
+    scores: Numbers
+
+
 class Inside(Stored):
     """What a second, untimed training saw inside the network: a row a step, a value a module.
 

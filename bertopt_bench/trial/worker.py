@@ -30,6 +30,7 @@ from bertopt_bench.trial import (
     assemble,
     attributing,
     checking,
+    explaining,
     inside,
     keeping,
     loop,
@@ -133,6 +134,8 @@ def run_trial(request: Mapping[str, Any], send: Send, counter: MutableSequence[i
         "graphs_compiled": _graphs_compiled() - fields["graphs_compiled"],
         **_proof(request),
     }
+    if diverged is None:
+        result |= explaining.explained_fields(trial, request)
     send({**result, **_inside(trial, request, seen.losses, diverged)})
     trial.close()
 

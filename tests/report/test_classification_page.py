@@ -77,6 +77,31 @@ def test_the_section_tells_measures_classes_and_the_floor() -> None:
     ]
 
 
+def test_explained_texts_are_coloured_and_their_markup_is_text() -> None:
+    """By hand: two tokens for, one against; specials are left out; a class's name is escaped."""
+    explained = {
+        "method": "integrated_gradients",
+        "true": 0,
+        "predicted": 1,
+        "probability": 0.75,
+        "change": 1.5,
+        "tokens": ["[CLS]", "good", "<b>", "##ly", "[SEP]"],
+        "scores": [0.0, 2.0, -1.0, 0.5, 0.0],
+    }
+    given = frames()
+    rows = trials().assign(explained=[json.dumps([explained]), None, None, None])
+    section = classification_section(gather(rows), given)
+
+    assert section is not None
+    (text,) = section["cells"][0]["explained"]
+    assert (text["told"], text["true"], text["right"]) == ("many", CLASSES[0], False)
+    assert (text["chance"], text["words"].count("good")) == ("75.0 %", 1)
+    assert "CLS" not in text["text"]
+    assert "&lt;b&gt;" in text["text"]
+    assert 'class="tok for-4"' in text["text"]
+    assert 'class="tok against-2"' in text["text"]
+
+
 def test_the_sentence_names_best_lowest_and_floor() -> None:
     (said,) = sentences(gather(trials()))
 

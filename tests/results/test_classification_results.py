@@ -11,6 +11,7 @@ from made_records import content, record
 
 from bertopt_bench.results.classification_rows import classification_columns, faults
 from bertopt_bench.results.record import Record
+from bertopt_bench.results.record_parts import Explained
 from bertopt_bench.results.rows import evaluation_rows, trial_rows
 from bertopt_bench.workload import classifier_formulas
 
@@ -139,3 +140,20 @@ def test_a_look_at_the_test_part_before_the_end_is_found() -> None:
     early = classified().model_copy(update={"steps": 3})
 
     assert any("test part was looked at" in text for text in faults(early))
+
+
+@pytest.mark.parametrize(("score", "sound"), [(0.5, True), (0.9, False)])
+def test_integrated_gradients_sum_up_to_the_change(score: float, sound: bool) -> None:
+    """Oracle: the axiom of completeness; 0.5 + 0.5 is the change of 1, 0.5 + 0.9 is not."""
+    text = {
+        "method": "integrated_gradients",
+        "true": 0,
+        "predicted": 0,
+        "probability": 0.5,
+        "change": 1.0,
+        "tokens": ["a", "b"],
+        "scores": [0.5, score],
+    }
+    made = classified().model_copy(update={"explained": (Explained.model_validate(text),)})
+
+    assert (not list(faults(made))) is sound

@@ -111,6 +111,50 @@ def test_a_trial_ends_with_one_look_at_the_test_part(make: Callable[..., Any]) -
     assert result["host_syncs_per_step"] == 0
 
 
+def write_words(file: Path) -> str:
+    """Write a tokenizer whose token of number n is word n."""
+    from tokenizers import Tokenizer, models
+
+    words = {f"word{number}": number for number in range(5, VOCABULARY)}
+    specials = {"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "[MASK]": 4}
+    Tokenizer(models.WordLevel({**specials, **words})).save(str(file))
+    return str(file)
+
+
+def test_predictions_are_explained_token_by_token(make: Callable[..., Any], tmp_path: Path) -> None:
+    """Of texts of the test part, mistakes first; nothing of it changes training.
+
+    Oracle: each text's logits by hand, and of integrated gradients the axiom of completeness.
+    """
+    request = make(optimizer={"name": "adamw", "lr": 0.01})
+    plain = messages(dict(request))[-1]
+    request["text"]["tokenizer_file"] = write_words(tmp_path / "tokenizer.json")
+    request["measure"] = {"explained_texts": 4}
+    result = messages(request)[-1]
+    trial = assemble(request)
+    for index in range(STEPS):
+        trial.step(index)
+    trial.model.eval()
+
+    assert result["classification"] == plain["classification"]
+    assert "explained" not in plain
+    assert len(result["explained"]) == 4
+    wrong = [one["predicted"] != one["true"] for one in result["explained"]]
+    assert wrong == sorted(wrong, reverse=True)
+    for one in result["explained"]:
+        assert len(one["tokens"]) == len(one["scores"]) <= LENGTH
+        ids = torch.tensor([[int(token.removeprefix("word")) for token in one["tokens"]]])
+        with torch.no_grad():
+            logits = trial.model(ids, None)[0]
+            blank = trial.model(torch.zeros_like(ids), None)[0]
+        told = int(logits.argmax())
+        assert told == one["predicted"]
+        assert one["probability"] == pytest.approx(logits.softmax(0)[told].item(), abs=1e-5)
+        assert one["change"] == pytest.approx((logits - blank)[told].item(), abs=1e-5)
+        if one["method"] == "integrated_gradients":
+            assert sum(one["scores"]) == pytest.approx(one["change"], abs=0.01)
+
+
 def test_nothing_is_tested_before_the_schedule_ends(make: Callable[..., Any]) -> None:
     request = make()
     request["steps"] = STEPS - 2  # a timing replicate
