@@ -68,6 +68,7 @@ def test_nothing_asked_is_this_interpreter_and_this_package(user: Path) -> None:
     assert {"libc", "libtorch"} == set(proof["addresses"]) or sys.platform != "linux"
 
 
+@pytest.mark.slow
 def test_another_interpreter_runs_this_package(tmp_path: Path, user: Path) -> None:
     """One version of the harness drives both. Oracle: its hash, proved by the other one."""
     other = tmp_path / "python"

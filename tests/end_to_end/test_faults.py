@@ -68,6 +68,7 @@ def test_a_diverged_trial_keeps_its_curve(misbehaved: dict[str, dict[str, Any]])
     assert all(isinstance(loss, float) for loss in record["losses"][:4])
 
 
+@pytest.mark.slow
 def test_an_edited_optimizer_runs_again_and_the_old_record_is_kept(
     misbehaved: dict[str, dict[str, Any]], command: Command, project: Path
 ) -> None:

@@ -88,6 +88,7 @@ def test_report_and_verify_work_without_torch(
         assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_a_missing_page_package_keeps_the_records_and_names_the_command(
     project: Path, environment: dict[str, str]
 ) -> None:

@@ -30,6 +30,7 @@ def rows(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
+@pytest.mark.slow
 def test_a_second_run_on_a_folder_in_use_is_refused(
     command: Command, project: Path, environment: dict[str, str]
 ) -> None:

@@ -71,6 +71,7 @@ def test_a_second_run_finds_nothing_to_do(
     assert (project / "results/small/records.jsonl").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_changed_matrix_is_refused_and_new_starts_another_folder(
     first_run: CompletedProcess[str], command: Command, project: Path
 ) -> None:
@@ -155,6 +156,7 @@ def test_plan_shows_cells_and_forecast_and_runs_nothing(command: Command, projec
     assert not (project / "results/planned").exists()
 
 
+@pytest.mark.slow
 def test_a_limit_of_memory_leaves_out_what_cannot_fit(command: Command, project: Path) -> None:
     """Oracle: AdamW's state, 8 bytes a parameter, is what the larger cell has more.
 

@@ -42,6 +42,7 @@ def test_an_open_bracket_or_quote_is_refused(text: str) -> None:
 
 
 @given(st.lists(st.from_regex(r"[a-z.]{1,8}=[a-z0-9.%-]{1,8}", fullmatch=True), max_size=5))
+@pytest.mark.slow
 def test_words_without_brackets_are_what_any_shell_would_cut(words: list[str]) -> None:
     """Oracle: str.split."""
     text = "  ".join(words)

@@ -137,6 +137,7 @@ def test_intervals_cover_at_least_what_they_promise_less_a_point(noise) -> None:
         assert covered == pytest.approx(promised, abs=4 * np.sqrt(0.05 * 0.95 / RUNS))
 
 
+@pytest.mark.slow
 def test_a_family_of_twenty_identical_arms_cries_no_more_often_than_one_may() -> None:
     """Oracle: the binomial 99.9 % band above .05; the arms share the baseline's noise."""
     families = 300

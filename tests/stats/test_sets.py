@@ -539,6 +539,7 @@ def plain(finding: Finding) -> tuple[Any, ...]:
 @settings(
     max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
+@pytest.mark.slow
 def test_swapping_the_sets_mirrors_every_verdict(
     tmp_path_factory: pytest.TempPathFactory, seed: int, count: int, shift: float
 ) -> None:
@@ -572,6 +573,7 @@ def test_the_order_of_records_and_the_folders_names_change_nothing(
     assert before.notes == after.notes
 
 
+@pytest.mark.slow
 def test_ratios_of_unchanged_code_raise_alarms_at_the_stated_rate(tmp_path: Path) -> None:
     """Oracle: the binomial 99.9 % bound at alpha .01, two-sided, over 200 pairs of duels."""
     declared = declaration([arm("adamw"), arm("lion")])

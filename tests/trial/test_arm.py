@@ -302,6 +302,7 @@ def test_a_kernel_that_did_not_run_fails_the_arm(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.slow
 def test_an_idle_arm_waits_in_its_pipe_and_uses_no_processor(make_request: MakeRequest) -> None:
     """Oracle: the kernel: the state of every thread, and the CPU time of an arm that is not asked.
 

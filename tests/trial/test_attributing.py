@@ -50,6 +50,7 @@ def check(memory: Memory) -> None:
     ],
     ids=str,
 )
+@pytest.mark.slow
 def test_the_attributed_peak_is_that_of_another_pass(
     tmp_path: Path, sized: Sized, precision: str
 ) -> None:
@@ -131,6 +132,7 @@ def test_gradients_lie_there_from_the_second_micro_batch_on(tmp_path: Path) -> N
     )
 
 
+@pytest.mark.slow
 def test_the_pass_is_the_same_twice(tmp_path: Path) -> None:
     """Oracle: equality: what the record marks as deterministic is."""
     first, _ = attributed(tmp_path, Sized(optimizer="muon", regularizer="dropout"))

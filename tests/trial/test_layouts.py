@@ -165,6 +165,7 @@ def test_the_same_tokens_lie_in_fewer_slots(
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.slow
 def test_fixed_shapes_are_compiled_once(make_request: MakeRequest, layout: str) -> None:
     """One graph for all steps, none in the second pass; oracle: torch's own count, eager losses."""
     request = make_request()
