@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from bertopt_bench.matrix.keys import Place
 
 TASKS = ("mlm", CLASSIFICATION)
-MLM_KEYS = ("corpus", "mask_rate", "evaluation_batches")
+MLM_KEYS = ("corpus", "mask_rate", "evaluation_batches", "next_sentence", "train_tokens")
 LABELLED_KEYS = ("dataset", "weights", "tokenizer", "pooling", "criterion", "class_weights")
 TOKENIZER_KEYS = ("vocabulary_size", "lower_case")
 """Of a tokenizer that is trained on the text; one that comes with weights has its own."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from collections import defaultdict
 from dataclasses import dataclass
@@ -211,8 +212,9 @@ def _over_seeds(frame: DataFrame, column: str) -> list[tuple[float, float, float
     found = []
     groups: Any = frame.dropna(subset=[column]).groupby("step")[column]
     for step, values in groups:
-        kept = [float(value) for value in values]
-        found.append((float(step), min(kept), statistics.median(kept), max(kept)))
+        kept = [float(value) for value in values if math.isfinite(value)]
+        if kept:
+            found.append((float(step), min(kept), statistics.median(kept), max(kept)))
     return found
 
 

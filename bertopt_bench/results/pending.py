@@ -102,6 +102,11 @@ def _data_change(plan: TrialPlan, record: Record, text: Mapping[str, Any]) -> st
             (text.get("evaluation") or {}).get("sha256"),
         ),
         ("training batches", record.batches_sha256, batches.get("sha256")),
+        (
+            "pretrained weights",
+            record.classification.weights_sha256 if record.classification else None,
+            text.get("weights_sha256"),
+        ),
     )
     for what, then, now in pairs:
         if then is not None and now is not None and then != now:

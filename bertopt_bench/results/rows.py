@@ -152,13 +152,16 @@ def _per_step(record: Record) -> list[tuple[float, float, float]]:
 def epochs_seen(record: Record) -> float:
     """Give how often training has gone over the text: word pieces served by those there are.
 
-    [CLS] and [SEP] of each sequence are no text. NaN where the record does not say.
+    [CLS] and [SEP] of each sequence are no text; pairs have one [SEP] more. NaN where the record
+    does not say.
     """
     steps = record.real_tokens[: len(record.losses)]
     if not record.train_tokens or not steps:
         return NAN
-    batch_size: int = record.cell["workload"]["batch_size"]
-    return (sum(steps) - 2 * batch_size * len(steps)) / record.train_tokens
+    workload = record.cell["workload"]
+    specials = (3 if workload.get("next_sentence") else 2) * workload["batch_size"] * len(steps)
+    epochs: float = (sum(steps) - specials) / record.train_tokens
+    return epochs
 
 
 def _workload(record: Record) -> Row:

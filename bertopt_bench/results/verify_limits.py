@@ -27,6 +27,8 @@ def check_limits(record: Record, session: Session | None) -> Iterator[Finding]:
     """MFU is tokens a second by the closed form's FLOPs a token, over the peak of its session."""
     if session is None or record.status != "ok" or record.vocabulary_size is None:
         return
+    if record.interrupted:
+        return  # its times count nowhere
     if is_classification(record.cell) and record.classification is None:
         return  # a replicate of fewer steps: nothing says how many classes its head has
     empty = record.ragged is not None and not sum(record.ragged.slot_tokens)

@@ -5,6 +5,7 @@ Shapes: N batches, B sequences a batch, b a micro-batch, S slots, C classes.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -91,6 +92,8 @@ class Classified(Evaluation):
 class ClassifyingTrial(Trial):
     """A trial whose loss is a mean over texts, weighted by class where that is asked for."""
 
+    diverged_factor = math.inf
+    """A mean over few texts may be high for a batch: only a loss not finite has diverged."""
     divisors: list[float]
     test_batches: LabelledBatches
     classes: int
@@ -113,7 +116,7 @@ class ClassifyingTrial(Trial):
             for index in range(batches.count):
                 for micro in range(batches.micro_batches):
                     batch: Any = batches.at(index, micro)
-                    found.append(self.logits(batch).float())
+                    found.append(self.logits(batch).to(torch.float32, copy=True))
         self.model.train()
         logits, labels = torch.cat(found).cpu(), batches.labels.cpu().flatten()
         real = labels != NO_LABEL

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
-from tokenizers import Tokenizer
 
+from bertopt_bench.errors import UserError
 from bertopt_bench.trial.classifying import ClassifyingTrial, LabelledBatches
 from bertopt_bench.workload.attribution import attribute
 from bertopt_bench.workload.labelled import NO_LABEL
@@ -18,6 +18,7 @@ from bertopt_bench.workload.labelled import NO_LABEL
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from tokenizers import Tokenizer
     from torch import Tensor
 
 SPECIALS = ("[CLS]", "[SEP]")  # stay in the baseline, which is a text of [PAD] between them
@@ -29,9 +30,11 @@ def explain(trial: ClassifyingTrial, text: Mapping[str, Any], count: int) -> lis
     Mistakes come first, up to half of ``count`` texts, then what was told right, in the order of
     the test part: what is chosen follows from the predictions alone.
     """
+    from tokenizers import Tokenizer  # a worker needs torch and numpy alone, where nobody asks
+
     tokenizer = Tokenizer.from_file(text["tokenizer_file"])
     trial.model.eval()
-    with trial.regularizers.eval_weights():
+    with trial.regularizers.eval_weights(), trial.precision.context(trial.device.type):
         chosen = _choose(_texts(trial.test_batches), trial.model, count)
         found = [_explained(trial.model, tokenizer, *one) for one in chosen]
     trial.model.train()
@@ -113,4 +116,7 @@ def explained_fields(trial: Any, request: Mapping[str, Any]) -> dict[str, Any]:
     whole = request["cell"]["workload"]["steps"]
     if not count or not isinstance(trial, ClassifyingTrial) or trial.steps != whole:
         return {}
-    return {"explained": explain(trial, request["text"], count)}
+    try:
+        return {"explained": explain(trial, request["text"], count)}
+    except (RuntimeError, MemoryError, UserError):  # the trial has ended well: its figures stay
+        return {}

@@ -35,7 +35,13 @@ MOST_OF_THE_TIME = 0.9  # of timing.timeout_seconds: the look ends before the tr
 DIGITS = 6  # of a stored norm
 
 _LAYER = re.compile(r"\.layer\.(\d+)\.(attention|intermediate|output)\.")
-_OTHERS = {".embeddings.": "embeddings", "predictions.": "head", "": "pooler"}
+_OTHERS = {
+    ".embeddings.": "embeddings",
+    "predictions.": "head",
+    "classifier.": "head",
+    "seq_relationship.": "next sentence",
+    "": "pooler",
+}
 
 
 def module_of(name: str) -> str:
@@ -90,6 +96,8 @@ def look_inside(
         diverged: the step, counted from 1, at which the timed training ended, if it did not end ok.
         deadline_ns: on the monotonic clock; what was seen until then is kept.
     """
+    if not losses:
+        return {"reason": "nothing was trained"}
     trial.restore()
     due = steps_to_look_at(len(losses), count, min(diverged or 0, len(losses)) or None)
     look = Look(list(by_module(trial.model)))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from bertopt_bench.matrix.identity import canonical_json
+from bertopt_bench.measure.torch_build import gpu_name
 from bertopt_bench.trial.loop import Start
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class Keeper:
             return Start()
         trial, state = self.trial, kept["state"]
         trial.model.load_state_dict(state["model"])
-        trial.optimizer.load_state_dict(state["optimizer"])
+        _load_optimizer(trial.optimizer, state["optimizer"])
         if trial.scaler is not None:
             trial.scaler.load_state_dict(state["scaler"])
             trial.scale = trial.scaler.get_scale()
@@ -92,14 +93,18 @@ class Keeper:
         }
         self.file.parent.mkdir(exist_ok=True)
         unfinished = self.file.with_suffix(".unfinished")
-        with unfinished.open("wb") as stream:
-            torch.save(kept, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        unfinished.replace(self.file)
+        try:
+            with unfinished.open("wb") as stream:
+                torch.save(kept, stream)
+                stream.flush()
+                os.fsync(stream.fileno())
+            unfinished.replace(self.file)
+        except (OSError, RuntimeError):  # a full disk costs the checkpoint, not the trial
+            unfinished.unlink(missing_ok=True)
+            self.file = None
 
     def _identity(self) -> str:
-        """Name all that the state depends on: cell, seed, steps, batches, weights, code."""
+        """Name all that the state depends on: the trial, its data, weights, code and machine."""
         text = self.request["text"]
         return canonical_json(
             {
@@ -109,6 +114,9 @@ class Keeper:
                 "weights": self.trial.initial_weights_sha256,
                 "code": self.request["checkpoint"]["code"],
                 "torch": torch.__version__,
+                "threads": torch.get_num_threads(),
+                "cpu": torch.backends.cpu.get_cpu_capability(),
+                "gpu": gpu_name(self.trial.device),
             }
         )
 
@@ -121,6 +129,17 @@ class Keeper:
         except Exception:  # noqa: BLE001 - whatever a damaged file makes torch raise
             return None
         return kept if kept.get("identity") == self._identity() else None
+
+
+def _load_optimizer(optimizer: torch.optim.Optimizer, kept: dict[str, Any]) -> None:
+    """Load an optimizer's state; torch casts each tensor to its weight's dtype, which is undone."""
+    optimizer.load_state_dict(kept)
+    states = optimizer.state_dict()["state"]
+    for number, saved in kept["state"].items():
+        for name, value in saved.items():
+            now = states[number].get(name)
+            if isinstance(value, torch.Tensor) and now is not None and now.dtype != value.dtype:
+                states[number][name] = value.to(now.device)
 
 
 def _state_of(part: Any) -> Any:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
 from bertopt_bench.trial import sentences
+from bertopt_bench.trial.loop import DIVERGED_FACTOR
 from bertopt_bench.trial.optimizing import set_rates
 from bertopt_bench.trial.regularizing import LossContext, Regularizers
 
@@ -36,6 +37,7 @@ class Evaluation:
 class Trial:
     """A cell that runs. Everything that a step needs is looked up once, here."""
 
+    diverged_factor: ClassVar[float] = DIVERGED_FACTOR
     cell: Mapping[str, Any]
     steps: int
     device: Any

@@ -5,18 +5,22 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from time import perf_counter
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, MutableSequence
 
     from bertopt_bench.trial.live import Evaluation
 
-DIVERGED_FACTOR = 2.0  # a training loss above this multiple of the first one has diverged
+DIVERGED_FACTOR = 2.0
+"""A training loss above this multiple of the first one has diverged, where a loss is a mean over
+many tokens. A trial says what holds of its own."""
 
 
 class Trainable(Protocol):
     """What the loop needs of a trial."""
+
+    diverged_factor: ClassVar[float]
 
     def step(self, index: int) -> None:
         """Train one step without a host sync."""
@@ -60,10 +64,12 @@ class Start:
     first_loss: float = math.inf
 
 
-def find_divergence(losses: list[float], first_loss: float, start: int) -> int | None:
+def find_divergence(
+    losses: list[float], first_loss: float, start: int, factor: float = DIVERGED_FACTOR
+) -> int | None:
     """Give the 1-based step whose loss is not finite or far above the first one, if any."""
     for offset, loss in enumerate(losses, start=1):
-        if not math.isfinite(loss) or loss > DIVERGED_FACTOR * first_loss:
+        if not math.isfinite(loss) or loss > factor * first_loss:
             return start + offset
     return None
 
@@ -96,7 +102,7 @@ def train(
         losses = trial.drain()
         if losses and position == 0:
             first_loss = losses[0]
-        diverged = find_divergence(losses, first_loss, position)
+        diverged = find_divergence(losses, first_loss, position, trial.diverged_factor)
         begin = perf_counter()
         evaluation = trial.evaluate()
         seconds = perf_counter() - begin

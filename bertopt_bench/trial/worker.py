@@ -128,13 +128,13 @@ def run_trial(request: Mapping[str, Any], send: Send, counter: MutableSequence[i
         **_ending(diverged),
         **fields,
         **_after(trial, timer, keeper),
-        **(take_test(trial, request) if diverged is None else {}),
         "peak_resident_bytes": memory.resident_peak_bytes() if resident_from_loop else None,
         "disturbance": disturbance.stop(),
         "graphs_compiled": _graphs_compiled() - fields["graphs_compiled"],
         **_proof(request),
     }
     if diverged is None:
+        result |= take_test(trial, request)
         result |= explaining.explained_fields(trial, request)
     send({**result, **_inside(trial, request, seen.losses, diverged)})
     trial.close()

@@ -105,7 +105,7 @@ def summed_loss(
     if not label_smoothing:
         return told
     weighted = logarithms if weight is None else logarithms * weight
-    spread = -weighted.sum(dim=-1)[labels != NO_LABEL].sum() / logits.shape[-1]
+    spread = -(weighted.sum(dim=-1) * (labels != NO_LABEL)).sum() / logits.shape[-1]
     return (1 - label_smoothing) * told + label_smoothing * spread
 
 

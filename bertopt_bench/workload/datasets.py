@@ -145,7 +145,18 @@ def _read_rows(rows: Iterable[dict[str, object]], who: str) -> list[tuple[str, s
     columns = rows.column_names  # type: ignore[attr-defined]
     _require_columns(columns, f"dataset '{who}'")
     names = getattr(rows.features["label"], "names", None)  # type: ignore[attr-defined]
-    return [(str(row["text"]), names[row["label"]] if names else str(row["label"])) for row in rows]
+    found = []
+    for row in rows:
+        text, label = str(row["text"]), row["label"]
+        if names:
+            if not isinstance(label, int) or not 0 <= label < len(names):
+                raise UserError(
+                    f"dataset '{who}' has the label {label!r}, which is none of its {len(names)} "
+                    "classes: a split whose labels are hidden cannot be learned or tested."
+                )
+            label = names[label]
+        found.append((text, str(label)))
+    return found
 
 
 def _read_csv(file: Path) -> list[tuple[str, str]]:

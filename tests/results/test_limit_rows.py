@@ -163,6 +163,13 @@ def test_mfu_is_tokens_by_the_closed_form_over_the_peak() -> None:
     assert ["of the ceiling's peak" in f.text for f in limits(wrong, *events)] == [True]
 
 
+def test_a_continued_trial_has_no_times_to_check() -> None:
+    """Its times count nowhere; oracle: the record that is sound without the interruption."""
+    events = (event({"float32": 1e12}, device={"name": "cpu"}),)
+
+    assert limits(record(interrupted=[3]), *events) == []
+
+
 def test_a_next_sentence_adds_a_pooler_and_two_logits() -> None:
     """Oracle: by hand: 4 pairs of 16 hidden numbers: 3 * 4 * (2 * 256 + 4 * 16) FLOPs more."""
     plain = record()

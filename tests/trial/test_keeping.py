@@ -52,6 +52,7 @@ CELLS = [
     {"precision": "fp16", "optimizer_step": "loop", "regularizer": ["grad_clip", "dropout"]},
     {"optimizer": "momentum", "optimizer_step": "fused", "schedule": "cosine"},
     {"optimizer": "nadam", "optimizer_step": "foreach", "workload": {"layout": "packed"}},
+    {"optimizer": "nadam", "precision": "fp64"},  # one of its states is fp32 beside fp64 weights
 ]
 
 

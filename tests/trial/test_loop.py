@@ -15,6 +15,8 @@ from bertopt_bench.trial.loop import Checkpoint, find_divergence, train
 class Script:
     """A trial and a clock in one, which write down every call."""
 
+    diverged_factor = 2.0
+
     def __init__(self, losses: list[float]) -> None:
         self.calls: list[str] = []
         self.script = losses
@@ -104,3 +106,12 @@ def test_weights_that_the_last_update_broke_are_a_divergence() -> None:
 
     assert diverged == 2
     assert seen[0].diverged_at_step == 2
+
+
+def test_a_trial_says_what_loss_has_diverged() -> None:
+    """A classifier's batch of few texts may cost ten times the first; oracle: not finite alone."""
+    script = Script([0.7, 9.0, 0.1])
+    script.diverged_factor = math.inf
+    counter = array("q", [0])
+
+    assert train(script, script, evaluate_at=[0, 3], counter=counter, report=lambda _: None) is None

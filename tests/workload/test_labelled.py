@@ -152,6 +152,41 @@ def test_a_hub_data_set_needs_a_revision() -> None:
         hf("owner/name")
 
 
+def test_tuning_and_its_report_look_at_different_texts(tmp_path: Path) -> None:
+    """The halves of validation share no text and are all of it; train and test stay as they are."""
+    file = str(write_csv(tmp_path / "mine.csv", pairs(), ("text", "label")))
+    found = {
+        part: prepared(tmp_path, file, held_out_part=part) for part in ("all", "tuning", "report")
+    }
+    seen = {}
+    for part, made in found.items():
+        ids, labels = (
+            np.load(f"{made.evaluation['folder']}/{name}.npy") for name in ("input_ids", "labels")
+        )
+        rows = ids.reshape(-1, ids.shape[-1])[labels.flatten() >= 0]
+        seen[part] = sorted(map(tuple, rows.tolist()))
+
+    assert seen["tuning"]
+    assert seen["report"]
+    assert sorted(seen["tuning"] + seen["report"]) == seen["all"]
+    assert not set(seen["tuning"]) & set(seen["report"])
+    assert len({made.counts["train"][0] for made in found.values()}) == 1
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("hidden_act", "relu"), ("model_type", "roberta"), ("layer_norm_eps", 1e-5)]
+)
+def test_a_checkpoint_of_another_function_is_refused(tmp_path: Path, key: str, value: Any) -> None:
+    """It would train as something else than it was; oracle: its own config.json."""
+    file = write_csv(tmp_path / "mine.csv", pairs(), ("text", "label"))
+    folder = tmp_path / "encoder"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({key: value, "vocab_size": 99}))
+
+    with pytest.raises(UserError, match=rf"{key} is {value!r}; only"):
+        prepared(tmp_path, str(file), weights=f"checkpoint:{folder}")
+
+
 def test_a_checkpoint_of_another_size_says_what_to_write(tmp_path: Path) -> None:
     """Oracle: the sizes in config.json."""
     file = write_csv(tmp_path / "mine.csv", pairs(), ("text", "label"))
