@@ -275,8 +275,10 @@ def sentence(one: Standing, found: Challenge) -> str:
     """Say where an arm ends, and how far from the baseline."""
     model, n = model_of(found.protocol), len(one.finals)
     where = f"{one.arm} on {model}: held-out loss {one.median:.4f} (median of {n} seeds)"
-    if one.difference is None:
+    if one.arm == found.protocol.baseline:
         return f"{where}, the baseline"
+    if one.difference is None:
+        return f"{where}; no seed of it and of tuned {found.protocol.baseline} finished to compare"
     if one.interval is None:
         return f"{where}, {one.difference:+.4f} to tuned {found.protocol.baseline}"
     low, high = one.interval.low, one.interval.high

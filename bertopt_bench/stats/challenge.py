@@ -68,7 +68,7 @@ class Standing:
     """An arm: final losses by seed, its difference to the baseline paired by seed, its targets.
 
     ``difference`` is Hodges and Lehmann's centre in nats, below 0 where the arm ends lower; None
-    for the baseline itself.
+    for the baseline itself, and where no seed is common or no run of either arm got to its end.
     """
 
     arm: str
@@ -148,12 +148,11 @@ def _standing(
 
 
 def _paired(finals: Mapping[int, float], base: Mapping[int, Run]) -> list[float]:
-    """Subtract by seed; where both runs are lost neither is better."""
-    found = []
-    for seed in finals.keys() & base.keys():
-        one, other = finals[seed], base[seed].final
-        found.append(0.0 if math.isinf(one) and math.isinf(other) else one - other)
-    return found
+    """Subtract by seed; a pair of lost runs differs by 0, and only lost ones give nothing."""
+    pairs = [(finals[seed], base[seed].final) for seed in sorted(finals.keys() & base.keys())]
+    if all(math.isinf(one) and math.isinf(other) for one, other in pairs):
+        return []
+    return [0.0 if one == other else one - other for one, other in pairs]
 
 
 def _reached(runs: Mapping[int, Run], target: float) -> Reached:

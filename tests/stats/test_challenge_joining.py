@@ -73,3 +73,14 @@ def test_lost_runs_stay_in_as_infinite() -> None:
     assert last.arm == "mine"
     assert last.median == INF
     assert last.difference == INF
+
+
+def test_arms_of_lost_runs_alone_have_no_difference() -> None:
+    """Oracle: nothing was seen that could differ; one pair that finished is enough to differ."""
+    lost = {seed: run(4.0, lost=True) for seed in range(6)}
+    found = {one.arm: one for one in standings({"base": lost, "mine": lost}, "base", ())}
+    assert (found["mine"].difference, found["mine"].p_value) == (None, None)
+
+    some = {**lost, 0: run(3.0)}
+    found = {one.arm: one for one in standings({"base": lost, "mine": some}, "base", ())}
+    assert found["mine"].difference == 0.0
