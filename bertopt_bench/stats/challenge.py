@@ -156,5 +156,8 @@ def _paired(finals: Mapping[int, float], base: Mapping[int, Run]) -> list[float]
 
 
 def _reached(runs: Mapping[int, Run], target: float) -> Reached:
-    steps = [steps_to_target(run.steps, run.losses, target) for run in runs.values()]
+    steps = [
+        math.inf if run.lost else steps_to_target(run.steps, run.losses, target)
+        for run in runs.values()
+    ]
     return Reached(target, statistics.median(steps), success_share(steps))

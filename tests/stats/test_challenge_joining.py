@@ -84,3 +84,14 @@ def test_arms_of_lost_runs_alone_have_no_difference() -> None:
     some = {**lost, 0: run(3.0)}
     found = {one.arm: one for one in standings({"base": lost, "mine": some}, "base", ())}
     assert found["mine"].difference == 0.0
+
+
+def test_a_lost_run_never_reached_a_target_that_it_had_passed() -> None:
+    """Oracle: the page's own words; of three curves from 10 to 4 two are at 7 after 50 steps."""
+    runs = {seed: run(4.0, lost=seed == 0) for seed in range(3)}
+    reached = standings({"base": runs}, "base", (7.0,))[0].reached[0]
+
+    assert (reached.share.reached, reached.share.n) == (2, 3)
+    assert reached.median_steps == 50.0
+    both = standings({"base": {**runs, 1: run(4.0, lost=True)}}, "base", (7.0,))[0].reached[0]
+    assert both.median_steps == INF
