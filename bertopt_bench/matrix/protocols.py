@@ -37,8 +37,8 @@ class Protocol:
     """A protocol: its file, its hash, and what a newcomer is held to.
 
     ``targets_at`` are shares of the steps: a target is the held-out loss that the baseline has
-    there, its median over the report seeds. ``newcomer`` is the arm of an optimizer that is not
-    among the protocol's own, without its name.
+    there: the median over the report seeds, at the end what three quarters of them reach.
+    ``newcomer`` is the arm of an optimizer that is not among the protocol's own, without its name.
     """
 
     file: Path

@@ -24,11 +24,14 @@ def test_a_run_has_no_final_loss_before_its_end() -> None:
     assert run(math.nan).final == INF
 
 
-def test_targets_are_the_baselines_medians_at_shares_of_its_steps() -> None:
-    """Oracle: finals 2, 4 and 6, middles 6, 7 and 8."""
-    base = {seed: run(final) for seed, final in enumerate((2.0, 4.0, 6.0))}
+def test_targets_are_what_most_seeds_reach_at_the_end_and_medians_before() -> None:
+    """Oracle: by hand: finals 2, 4, 6 and 8, middles 6, 7, 8 and 9; lost ones count as infinite."""
+    base = {seed: run(final) for seed, final in enumerate((2.0, 4.0, 6.0, 8.0))}
 
-    assert baseline_targets(base, (1.0, 0.5)) == (4.0, 7.0)
+    assert baseline_targets(base, (1.0, 0.5)) == (6.0, 7.5)
+    assert baseline_targets({**base, 3: run(8.0, lost=True)}, (1.0,)) == (6.0,)
+    with pytest.raises(ValueError, match="after 100 steps"):
+        baseline_targets({**base, 1: run(4.0, lost=True), 3: run(8.0, lost=True)}, (1.0,))
     with pytest.raises(ValueError, match="after 75 steps"):
         baseline_targets(base, (0.75,))
 
