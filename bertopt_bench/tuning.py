@@ -232,7 +232,10 @@ def _run_points(run: TuningRun, ledger: Ledger, round_number: int) -> None:
 
 
 def _dropped(run: TuningRun, ledger: Ledger) -> set[tuple[str, int]]:
-    """Name the points that go no further after the first seed: arm and number."""
+    """Name the points that go no further after the first seed: arm and number.
+
+    A judgement of the ledger stands as long as the loss that it was made by.
+    """
     tuning = run.tuning
     if tuning.prune == "none":
         return set()
@@ -241,7 +244,18 @@ def _dropped(run: TuningRun, ledger: Ledger) -> set[tuple[str, int]]:
     for arm in ledger.arms():
         points = ledger.of(arm)
         values = [mean_loss([_last_loss(records, point.cell_id, seed)]) for point in points]
-        places = pruned(values, tuning.prune)
+        told = [ledger.outcome(point) for point in points]
+        before = [
+            place
+            for place, one in enumerate(told)
+            if one is not None and one.pruned and one.losses.get(str(seed)) == values[place]
+        ]
+        complete = [
+            place
+            for place, point in enumerate(points)
+            if all(records.get((point.cell_id, one)) for one in tuning.seeds)
+        ]
+        places = pruned(values, tuning.prune, before, complete)
         dropped |= {(arm, points[place].number) for place in places}
     return dropped
 
