@@ -187,13 +187,16 @@ def _numbers(frame: DataFrame, name: str) -> Any:
     try:
         return pd.to_numeric(frame[name]).astype(float)
     except (TypeError, ValueError) as error:
-        wrong = next(v for v in frame[name] if not _is_number(v))
+        wrong = next((v for v in frame[name] if not _is_number(v)), error)
         raise UserError(f"column '{name}' has '{wrong}': it holds numbers.") from error
 
 
 def _is_number(value: object) -> bool:
+    """Say whether pandas takes a cell as a number; ``1_000`` is one to Python alone."""
+    import pandas as pd
+
     try:
-        float(value)  # type: ignore[arg-type]
+        pd.to_numeric(pd.Series([value]))
     except (TypeError, ValueError):
         return False
     return True

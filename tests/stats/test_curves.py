@@ -125,3 +125,12 @@ def test_runs_that_never_got_there_stay_in_the_median() -> None:
 
 def test_a_straight_fall_is_what_the_makers_promise() -> None:
     assert falling(4.0) == (8.0, 7.0, 6.0, 5.0, 4.0)
+
+
+def test_a_number_that_only_python_reads_is_told() -> None:
+    """Oracle: the cell's own text; ``float`` takes 1_000, pandas does not."""
+    curves = set_of({"a": [4.0]}).astype({"metric": object})
+    curves.loc[1, "metric"] = "1_000"
+
+    with pytest.raises(UserError, match="column 'metric' has '1_000'"):
+        checked(curves)
