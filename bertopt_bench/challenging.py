@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from bertopt_bench import catalogue
 from bertopt_bench.errors import UserError
 from bertopt_bench.matrix.labels import model_label
-from bertopt_bench.matrix.protocols import FOLDER, read_protocol
+from bertopt_bench.matrix.protocols import FOLDER, check_text, read_protocol
 from bertopt_bench.matrix.spec import load
 from bertopt_bench.matrix.tuned import toml, write_matrix
 from bertopt_bench.planning import plan_tuning
@@ -115,7 +115,7 @@ def _published(protocol: Protocol, records: Path | None) -> Results:
     """Read the protocol's published records and hold them to its hash.
 
     Raises:
-        UserError: there are none, or they are of another protocol.
+        UserError: there are none, or they are of another protocol or text.
     """
     from bertopt_bench.results.reading import SESSIONS
     from bertopt_bench.results.tables import load_results
@@ -133,6 +133,8 @@ def _published(protocol: Protocol, records: Path | None) -> Results:
             f"{folder} holds records of another protocol than {protocol.name} with hash "
             f"{protocol.sha256[:16]}: they cannot be joined."
         )
+    for record in loaded.records:
+        check_text(protocol.name, protocol.text_sha256, record.text_sha256, f"of {folder}")
     return loaded
 
 

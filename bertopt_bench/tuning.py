@@ -319,13 +319,20 @@ def _write_tuned(search: Search, folder: Path, matrix_file: Path | str) -> None:
     document = {key: tuning.document[key] for key in kept if key in tuning.document}
     document["name"] = tuning.matrix.name
     if "protocol" in tuning.document:
-        hashed = protocol_hash(tuning.document)
-        document["protocol"] = {"name": tuning.matrix.name, "sha256": hashed}
+        document["protocol"] = _identity(tuning)
     workload = {**tuning.document.get("workload", {}), "held_out_part": REPORT_PART}
     text = write_matrix({**document, "workload": workload}, list(contents.values()), tables)
     head = f"# Written by `bertopt-bench tune` from {Path(matrix_file).name}; do not edit.\n"
     with told(folder / TUNED):
         (folder / TUNED).write_text(head + text, encoding="utf-8")
+
+
+def _identity(tuning: Tuning) -> dict[str, str]:
+    """Name the protocol by its hash; a challenge's matrix names that of the protocol it follows."""
+    given = tuning.document["protocol"]
+    if "sha256" in given:
+        return {key: given[key] for key in ("name", "sha256") if key in given}
+    return {"name": tuning.matrix.name, "sha256": protocol_hash(tuning.document)}
 
 
 def _reported(cell: Cell) -> dict[str, Any]:

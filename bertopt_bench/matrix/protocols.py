@@ -152,6 +152,20 @@ def _fits(
         )
 
 
+def check_text(name: str, expected: str, found: str | None, where: str) -> None:
+    """Refuse a text that is not the protocol's; one without a hash of it takes any.
+
+    Raises:
+        UserError: the hashes differ.
+    """
+    if expected and found is not None and found != expected:
+        raise UserError(
+            f"protocol {name}: the text {where} has the hash {found[:16]}, and the protocol is of "
+            f"{expected[:16]}. Losses on another text cannot be compared. python_docs is another "
+            "text in another patch version of Python: take the one that the protocol names."
+        )
+
+
 def _file(given: str) -> Path:
     """Find a protocol by its name in the checkout, or take a file."""
     path = Path(given)

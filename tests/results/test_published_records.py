@@ -9,9 +9,12 @@ from typing import Any
 
 import pytest
 
-from bertopt_bench.challenging import _baseline_of, _beside
+from bertopt_bench.challenging import _baseline_of, _beside, _published
+from bertopt_bench.dispatch import tuning
+from bertopt_bench.dispatch.tuning import TuningRun
 from bertopt_bench.errors import UserError
-from bertopt_bench.matrix.protocols import read_protocol
+from bertopt_bench.matrix.protocols import protocol_hash, read_protocol
+from bertopt_bench.tuning import _identity
 
 PROTOCOL = read_protocol(Path(__file__).parents[2] / "benchmarks/protocols/tiny-v1.toml")
 
@@ -54,3 +57,43 @@ def test_a_protocol_outside_of_a_checkout_has_a_place_that_is_empty() -> None:
     assert _beside(replace(PROTOCOL, file=Path("/tiny-v1.toml"))).parts[0] == "/"
     here = _beside(PROTOCOL)
     assert here == PROTOCOL.file.resolve().parents[2] / "results" / "protocols" / "tiny-v1"
+
+
+def test_a_challenge_passes_on_the_protocol_that_it_follows() -> None:
+    """Oracle: the name and hash in its matrix; a protocol itself is named by its own hash."""
+    given = {"name": "tiny-v1", "sha256": PROTOCOL.sha256}
+    follows: Any = SimpleNamespace(
+        document={"name": "tiny-v1-Mine", "protocol": given},
+        matrix=SimpleNamespace(name="tiny-v1-Mine"),
+    )
+    itself: Any = SimpleNamespace(
+        document=PROTOCOL.document, matrix=SimpleNamespace(name="tiny-v1")
+    )
+
+    assert _identity(follows) == given
+    assert _identity(itself) == given
+    assert protocol_hash(PROTOCOL.document) == given["sha256"]
+
+
+@pytest.mark.parametrize("sha256", [PROTOCOL.text_sha256, "0" * 64])
+def test_records_and_machines_of_another_text_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sha256: str
+) -> None:
+    """Oracle: the protocol's own text hash passes, any other is named with what to do."""
+    (tmp_path / "sessions.jsonl").touch()
+    loaded = SimpleNamespace(sessions=(), records=(SimpleNamespace(text_sha256=sha256),))
+    monkeypatch.setattr("bertopt_bench.results.tables.load_results", lambda _: loaded)
+    texts = {"cell": {"text_sha256": sha256}}
+    monkeypatch.setattr(tuning, "prepare_texts", lambda *_: texts)
+    matrix = SimpleNamespace(name="tiny-v1")
+    asked: Any = SimpleNamespace(document=PROTOCOL.document, matrix=matrix, arms=())
+    run = TuningRun(asked, SimpleNamespace(warnings=()), None, {}, {})  # type: ignore[arg-type]
+
+    if sha256 == PROTOCOL.text_sha256:
+        assert _published(PROTOCOL, tmp_path) is loaded
+        run.prepare()
+        return
+    with pytest.raises(UserError, match="another patch version of Python"):
+        _published(PROTOCOL, tmp_path)
+    with pytest.raises(UserError, match="of this machine has the hash 0000"):
+        run.prepare()
