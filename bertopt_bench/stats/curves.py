@@ -167,6 +167,15 @@ def common_seeds(groups: Sequence[DataFrame]) -> list[Any]:
     return sorted(found or (), key=_order)
 
 
+def paired_seeds(groups: Sequence[DataFrame]) -> list[Any]:
+    """List the seeds where they are all the runs of every group, 2 or more; else none.
+
+    A group with fewer seeds would cut all others down to its own.
+    """
+    seeds = common_seeds(groups)
+    return seeds if len(seeds) > 1 and all(len(group) == len(seeds) for group in groups) else []
+
+
 def _check_columns(frame: DataFrame) -> None:
     have = [str(name) for name in frame.columns]
     for name in REQUIRED:

@@ -150,3 +150,11 @@ def test_a_baseline_alone_reaches_its_own_target_and_scores_1(name: str, n: int)
     assert (reached["steps"] < NEVER).mean() >= 0.75
     assert n < 4 or (reached["steps"] < NEVER).mean() < 1.0
     assert scores_of(reached, "steps")["score"].tolist() == [1.0]
+
+
+def test_times_are_medians_of_all_runs_where_another_submission_has_fewer() -> None:
+    """Oracle: by hand: three of five runs of a never get there, though both of its first do."""
+    curves = checked(set_of({"a": [4.0, 4.0, 7.0, 7.0, 7.0], "b": [4.0, 4.0]}))
+    made = scores_of(reach(curves, declared_targets(curves, ["6"]), Aim()), "steps")
+
+    assert made.set_index("submission")["score"].to_dict() == {"b": 1.0, "a": 0.0}
