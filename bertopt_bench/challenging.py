@@ -91,10 +91,10 @@ def _plain(name: str) -> str:
 
 def _write(file: Path, text: str) -> Path:
     from bertopt_bench.results.store import told as safely
+    from bertopt_bench.results.store import write_whole
 
     with safely(file):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text, encoding="utf-8")
+        write_whole(file, text)
     return file
 
 

@@ -298,7 +298,7 @@ def _outcomes(run: TuningRun, ledger: Ledger) -> list[Outcome]:
 
 def _write_tuned(search: Search, folder: Path, matrix_file: Path | str) -> None:
     """Write the matrix that reports: tuned cells, and the defaults beside them where asked for."""
-    from bertopt_bench.results.store import told
+    from bertopt_bench.results.store import told, write_whole
 
     tuning = search.tuning
     arms = {arm.name: arm for arm in tuning.arms}
@@ -324,7 +324,7 @@ def _write_tuned(search: Search, folder: Path, matrix_file: Path | str) -> None:
     text = write_matrix({**document, "workload": workload}, list(contents.values()), tables)
     head = f"# Written by `bertopt-bench tune` from {Path(matrix_file).name}; do not edit.\n"
     with told(folder / TUNED):
-        (folder / TUNED).write_text(head + text, encoding="utf-8")
+        write_whole(folder / TUNED, head + text)
 
 
 def _identity(tuning: Tuning) -> dict[str, str]:
