@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from bertopt_bench import catalogue
 from bertopt_bench.errors import UserError
 from bertopt_bench.matrix.labels import model_label
-from bertopt_bench.matrix.protocols import FOLDER, read_protocol
+from bertopt_bench.matrix.protocols import FOLDER, check_text, read_protocol
 from bertopt_bench.matrix.spec import load
 from bertopt_bench.matrix.tuned import toml, write_matrix
 from bertopt_bench.planning import plan_tuning
@@ -69,7 +69,7 @@ def challenge(
     if published is None:
         plan_tuning(matrix)
         return 0
-    base = arms_of(published.counted).get(protocol.baseline, {})
+    base = _baseline_of(published, protocol)
     again = _reproduce(protocol, base, folder)
     sys.stdout.write(told_reproduction(again, protocol) + "\n")
     if not again.holds:
@@ -91,10 +91,10 @@ def _plain(name: str) -> str:
 
 def _write(file: Path, text: str) -> Path:
     from bertopt_bench.results.store import told as safely
+    from bertopt_bench.results.store import write_whole
 
     with safely(file):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text, encoding="utf-8")
+        write_whole(file, text)
     return file
 
 
@@ -115,13 +115,12 @@ def _published(protocol: Protocol, records: Path | None) -> Results:
     """Read the protocol's published records and hold them to its hash.
 
     Raises:
-        UserError: there are none, or they are of another protocol.
+        UserError: there are none, or they are of another protocol or text.
     """
     from bertopt_bench.results.reading import SESSIONS
     from bertopt_bench.results.tables import load_results
 
-    beside = protocol.file.resolve().parents[len(FOLDER.parts)] / "results" / "protocols"
-    folder = records or beside / protocol.name
+    folder = records or _beside(protocol)
     if not (folder / SESSIONS).is_file():
         raise UserError(
             f"protocol {protocol.name} has no records in {folder}. Name where they are with "
@@ -134,7 +133,42 @@ def _published(protocol: Protocol, records: Path | None) -> Results:
             f"{folder} holds records of another protocol than {protocol.name} with hash "
             f"{protocol.sha256[:16]}: they cannot be joined."
         )
+    for record in loaded.records:
+        check_text(protocol.name, protocol.text_sha256, record.text_sha256, f"of {folder}")
     return loaded
+
+
+def _beside(protocol: Protocol) -> Path:
+    """Give where a checkout has its protocol's records; a file elsewhere has none there."""
+    above = protocol.file.resolve().parents
+    return above[min(len(FOLDER.parts), len(above) - 1)] / "results" / "protocols" / protocol.name
+
+
+def _baseline_of(published: Results, protocol: Protocol) -> dict[int, Record]:
+    """Give the published records of the baseline by seed, which all that follows stands on.
+
+    Raises:
+        UserError: a seed is missing or has no end, so that no band or target can be told.
+    """
+    base = arms_of(published.counted).get(protocol.baseline, {})
+    lacking = [seed for seed in protocol.document["seeds"] if seed not in base]
+    if lacking:
+        raise UserError(
+            f"the records of {protocol.name} have no seed {', '.join(map(str, lacking))} of "
+            f"{protocol.baseline}: they are not complete. Run the missing trials first."
+        )
+    runs = _runs(base)
+    try:
+        joining.baseline_targets(runs, protocol.targets_at)
+        joining.reproduction(
+            runs, protocol.reproduce_seed, next(iter(runs.values())), identical=True
+        )
+    except ValueError as error:
+        raise UserError(
+            f"the records of {protocol.name} cannot be joined: {error}. Run the baseline's trials "
+            "that did not finish again."
+        ) from error
+    return base
 
 
 def arms_of(records: Sequence[Record]) -> dict[str, dict[int, Record]]:
@@ -173,14 +207,9 @@ def _reproduce(protocol: Protocol, base: Mapping[int, Record], folder: Path) -> 
     """Run one published seed of the baseline again and hold it against the published ones.
 
     Raises:
-        UserError: the seed was not published, or this machine's text is another.
+        UserError: this machine's text is another.
     """
     seed = protocol.reproduce_seed
-    if seed not in base:
-        raise UserError(
-            f"the records of {protocol.name} have no seed {seed} of {protocol.baseline}, which "
-            "is to be reproduced: they are not complete."
-        )
     there = base[seed]
     kept = {key: protocol.document[key] for key in ("allow", "timing") if key in protocol.document}
     document = {
@@ -275,8 +304,10 @@ def sentence(one: Standing, found: Challenge) -> str:
     """Say where an arm ends, and how far from the baseline."""
     model, n = model_of(found.protocol), len(one.finals)
     where = f"{one.arm} on {model}: held-out loss {one.median:.4f} (median of {n} seeds)"
-    if one.difference is None:
+    if one.arm == found.protocol.baseline:
         return f"{where}, the baseline"
+    if one.difference is None:
+        return f"{where}; no seed of it and of tuned {found.protocol.baseline} finished to compare"
     if one.interval is None:
         return f"{where}, {one.difference:+.4f} to tuned {found.protocol.baseline}"
     low, high = one.interval.low, one.interval.high

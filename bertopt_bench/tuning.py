@@ -232,7 +232,10 @@ def _run_points(run: TuningRun, ledger: Ledger, round_number: int) -> None:
 
 
 def _dropped(run: TuningRun, ledger: Ledger) -> set[tuple[str, int]]:
-    """Name the points that go no further after the first seed: arm and number."""
+    """Name the points that go no further after the first seed: arm and number.
+
+    A judgement of the ledger stands as long as the loss that it was made by.
+    """
     tuning = run.tuning
     if tuning.prune == "none":
         return set()
@@ -241,7 +244,18 @@ def _dropped(run: TuningRun, ledger: Ledger) -> set[tuple[str, int]]:
     for arm in ledger.arms():
         points = ledger.of(arm)
         values = [mean_loss([_last_loss(records, point.cell_id, seed)]) for point in points]
-        places = pruned(values, tuning.prune)
+        told = [ledger.outcome(point) for point in points]
+        before = [
+            place
+            for place, one in enumerate(told)
+            if one is not None and one.pruned and one.losses.get(str(seed)) == values[place]
+        ]
+        complete = [
+            place
+            for place, point in enumerate(points)
+            if all(records.get((point.cell_id, one)) for one in tuning.seeds)
+        ]
+        places = pruned(values, tuning.prune, before, complete)
         dropped |= {(arm, points[place].number) for place in places}
     return dropped
 
@@ -284,7 +298,7 @@ def _outcomes(run: TuningRun, ledger: Ledger) -> list[Outcome]:
 
 def _write_tuned(search: Search, folder: Path, matrix_file: Path | str) -> None:
     """Write the matrix that reports: tuned cells, and the defaults beside them where asked for."""
-    from bertopt_bench.results.store import told
+    from bertopt_bench.results.store import told, write_whole
 
     tuning = search.tuning
     arms = {arm.name: arm for arm in tuning.arms}
@@ -305,13 +319,20 @@ def _write_tuned(search: Search, folder: Path, matrix_file: Path | str) -> None:
     document = {key: tuning.document[key] for key in kept if key in tuning.document}
     document["name"] = tuning.matrix.name
     if "protocol" in tuning.document:
-        hashed = protocol_hash(tuning.document)
-        document["protocol"] = {"name": tuning.matrix.name, "sha256": hashed}
+        document["protocol"] = _identity(tuning)
     workload = {**tuning.document.get("workload", {}), "held_out_part": REPORT_PART}
     text = write_matrix({**document, "workload": workload}, list(contents.values()), tables)
     head = f"# Written by `bertopt-bench tune` from {Path(matrix_file).name}; do not edit.\n"
     with told(folder / TUNED):
-        (folder / TUNED).write_text(head + text, encoding="utf-8")
+        write_whole(folder / TUNED, head + text)
+
+
+def _identity(tuning: Tuning) -> dict[str, str]:
+    """Name the protocol by its hash; a challenge's matrix names that of the protocol it follows."""
+    given = tuning.document["protocol"]
+    if "sha256" in given:
+        return {key: given[key] for key in ("name", "sha256") if key in given}
+    return {"name": tuning.matrix.name, "sha256": protocol_hash(tuning.document)}
 
 
 def _reported(cell: Cell) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from bertopt_bench.dispatch.local import trial_threads
 from bertopt_bench.dispatch.running import describe_session, prepare_texts
 from bertopt_bench.dispatch.sessions import SessionRun, utc_now
 from bertopt_bench.matrix.cells import plan_trials
+from bertopt_bench.matrix.protocols import check_text
 from bertopt_bench.measure.machine import describe_machine
 from bertopt_bench.measure.provenance import package_code
 from bertopt_bench.results.pending import latest
@@ -39,11 +40,18 @@ class TuningRun:
     _session: SessionRun | None = None
 
     def prepare(self) -> None:
-        """Prepare the text of every arm; of those that cannot run here say why."""
+        """Prepare the text of every arm; of those that cannot run here say why.
+
+        Raises:
+            UserError: the text is not the one that a protocol names.
+        """
         for warning in self.store.warnings:
             self.display.say(f"warning: {warning}")
         cells = [arm.cell for arm in self.tuning.arms]
         self._texts = dict(prepare_texts(self.tuning.matrix, cells, self.display))
+        named = self.tuning.document.get("protocol", {}).get("text_sha256", "")
+        for text in self._texts.values():
+            check_text(self.tuning.matrix.name, named, text["text_sha256"], "of this machine")
         for cell in cells:
             if cell.skip is not None:
                 self.display.say(f"'{cell.label}' cannot run here: {cell.skip}")

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bertopt_bench.errors import UserError, nearest
+from bertopt_bench.matrix.cells import evaluation_steps
 from bertopt_bench.matrix.identity import canonical_json
-from bertopt_bench.matrix.keys import Key, Place
+from bertopt_bench.matrix.keys import WORKLOAD, Key, Place
 from bertopt_bench.matrix.spec import read_document
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 LOCK = "protocols.lock"
 FOLDER = Path("benchmarks") / "protocols"
@@ -37,8 +38,8 @@ class Protocol:
     """A protocol: its file, its hash, and what a newcomer is held to.
 
     ``targets_at`` are shares of the steps: a target is the held-out loss that the baseline has
-    there, its median over the report seeds. ``newcomer`` is the arm of an optimizer that is not
-    among the protocol's own, without its name.
+    there: the median over the report seeds, at the end what three quarters of them reach.
+    ``newcomer`` is the arm of an optimizer that is not among the protocol's own, without its name.
     """
 
     file: Path
@@ -100,6 +101,7 @@ def read_protocol(given: str | Path) -> Protocol:
         _SHARE.read(share, place.at("targets_at").item(index))
         for index, share in enumerate(read["targets_at"])
     ]
+    _fits(read, shares, document, place)
     name, sha256 = file.stem, protocol_hash(document)
     _check(file, name, sha256, read["version"], document)
     return Protocol(
@@ -113,6 +115,55 @@ def read_protocol(given: str | Path) -> Protocol:
         newcomer=read["newcomer"],
         document=document,
     )
+
+
+def _fits(
+    read: Mapping[str, Any], shares: Sequence[float], document: Mapping[str, Any], place: Place
+) -> None:
+    """Refuse a protocol that asks for what its own runs cannot give.
+
+    Raises:
+        MatrixError: a target where nothing is evaluated, a baseline or seed that is not there.
+    """
+    given = document.get("workload", {})
+    steps, every = (given.get(key, WORKLOAD[key].default) for key in ("steps", "evaluate_every"))
+    if not isinstance(steps, int) or not isinstance(every, int):
+        raise place.error("a protocol has one workload.steps and one workload.evaluate_every.")
+    at = [step for step in evaluation_steps(steps, every) if step]
+    for index, share in enumerate(shares):
+        if round(share * steps, 6) not in at:
+            raise (
+                place.at("targets_at")
+                .item(index)
+                .error(
+                    f"is {share}: after {share * steps:g} of {steps} steps nothing is evaluated. "
+                    f"Shares that are: {', '.join(f'{step / steps:g}' for step in at)}."
+                )
+            )
+    arms = document["tuning"].get("arms", {})
+    if read["baseline"] not in arms:
+        raise place.at("baseline").error(
+            f"is '{read['baseline']}', which is no arm. Arms: {', '.join(arms)}."
+            f"{nearest(read['baseline'], arms)}"
+        )
+    if read["reproduce_seed"] not in document.get("seeds", []):
+        raise place.at("reproduce_seed").error(
+            f"is {read['reproduce_seed']}, which is none of the seeds {document.get('seeds')}."
+        )
+
+
+def check_text(name: str, expected: str, found: str | None, where: str) -> None:
+    """Refuse a text that is not the protocol's; one without a hash of it takes any.
+
+    Raises:
+        UserError: the hashes differ.
+    """
+    if expected and found is not None and found != expected:
+        raise UserError(
+            f"protocol {name}: the text {where} has the hash {found[:16]}, and the protocol is of "
+            f"{expected[:16]}. Losses on another text cannot be compared. python_docs is another "
+            "text in another patch version of Python: take the one that the protocol names."
+        )
 
 
 def _file(given: str) -> Path:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +16,7 @@ from bertopt_bench.report.gap import gap_section
 from bertopt_bench.report.inside import inside_section
 from bertopt_bench.report.limits import limit_section
 from bertopt_bench.report.memory import memory_section
+from bertopt_bench.results.store import write_whole
 from bertopt_bench.stats.facts import gather
 
 if TYPE_CHECKING:
@@ -65,27 +64,13 @@ def write_text(text: str, path: Path | str) -> Path:
     """
     target = Path(path)
     try:
-        _replace(target, text)
+        write_whole(target, text)
     except OSError as error:
         raise UserError(
             f"the page {target} cannot be written: {error.strerror or error}. The results are not "
             "touched. Make room or choose another file: bertopt-bench report RESULTS --output FILE"
         ) from error
     return target
-
-
-def _replace(target: Path, text: str) -> None:
-    """Write a file beside its place and move it there."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(name).chmod(0o644)
-        Path(name).replace(target)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def context(results: Sequence[ResultSet], facts: Facts, title: str | None) -> dict[str, Any]:

@@ -371,11 +371,11 @@ def _target_words(scored: Scored, target: str) -> str:
     """Say where a target comes from."""
     if scored.targets.loc[scored.targets["target"] == target, "declared"].all():
         return "The target was declared."
-    what = "at the end" if target != "looser" else "at three quarters of the steps"
-    return (
-        f"The target is the median of {scored.baseline} {what} in these very runs: exploratory, "
-        "since it was not fixed before."
-    )
+    name, baseline = scored.asked.aim.name, scored.baseline
+    what = f"the {name} that three quarters of the seeds of {baseline} reach"
+    if target == "looser":
+        what = f"the median {name} of {baseline} at three quarters of the steps"
+    return f"The target is {what}, in these very runs: exploratory, since it was not fixed before."
 
 
 def _with_unit(name: str, unit: str) -> str:

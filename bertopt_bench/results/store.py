@@ -6,8 +6,10 @@ import fcntl
 import json
 import os
 import secrets
+import tempfile
 from contextlib import suppress
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from bertopt_bench.errors import UserError
@@ -24,7 +26,6 @@ from bertopt_bench.results.reading import (
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from bertopt_bench.matrix.cells import TrialPlan
     from bertopt_bench.results.duels import Replicate
@@ -267,6 +268,24 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def write_whole(target: Path, text: str) -> None:
+    """Write a file beside its place, wait until it is on disk, and move it there."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    beside = Path(name)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.chmod(0o644)
+        beside.replace(target)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+    sync_folder(target.parent)
 
 
 def _take_lock(path: Path) -> int:

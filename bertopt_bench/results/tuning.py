@@ -139,11 +139,11 @@ class LedgerFile:
         self._file.close()
 
     def write(self, lines: Iterable[Point | Outcome | Choice]) -> Ledger:
-        """Write what the ledger does not say yet; give the ledger as it is then."""
+        """Write what the ledger does not say yet, all of it or nothing; give the ledger then."""
         known = [*self.ledger.points, *self.ledger.outcomes, *self.ledger.choices]
-        for line in lines:
-            if line not in known:
-                self._file.append(line.line())
+        new = b"".join(line.line() for line in lines if line not in known)
+        if new:
+            self._file.append(new)
         self.ledger = read_ledger(self._file.path.parent)
         return self.ledger
 

@@ -10,7 +10,7 @@ import statistics
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bertopt_bench.stats.convergence import Share, steps_to_target, success_share
+from bertopt_bench.stats.convergence import Share, final_target, steps_to_target, success_share
 from bertopt_bench.stats.paired import Interval, hodges_lehmann, signed_rank, walsh_interval
 
 if TYPE_CHECKING:
@@ -32,9 +32,12 @@ class Run:
     @property
     def final(self) -> float:
         """Give the loss after the last planned step, +inf where the run did not get there."""
-        if self.lost or not self.steps or self.steps[-1] < self.planned:
-            return math.inf
-        return self.losses[-1] if math.isfinite(self.losses[-1]) else math.inf
+        return self.after(self.planned)
+
+    def after(self, step: int) -> float:
+        """Give the loss after a step, +inf where the run was lost or not evaluated there."""
+        loss = dict(zip(self.steps, self.losses, strict=True)).get(step, math.inf)
+        return loss if math.isfinite(loss) and not self.lost else math.inf
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ class Standing:
     """An arm: final losses by seed, its difference to the baseline paired by seed, its targets.
 
     ``difference`` is Hodges and Lehmann's centre in nats, below 0 where the arm ends lower; None
-    for the baseline itself.
+    for the baseline itself, and where no seed is common or no run of either arm got to its end.
     """
 
     arm: str
@@ -85,17 +88,19 @@ class Standing:
 
 
 def baseline_targets(runs: Mapping[int, Run], shares: Sequence[float]) -> tuple[float, ...]:
-    """Give the losses that the baseline has after shares of its steps, medians over its seeds.
+    """Give the losses that the baseline has after shares of its steps: medians over its seeds.
 
-    Raises ValueError where it was not evaluated there.
+    After all of them it is the loss that three quarters of its seeds reach (``final_target``).
+
+    Raises ValueError where too few seeds were evaluated there and finished.
     """
     found = []
     for share in shares:
-        seen = [dict(zip(run.steps, run.losses, strict=True)) for run in runs.values()]
-        at = round(share * max(run.planned for run in runs.values()))
-        if not seen or any(at not in one for one in seen):
-            raise ValueError(f"the baseline was not evaluated after {at} steps on every seed")
-        found.append(statistics.median(one[at] for one in seen))
+        at = round(share * max((run.planned for run in runs.values()), default=0))
+        losses = [run.after(at) for run in runs.values()] or [math.inf]
+        found.append(final_target(losses) if share == 1 else statistics.median(losses))
+        if not math.isfinite(found[-1]):
+            raise ValueError(f"too few seeds of the baseline have a loss after {at} steps")
     return tuple(found)
 
 
@@ -148,14 +153,16 @@ def _standing(
 
 
 def _paired(finals: Mapping[int, float], base: Mapping[int, Run]) -> list[float]:
-    """Subtract by seed; where both runs are lost neither is better."""
-    found = []
-    for seed in finals.keys() & base.keys():
-        one, other = finals[seed], base[seed].final
-        found.append(0.0 if math.isinf(one) and math.isinf(other) else one - other)
-    return found
+    """Subtract by seed; a pair of lost runs differs by 0, and only lost ones give nothing."""
+    pairs = [(finals[seed], base[seed].final) for seed in sorted(finals.keys() & base.keys())]
+    if all(math.isinf(one) and math.isinf(other) for one, other in pairs):
+        return []
+    return [0.0 if one == other else one - other for one, other in pairs]
 
 
 def _reached(runs: Mapping[int, Run], target: float) -> Reached:
-    steps = [steps_to_target(run.steps, run.losses, target) for run in runs.values()]
+    steps = [
+        math.inf if run.lost else steps_to_target(run.steps, run.losses, target)
+        for run in runs.values()
+    ]
     return Reached(target, statistics.median(steps), success_share(steps))

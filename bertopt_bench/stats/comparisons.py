@@ -61,7 +61,7 @@ class Comparison:
             refusal = f"{len(of_baseline)} values of the baseline cannot pair {len(of_arm)}"
         elif metric in RATIOS and any(value <= 0 for value in (*of_baseline, *of_arm)):
             refusal = f"a {metric} of zero or less has no ratio"
-        elif of_arm and all(value == math.inf for value in (*of_baseline, *of_arm)):
+        elif of_arm and any({*of_baseline, *of_arm} == {end} for end in (math.inf, -math.inf)):
             refusal = "no run of either arm got there"
         if refusal:
             return cls(baseline, arm, (), refusal)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 AVERAGED_EVALUATIONS = 5
 MARGIN_SHARE = 0.25
+MOST = 0.75
+"""The share of the baseline's runs that reach a target taken from their ends."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,15 @@ def steps_to_target(steps: Sequence[int], losses: Sequence[float], target: float
     """
     place = place_of_target([loss for _, loss in _curve(steps, losses)], target)
     return amount_at(steps, place)
+
+
+def final_target(losses: Sequence[float]) -> float:
+    """Give the lowest final loss that at least three quarters of the runs end at or below.
+
+    An upper quartile as an order statistic: the median would be out of reach for half of them.
+    Runs without an end are +inf, and so is the target where more than a quarter are.
+    """
+    return sorted(losses)[math.ceil(MOST * len(losses)) - 1]
 
 
 def place_of_target(losses: Sequence[float], target: float) -> float:

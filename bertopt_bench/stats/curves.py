@@ -167,6 +167,15 @@ def common_seeds(groups: Sequence[DataFrame]) -> list[Any]:
     return sorted(found or (), key=_order)
 
 
+def paired_seeds(groups: Sequence[DataFrame]) -> list[Any]:
+    """List the seeds where they are all the runs of every group, 2 or more; else none.
+
+    A group with fewer seeds would cut all others down to its own.
+    """
+    seeds = common_seeds(groups)
+    return seeds if len(seeds) > 1 and all(len(group) == len(seeds) for group in groups) else []
+
+
 def _check_columns(frame: DataFrame) -> None:
     have = [str(name) for name in frame.columns]
     for name in REQUIRED:
@@ -187,13 +196,16 @@ def _numbers(frame: DataFrame, name: str) -> Any:
     try:
         return pd.to_numeric(frame[name]).astype(float)
     except (TypeError, ValueError) as error:
-        wrong = next(v for v in frame[name] if not _is_number(v))
+        wrong = next((v for v in frame[name] if not _is_number(v)), error)
         raise UserError(f"column '{name}' has '{wrong}': it holds numbers.") from error
 
 
 def _is_number(value: object) -> bool:
+    """Say whether pandas takes a cell as a number; ``1_000`` is one to Python alone."""
+    import pandas as pd
+
     try:
-        float(value)  # type: ignore[arg-type]
+        pd.to_numeric(pd.Series([value]))
     except (TypeError, ValueError):
         return False
     return True

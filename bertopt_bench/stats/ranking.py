@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bertopt_bench.stats.curves import common_seeds, each_submission
+from bertopt_bench.stats.curves import each_submission, paired_seeds
 from bertopt_bench.stats.resampling import draws_for, generator, interval, resampled_medians
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def ranks(runs: DataFrame, aim: Aim) -> DataFrame:
     medians share their middle rank. A submission with one run, or with one that has no end, has
     none. ``low`` and ``high`` bound the rank by a bootstrap over seeds, ``first`` is the share of
     draws in which it is first (shared firsts divided), both from 6 seeds on; ``seed_low`` and
-    ``seed_high`` are its best and worst rank in any one seed, where seeds are common.
+    ``seed_high`` are its best and worst rank in any one seed, where all have the same seeds.
     """
     import pandas as pd
 
@@ -44,8 +44,8 @@ def ranks(runs: DataFrame, aim: Aim) -> DataFrame:
 def _ranked(groups: Mapping[str, DataFrame], aim: Aim) -> list[dict[str, Any]]:
     if not groups:
         return []
-    seeds = common_seeds(list(groups.values()))
-    paired = len(seeds) > 1
+    seeds = paired_seeds(list(groups.values()))
+    paired = bool(seeds)
     values: list[Floats] = [
         aim.sign
         * (g.set_index("seed")["final"].reindex(seeds) if paired else g["final"]).to_numpy()

@@ -12,7 +12,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bertopt_bench.errors import UserError, nearest
-from bertopt_bench.stats.convergence import amount_at, place_of_target, success_share
+from bertopt_bench.stats.convergence import (
+    amount_at,
+    final_target,
+    place_of_target,
+    success_share,
+)
 from bertopt_bench.stats.curves import AMOUNTS, KEYS, each_run, each_submission, status_of
 from bertopt_bench.stats.power import LEAST_REPLICATES
 
@@ -72,9 +77,10 @@ def declared_targets(curves: DataFrame, texts: Sequence[str]) -> list[Target]:
 
 
 def baseline_targets(curves: DataFrame, runs: DataFrame, baseline: str, aim: Aim) -> list[Target]:
-    """Take the baseline's median metric at the end and, looser, at three quarters of the steps.
+    """Take what most of the baseline's runs reach and, looser, its median at 3/4 of the steps.
 
-    They come from the very runs that are judged. A workload without finished baseline has none.
+    They come from the very runs that are judged (``convergence.final_target``). A workload has no
+    target where too few runs of its baseline finished.
     """
     found = []
     for workload, groups in each_submission(runs):
@@ -85,11 +91,11 @@ def baseline_targets(curves: DataFrame, runs: DataFrame, baseline: str, aim: Aim
         planned = float(groups[baseline]["planned_steps"].max())
         early = at[(at["step"] <= LOOSER * planned) & (at["step"] > 0)]
         earlier = early.groupby("run", sort=False).tail(1)["metric"].tolist()
-        kinds = (("final of baseline", finals), ("looser", earlier))
-        for name, values in kinds:
-            middle = statistics.median(values) if values else math.nan
-            if math.isfinite(middle):
-                found.append(Target(workload, name, middle, is_declared=False))
+        most = aim.sign * final_target([aim.sign * v for v in finals]) if finals else math.nan
+        middle = statistics.median(earlier) if earlier else math.nan
+        for name, value in (("final of baseline", most), ("looser", middle)):
+            if math.isfinite(value):
+                found.append(Target(workload, name, value, is_declared=False))
     return [target for target in found if not _is_no_looser(target, found, aim)]
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bertopt_bench.errors import UserError
-from bertopt_bench.stats.curves import common_seeds, each_submission
+from bertopt_bench.stats.curves import each_submission, paired_seeds
 from bertopt_bench.stats.resampling import draws_for, generator, interval, resampled_medians
 
 if TYPE_CHECKING:
@@ -85,8 +85,8 @@ def scores_of(reached: DataFrame, by: str, tau_max: float = TAU_MAX) -> DataFram
     """Score submissions over the workloads of one target each: ``reached`` has a row a run.
 
     A submission's time on a workload is the median over its runs, runs that never got there among
-    them. The interval is a bootstrap over seeds, the same seeds for all submissions where they
-    share 2 or more; ``n`` is the least number of runs behind any median.
+    them. The interval is a bootstrap over seeds, the same seeds for all submissions where all
+    have the same; ``n`` is the least number of runs behind any median.
     """
     import pandas as pd
 
@@ -114,9 +114,9 @@ def profiles_of(reached: DataFrame, by: str, tau_max: float = TAU_MAX) -> DataFr
 
 
 def _times(groups: Mapping[str, DataFrame], by: str) -> tuple[bool, dict[str, Floats]]:
-    """Give each submission's times; where seeds are common, only theirs, in one order."""
-    seeds = common_seeds(list(groups.values()))
-    if len(seeds) > 1:
+    """Give each submission's times of all its runs; where all have the same seeds, in one order."""
+    seeds = paired_seeds(list(groups.values()))
+    if seeds:
         paired = {s: g.set_index("seed")[by].reindex(seeds).to_numpy() for s, g in groups.items()}
         return True, paired
     return False, {s: g[by].to_numpy() for s, g in groups.items()}

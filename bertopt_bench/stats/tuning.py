@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     Options = Mapping[str, float]
 
@@ -70,13 +70,21 @@ def worse_half(values: Sequence[float]) -> tuple[int, ...]:
     return tuple(place for place, value in enumerate(values) if value > middle)
 
 
-def pruned(values: Sequence[float], rule: str) -> frozenset[int]:
+def pruned(
+    values: Sequence[float],
+    rule: str,
+    before: Collection[int] = (),
+    complete: Collection[int] = (),
+) -> frozenset[int]:
     """Give the places that go no further after the first seed, by a rule stated beforehand.
 
     ``diverged`` drops what has no finite loss, ``worse_half`` also what lies above the median of
-    its arm, ``none`` nothing.
+    its arm, ``none`` nothing. Later points move the median: what was dropped ``before`` stays so,
+    and what is ``complete``, having run on every seed, is never dropped.
     """
     if rule == "none":
         return frozenset()
     lost = {place for place, value in enumerate(values) if not math.isfinite(value)}
-    return frozenset(lost | set(worse_half(values))) if rule == "worse_half" else frozenset(lost)
+    if rule == "worse_half":
+        lost |= set(worse_half(values)) | set(before)
+    return frozenset(lost - set(complete))

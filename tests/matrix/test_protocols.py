@@ -69,3 +69,23 @@ def test_a_protocol_is_named_by_its_file_and_unknown_ones_are_told(
     shutil.copy(ROOT / LOCK, tmp_path)
     with pytest.raises(UserError, match="is called 'mine-v1'"):
         read_protocol(tmp_path / "mine-v1.toml")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("targets_at = [1.0, 0.75]", "targets_at = [1.0, 0.7]", "after 140 of 200 steps nothing"),
+        ('baseline = "AdamW"', 'baseline = "AdamV"', "Did you mean 'AdamW'"),
+        ("reproduce_seed = 1", "reproduce_seed = 9", "none of the seeds"),
+    ],
+)
+def test_a_protocol_that_its_own_runs_cannot_serve_is_refused(
+    tmp_path: Path, old: str, new: str, said: str
+) -> None:
+    """Oracle: tiny-v1 with one value that names nothing there is, and a lock that agrees."""
+    file = tmp_path / "tiny-v1.toml"
+    file.write_text((ROOT / "tiny-v1.toml").read_text().replace(old, new))
+    (tmp_path / LOCK).write_text(f"{protocol_hash(read_document(file))}  tiny-v1\n")
+
+    with pytest.raises(UserError, match=said):
+        read_protocol(file)

@@ -8,6 +8,7 @@ import pytest
 from made_ledgers import choice, ledger, outcome, point
 
 from bertopt_bench.errors import UserError
+from bertopt_bench.results.store import write_whole
 from bertopt_bench.results.tuning import TUNING, LedgerFile, has_tuning, read_ledger
 
 if TYPE_CHECKING:
@@ -54,3 +55,41 @@ def test_a_damaged_line_names_file_and_line(tmp_path: Path) -> None:
 
     with pytest.raises(UserError, match=r"tuning\.jsonl, line 1 has kind 'pint'"):
         read_ledger(tmp_path)
+
+
+def test_a_round_is_written_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Oracle: a disk that fails at the second wait for it: the first round stays, whole."""
+    made, waits = ledger(), []
+
+    def fails(descriptor: int) -> None:
+        waits.append(descriptor)
+        if len(waits) > 1:
+            raise OSError(28, "No space left on device")
+
+    with LedgerFile(tmp_path) as file:
+        monkeypatch.setattr("os.fsync", fails)
+        file.write(made.points)
+        with pytest.raises(UserError, match="No space"):
+            file.write(made.outcomes)
+
+    assert read_ledger(tmp_path).points == made.points
+    assert read_ledger(tmp_path).outcomes == ()
+
+
+def test_a_file_that_cannot_be_written_leaves_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Oracle: the text before, and no other file in the folder."""
+    file = tmp_path / "tuned.toml"
+    write_whole(file, "before")
+
+    def fails(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", fails)
+    with pytest.raises(OSError, match="No space"):
+        write_whole(file, "after")
+    assert file.read_text() == "before"
+    assert list(tmp_path.iterdir()) == [file]

@@ -24,11 +24,14 @@ def test_a_run_has_no_final_loss_before_its_end() -> None:
     assert run(math.nan).final == INF
 
 
-def test_targets_are_the_baselines_medians_at_shares_of_its_steps() -> None:
-    """Oracle: finals 2, 4 and 6, middles 6, 7 and 8."""
-    base = {seed: run(final) for seed, final in enumerate((2.0, 4.0, 6.0))}
+def test_targets_are_what_most_seeds_reach_at_the_end_and_medians_before() -> None:
+    """Oracle: by hand: finals 2, 4, 6 and 8, middles 6, 7, 8 and 9; lost ones count as infinite."""
+    base = {seed: run(final) for seed, final in enumerate((2.0, 4.0, 6.0, 8.0))}
 
-    assert baseline_targets(base, (1.0, 0.5)) == (4.0, 7.0)
+    assert baseline_targets(base, (1.0, 0.5)) == (6.0, 7.5)
+    assert baseline_targets({**base, 3: run(8.0, lost=True)}, (1.0,)) == (6.0,)
+    with pytest.raises(ValueError, match="after 100 steps"):
+        baseline_targets({**base, 1: run(4.0, lost=True), 3: run(8.0, lost=True)}, (1.0,))
     with pytest.raises(ValueError, match="after 75 steps"):
         baseline_targets(base, (0.75,))
 
@@ -73,3 +76,25 @@ def test_lost_runs_stay_in_as_infinite() -> None:
     assert last.arm == "mine"
     assert last.median == INF
     assert last.difference == INF
+
+
+def test_arms_of_lost_runs_alone_have_no_difference() -> None:
+    """Oracle: nothing was seen that could differ; one pair that finished is enough to differ."""
+    lost = {seed: run(4.0, lost=True) for seed in range(6)}
+    found = {one.arm: one for one in standings({"base": lost, "mine": lost}, "base", ())}
+    assert (found["mine"].difference, found["mine"].p_value) == (None, None)
+
+    some = {**lost, 0: run(3.0)}
+    found = {one.arm: one for one in standings({"base": lost, "mine": some}, "base", ())}
+    assert found["mine"].difference == 0.0
+
+
+def test_a_lost_run_never_reached_a_target_that_it_had_passed() -> None:
+    """Oracle: the page's own words; of three curves from 10 to 4 two are at 7 after 50 steps."""
+    runs = {seed: run(4.0, lost=seed == 0) for seed in range(3)}
+    reached = standings({"base": runs}, "base", (7.0,))[0].reached[0]
+
+    assert (reached.share.reached, reached.share.n) == (2, 3)
+    assert reached.median_steps == 50.0
+    both = standings({"base": {**runs, 1: run(4.0, lost=True)}}, "base", (7.0,))[0].reached[0]
+    assert both.median_steps == INF

@@ -76,3 +76,11 @@ def test_fronts_take_each_cost_that_is_there() -> None:
     assert on["submission"].tolist() == ["b", "c"]
     a = made[(made["submission"] == "a") & (made["cost"] == "seconds")].iloc[0]
     assert a[["low", "median", "high", "n", "cost_median"]].tolist() == [4.0, 4.2, 4.4, 3, 20.0]
+
+
+def test_a_submission_of_few_seeds_leaves_the_runs_of_others_whole() -> None:
+    """Oracle: medians by hand: 9 of all five runs of a, 1 of the two seeds that b has too."""
+    made = ranked({"a": [1.0, 1.0, 9.0, 9.0, 9.0], "b": [5.0, 5.0]})
+
+    assert made.loc[["a", "b"], "n"].tolist() == [5, 2]
+    assert made.loc[["a", "b"], "rank"].tolist() == [2.0, 1.0]

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from made_curves import set_of
 
 from bertopt_bench.errors import UserError
-from bertopt_bench.stats.curves import Aim, checked
-from bertopt_bench.stats.reaching import declared_targets, reach
+from bertopt_bench.stats.curves import Aim, checked, runs_of
+from bertopt_bench.stats.reaching import baseline_targets, declared_targets, reach
 from bertopt_bench.stats.scores import profile, scores, scores_of, time_ratios
 
 NEVER = math.inf
@@ -135,3 +135,26 @@ def test_from_six_seeds_on_a_score_has_an_interval_around_it() -> None:
     assert (made["low"] <= made["score"]).all()
     assert (made["score"] <= made["high"]).all()
     assert made["low"].min() < made["high"].min()
+
+
+@pytest.mark.parametrize("name", ["loss", "accuracy"])
+@pytest.mark.parametrize("n", [2, 3, 4, 5, 8])
+def test_a_baseline_alone_reaches_its_own_target_and_scores_1(name: str, n: int) -> None:
+    """Property: three quarters of its seeds get there, so that its median time is finite."""
+    aim, finals = Aim.of(name), [3.0 + 0.1 * ((7 * i) % n) for i in range(n)]
+    curves = checked(set_of({"base": finals}))
+    curves["metric"] *= aim.sign
+    targets = baseline_targets(curves, runs_of(curves, aim), "base", aim)
+    reached = reach(curves, targets[:1], aim)
+
+    assert (reached["steps"] < NEVER).mean() >= 0.75
+    assert n < 4 or (reached["steps"] < NEVER).mean() < 1.0
+    assert scores_of(reached, "steps")["score"].tolist() == [1.0]
+
+
+def test_times_are_medians_of_all_runs_where_another_submission_has_fewer() -> None:
+    """Oracle: by hand: three of five runs of a never get there, though both of its first do."""
+    curves = checked(set_of({"a": [4.0, 4.0, 7.0, 7.0, 7.0], "b": [4.0, 4.0]}))
+    made = scores_of(reach(curves, declared_targets(curves, ["6"]), Aim()), "steps")
+
+    assert made.set_index("submission")["score"].to_dict() == {"b": 1.0, "a": 0.0}

@@ -97,3 +97,12 @@ def test_a_combined_interval_adds_centres_and_repeats() -> None:
     assert low < centre < high
     assert combined_interval(steps, times) == (centre, low, high)
     assert math.isnan(combined_interval(steps[:5], times)[1])
+
+
+def test_where_every_run_diverged_nothing_is_judged_in_either_direction() -> None:
+    """Oracle: no run has an end, so no verdict can stand, least of all that both are alike."""
+    curves = checked(set_of({"base": [math.nan] * 8, "arm": [math.nan] * 8}))
+    for aim in (LOSS, Aim.of("accuracy")):
+        one = final_findings(runs_of(curves, aim), "base").iloc[0]
+        assert one["verdict"] == "refused", aim
+        assert "no run of either arm" in one["reason"]

@@ -61,3 +61,11 @@ def test_pruning_drops_what_its_rule_states_and_nothing_else() -> None:
     assert worse_half([3.0, 3.0, 3.0]) == ()
     assert worse_half([INF, INF, 1.0]) == (0, 1)
     assert worse_half([]) == ()
+
+
+def test_a_later_round_neither_brings_back_nor_drops_what_ran_on_every_seed() -> None:
+    """Oracle: by hand: of 1 and 2 the second goes; two better points put 1 above the median."""
+    assert pruned([1.0, 2.0], "worse_half") == {1}
+    assert pruned([1.0, 2.0, 0.5, 0.4], "worse_half", before={1}, complete={0}) == {1}
+    assert pruned([1.0, 2.0, 8.0, 9.0], "worse_half", before={1}, complete={0}) == {1, 2, 3}
+    assert pruned([1.0, 2.0], "diverged", before={1}) == frozenset()
