@@ -315,7 +315,7 @@ def _write_tuned(search: Search, folder: Path, matrix_file: Path | str) -> None:
             contents.setdefault(cell_id(content), content)
     if not contents:
         return
-    kept = ("name", "description", "seeds", "replicates", "allow", "timing")
+    kept = ("name", "description", "seeds", "replicates", "allow", "timing", "measure")
     document = {key: tuning.document[key] for key in kept if key in tuning.document}
     document["name"] = tuning.matrix.name
     if "protocol" in tuning.document:

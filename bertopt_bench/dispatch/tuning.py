@@ -113,7 +113,6 @@ class TuningRun:
         fields = describe_session(matrix, [cell for _, cell in cells], pending, **known)
         fields["declared"]["tuning"] = self.tuning.declared()
         session = self.store.start_session(fields)
-        threads = trial_threads()
-        return SessionRun(
-            session, self.store, self.display, matrix.timing, self._texts, self.code, threads
-        )
+        told: dict[str, Any] = {"timing": matrix.timing, "texts": self._texts, "code": self.code}
+        told |= {"threads": trial_threads(), "measure": matrix.measure}
+        return SessionRun(session, self.store, self.display, **told)

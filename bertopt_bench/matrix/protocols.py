@@ -126,7 +126,8 @@ def _fits(
         MatrixError: a target where nothing is evaluated, a baseline or seed that is not there.
     """
     given = document.get("workload", {})
-    steps, every = (given.get(key, WORKLOAD[key].default) for key in ("steps", "evaluate_every"))
+    usual = {key: rule.default for key, rule in WORKLOAD.items() if rule is not None}
+    steps, every = (given.get(key, usual[key]) for key in ("steps", "evaluate_every"))
     if not isinstance(steps, int) or not isinstance(every, int):
         raise place.error("a protocol has one workload.steps and one workload.evaluate_every.")
     at = [step for step in evaluation_steps(steps, every) if step]

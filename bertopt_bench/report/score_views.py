@@ -221,8 +221,8 @@ def effects(scored: Scored) -> list[View]:
             f"How much of the variance of the {scored.asked.aim.name} at the end each axis and "
             f"pair of axes explains ({text}), by sums of squares of type II over complete blocks, "
             "a block a seed. Omega squared is the share that is left when noise is taken off, "
-            "partial eta squared the raw share, both beside the error alone; the interval is a "
-            "bootstrap over seeds, from 6 seeds on. Exploratory: no verdict."
+            "partial eta squared the raw share, both beside the error alone; the interval "
+            "takes the errors as normal (Smithson, 2003), from 6 seeds on. Exploratory: no verdict."
         )
         heads = ("term", "partial omega²", "partial eta²", "generalised eta²", "F", "df",
                  "sum of squares", "seeds")  # fmt: skip

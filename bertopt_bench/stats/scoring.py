@@ -257,6 +257,11 @@ def _notes(
                 f"left out of the analysis of variance ({text}), which needs a finite value for "
                 f"every seed: {'; '.join(one.left_out)}"
             )
+        if one.confounded:
+            yield (
+                f"in the analysis of variance ({text}) {', '.join(one.confounded)} cannot be told "
+                "apart: no level of one stands with several of the others"
+            )
 
 
 def _widest_gap(curves: DataFrame) -> float:

@@ -5,7 +5,8 @@ and named. Sums of squares are of type II (each term after all terms that do not
 the cells' means, so that an incomplete factorial is legal; in a complete one they are the classic
 ones. The error is that of cells by seeds. Interactions above two axes make one term.
 Sources: Langsrud 2003 (type II); Olejnik and Algina 2003 (generalised eta squared); Kirk 1995
-(partial omega squared). Checked against statsmodels' ``anova_lm(typ=2)``.
+(partial omega squared); Smithson 2003 (its interval, from the noncentral F). Checked against
+statsmodels' ``anova_lm(typ=2)``.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bertopt_bench.stats.resampling import draws_for, generator, interval
+from bertopt_bench.stats.power import LEAST_REPLICATES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,13 +37,18 @@ COLUMNS = ("term", "df", "sum_of_squares", "f", "p", "partial_eta2", "generalise
 
 @dataclass(frozen=True)
 class Variance:
-    """A table of terms, and what was left out: cells by label, with why."""
+    """A table of terms, and what was left out: cells by label, with why.
+
+    ``confounded`` are axes that say nothing beyond the others: each of their levels stands with one
+    level of another axis alone.
+    """
 
     table: DataFrame
     factors: tuple[str, ...]
     cells: int
     seeds: int
     left_out: tuple[str, ...]
+    confounded: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,7 @@ def variance(runs: DataFrame, factors: Sequence[str], value: str = "final") -> V
 
     ``runs`` has a row a cell and seed, with ``seed`` and a column a factor. Of one seed there is
     no error, so that only the shares of the whole are known. Intervals of partial omega squared
-    are a bootstrap over seeds, from 6 seeds on.
+    take the errors as normal, from 6 seeds on.
     """
     blocks, left_out = _blocks(runs, factors, value)
     if blocks is None:
@@ -69,7 +75,8 @@ def variance(runs: DataFrame, factors: Sequence[str], value: str = "final") -> V
     terms = _terms(blocks.levels, used)
     table = _table(blocks, terms)
     seeds, cells = blocks.runs.shape
-    return Variance(table, tuple(used), cells, seeds, tuple(left_out))
+    confounded = tuple(factor for factor in used if factor not in terms)
+    return Variance(table, tuple(used), cells, seeds, tuple(left_out), confounded)
 
 
 def _blocks(
@@ -132,15 +139,13 @@ def _table(blocks: _Blocks, terms: dict[str, Floats]) -> DataFrame:
 
     seeds, cells = blocks.runs.shape
     found = _sums(blocks.runs[np.newaxis], terms)
-    drawn = _drawn(blocks, terms)
     error_df, error, of_seeds = (seeds - 1) * (cells - 1), found[ERROR][0], found[BLOCK][0]
     mean_error = error / error_df if error_df else math.nan
     rows = []
     for name, basis in terms.items():
         df, squares = basis.shape[1], float(found[name][0])
         f = squares / df / mean_error if mean_error > 0 else math.nan
-        omegas = _omega(drawn[name], df, drawn[ERROR], error_df, seeds * cells)
-        low, high = interval(omegas, seeds)
+        low, high = _interval(f, df, error_df, blocks.runs.shape)
         omega = _omega(found[name], df, found[ERROR], error_df, seeds * cells)
         values = (
             *(name, df, squares, f, float(fdtrc(df, error_df or math.nan, f))),
@@ -176,10 +181,25 @@ def _sums(values: Floats, terms: dict[str, Floats]) -> dict[str, Floats]:
     return found
 
 
-def _drawn(blocks: _Blocks, terms: dict[str, Floats]) -> dict[str, Floats]:
-    rng = generator(blocks.runs, blocks.levels.to_numpy().tolist())
-    seeds = rng.integers(0, len(blocks.runs), (draws_for(len(blocks.runs)), len(blocks.runs)))
-    return _sums(blocks.runs[seeds], terms)
+def _interval(f: float, df: int, error_df: int, shape: tuple[int, ...]) -> tuple[float, float]:
+    """Give the 95 % interval of partial omega squared: those under which F is not extreme.
+
+    With noncentrality ``nc`` the share is nc / (nc + runs).
+    """
+    from scipy.optimize import brentq
+    from scipy.special import ncfdtr
+
+    if shape[0] < LEAST_REPLICATES or not math.isfinite(f) or not error_df:
+        return math.nan, math.nan
+
+    def beyond(nc: float, level: float) -> float:
+        return float(ncfdtr(df, error_df, nc, f)) - level
+
+    most, ends = 10.0 * (f * df + df + error_df), []
+    for level in (0.975, 0.025):
+        nc = brentq(beyond, 0.0, most, args=(level,)) if beyond(0.0, level) > 0 else 0.0
+        ends.append(nc / (nc + math.prod(shape)))
+    return ends[0], ends[1]
 
 
 def _omega(squares: Floats, df: int, error: Floats, error_df: int, runs: int) -> Floats:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_curves import set_of
 
@@ -91,6 +91,7 @@ tables = (
 )
 
 
+@settings(deadline=None)
 @given(tables, st.integers(0, 4), st.integers(0, 3), st.floats(0.01, 1.0))
 def test_a_faster_submission_never_scores_lower(
     times: pd.DataFrame, row: int, column: int, factor: float
@@ -103,6 +104,7 @@ def test_a_faster_submission_never_scores_lower(
     assert (scores(times)[better] <= scores(times)[row] + 1e-12).all()
 
 
+@settings(deadline=None)
 @given(tables, st.floats(0.01, 100.0))
 def test_scaling_all_times_of_a_workload_changes_nothing(times: pd.DataFrame, by: float) -> None:
     scaled = times.copy()
@@ -110,6 +112,7 @@ def test_scaling_all_times_of_a_workload_changes_nothing(times: pd.DataFrame, by
     assert scores(scaled).tolist() == pytest.approx(scores(times).tolist(), abs=1e-9)
 
 
+@settings(deadline=None)
 @given(tables)
 def test_a_profile_never_falls_and_stays_a_share(times: pd.DataFrame) -> None:
     for _, one in profile(times).groupby("submission"):

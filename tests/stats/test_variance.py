@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pandas as pd
 import pytest
 import scipy.stats
@@ -137,5 +138,33 @@ def test_from_six_seeds_on_effects_have_intervals() -> None:
         for seed in range(6)
     }
     made = table(runs(six)).loc["a"]
-    assert made["omega2_low"] <= made["omega2"] <= made["omega2_high"] + 0.05
+    assert made["omega2_low"] <= made["omega2"] <= made["omega2_high"]
     assert table(runs())["omega2_low"].isna().all()
+    for end, level in (("omega2_low", 0.975), ("omega2_high", 0.025)):
+        noncentral = made[end] / (1 - made[end]) * 36  # six seeds of six cells
+        found = scipy.stats.ncf.cdf(made["f"], 1, 25, noncentral)
+        assert found == pytest.approx(level, abs=1e-6)
+
+
+def test_of_noise_alone_the_interval_seldom_excludes_zero() -> None:
+    """Oracle: its level: 2.5 % of 400 terms of normal noise; 24 would be beyond four sigma."""
+    draw = np.random.default_rng(3)
+    outside = 0
+    for _ in range(133):
+        noise = {seed: list(draw.standard_normal(6)) for seed in range(6)}
+        outside += int((table(runs(noise))["omega2_low"] > 0).sum())
+    assert outside < 24
+
+
+def test_axes_that_move_together_are_named() -> None:
+    """Four optimizers, each with a rate of its own: neither explains more than the other."""
+    rows = [
+        (seed, name, rate, float(rate) + 0.01 * ((seed * rate) % 3))
+        for seed in range(3)
+        for name, rate in (("p", 1), ("q", 2), ("r", 3), ("s", 4))
+    ]
+    frame = pd.DataFrame(rows, columns=["seed", "optimizer", "lr", "final"])
+    found = variance(frame, ["optimizer", "lr"])
+
+    assert found is not None
+    assert found.confounded == ("optimizer", "lr")
