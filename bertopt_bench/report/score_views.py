@@ -279,7 +279,7 @@ def rank_words(row: Row) -> tuple[str, str]:
 
 def _names(scored: Scored, marks: Marks, row: Row) -> tuple[Cell, ...]:
     workload, submission = row["workload"], row["submission"]
-    name = Cell(submission, marks=marks[workload, submission])
+    name = Cell(submission, marks=marks.get((workload, submission), ()))
     return (Cell(workload), name) if _has_workloads(scored) else (name,)
 
 

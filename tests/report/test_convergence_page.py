@@ -111,3 +111,17 @@ def test_a_set_too_large_for_a_page_names_the_command() -> None:
     found = section(simulated(many, ("linear",), ("none",), (1,), 2))
     assert "bertopt-bench score" in found["notes"][0]
     assert not found["tables"]
+
+
+def test_an_optimizer_at_several_rates_has_a_curve_of_them(three) -> None:
+    """Its cells are named with their rates, its curve without; oracle: the rates that were run."""
+    trials = three.trials.copy()
+    rate = trials["optimizer"].map({"adamw": 0.001, "lion": 0.002, "sgd": 0.1})
+    trials["optimizer"] = trials["optimizer"].replace({"lion": "adamw"})
+    trials["optimizer.lr"] = rate
+    made = SimulatedResults(three.sessions, trials, three.steps, three.evaluations)
+    found = section(made)
+
+    (table,) = [one for one in found["tables"] if one["title"].startswith("Sensitivity")]
+    assert "0.001" in str(table)
+    assert "0.002" in str(table)
