@@ -312,7 +312,9 @@ def sentence(one: Standing, found: Challenge) -> str:
         return f"{where}, {one.difference:+.4f} to tuned {found.protocol.baseline}"
     low, high = one.interval.low, one.interval.high
     verdict = "lower" if high < 0 else "higher" if low > 0 else "the data cannot tell them apart"
+    arms = len(found.standings) - 1
+    alone = f" (95 %, not corrected for {arms} arms)" if arms > 1 and not low <= 0 <= high else ""
     return (
         f"{where}, {one.difference:+.4f} [{low:+.4f}, {high:+.4f}] to tuned "
-        f"{found.protocol.baseline}: {verdict}"
+        f"{found.protocol.baseline}: {verdict}{alone}"
     )

@@ -31,8 +31,9 @@ def score(
         list[str],
         typer.Option(
             metavar="[WORKLOAD=]VALUE",
-            help="A value of the metric that was fixed before the runs.  [default: the baseline's "
-            "median at the end, and at three quarters of the steps]",
+            help="A value of the metric that was fixed before the runs.  [default: what three "
+            "quarters of the baseline's seeds reach, and its median after three quarters of the "
+            "steps]",
         ),
     ] = [],  # noqa: B006 - typer copies it
     baseline: Annotated[

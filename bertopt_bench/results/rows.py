@@ -90,14 +90,22 @@ def trial_rows(records: Sequence[Record], sessions: Sequence[Session]) -> list[R
             "epochs_seen": epochs_seen(record),
             "kernels_ran": " ".join(record.kernels_ran),
             **{name: getattr(record, name) for name in HASHES},
-            "tuning_ledger": record.tuning.ledger if record.tuning else None,
-            "tuned_points": record.tuning.points if record.tuning else NAN,
-            "edge_optimum": " ".join(record.tuning.edge_optimum) if record.tuning else "",
+            **_tuned(record),
             "code_version": record.code.version,
             "code_commit": record.code.commit,
         }
         for code, record in enumerate(records)
     ]
+
+
+def _tuned(record: Record) -> Row:
+    """Say under which budget the cell's options were chosen, if they were."""
+    tuned = record.tuning
+    return {
+        "tuning_ledger": tuned.ledger if tuned else None,
+        "tuned_points": tuned.points if tuned else NAN,
+        "edge_optimum": " ".join(tuned.edge_optimum) if tuned else "",
+    }
 
 
 def step_rows(records: Sequence[Record]) -> list[Row]:

@@ -128,9 +128,14 @@ def assemble(request: Mapping[str, Any]) -> Trial:
         kernel_contexts=_enter(kernels),
         keeps_gradients=any(kernel.options.get("capturable") for kernel in kernels.values()),
     )
+    return _completed(trial, text)
+
+
+def _completed(trial: Trial, text: Mapping[str, Any]) -> Trial:
+    """Give an assembled trial what only its kind has."""
     if isinstance(trial, ClassifyingTrial):
         complete(trial, text)
-    if "cuda_graph" in kernels and kernels["cuda_graph"].in_place:
+    if "cuda_graph" in trial.kernels and trial.kernels["cuda_graph"].in_place:
         capture_whole_step(trial)
     return trial
 

@@ -79,20 +79,9 @@ def write_batches(
 ) -> None:
     """Write all batches of a seed (None: the held-out ones, which no seed changes)."""
     order, masks = _generator(seed, ORDER), _generator(seed, MASKS)
-    steps, size, slots = shape.steps, shape.batch_size, shape.slots
-    arrays = {
-        name: np.lib.format.open_memmap(
-            folder / f"{name}.npy", mode="w+", dtype=dtype, shape=(steps, size, *last)
-        )
-        for name, dtype, last in (
-            ("input_ids", np.int32, (shape.seq_len,)),
-            ("lengths", np.int32, ()),
-            ("masked_position", np.int32, (slots,)),
-            ("masked_label", np.int64, (slots,)),
-        )
-    }
-    chosen = draw_order(order, len(sequences), size)
-    for step in range(steps):
+    arrays = open_arrays(folder, shape)
+    chosen = draw_order(order, len(sequences), shape.batch_size)
+    for step in range(shape.steps):
         ids, lengths = lay_out(sequences, next(chosen), shape.seq_len)
         positions, labels = mask(masks, ids, lengths, shape)
         for name, value in zip(arrays, (ids, lengths, positions, labels), strict=True):
@@ -100,6 +89,24 @@ def write_batches(
         advance(1)
     for array in arrays.values():
         array.flush()
+
+
+def open_arrays(folder: Path, shape: Shape) -> dict[str, np.memmap[Any, Any]]:
+    """Make the files of a seed's batches, empty: every array is [steps, batch, ...]."""
+    return {
+        name: np.lib.format.open_memmap(
+            folder / f"{name}.npy",
+            mode="w+",
+            dtype=dtype,
+            shape=(shape.steps, shape.batch_size, *last),
+        )
+        for name, dtype, last in (
+            ("input_ids", np.int32, (shape.seq_len,)),
+            ("lengths", np.int32, ()),
+            ("masked_position", np.int32, (shape.slots,)),
+            ("masked_label", np.int64, (shape.slots,)),
+        )
+    }
 
 
 def draw_order(

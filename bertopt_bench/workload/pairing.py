@@ -95,19 +95,11 @@ def write_batches(
 ) -> None:
     """Write all batches of a seed (None: the held-out ones, which no seed changes)."""
     order, masks, draws = (_generator(seed, s) for s in (masking.ORDER, masking.MASKS, PAIRS))
-    steps, size, slots = shape.steps, shape.batch_size, shape.slots
-    arrays = {
-        name: np.lib.format.open_memmap(
-            folder / f"{name}.npy", mode="w+", dtype=dtype, shape=(steps, size, *last)
-        )
-        for name, dtype, last in (
-            ("input_ids", np.int32, (shape.seq_len,)),
-            ("lengths", np.int32, ()),
-            ("masked_position", np.int32, (slots,)),
-            ("masked_label", np.int64, (slots,)),
-            (LABELS, np.int64, ()),
-        )
-    }
+    steps, size = shape.steps, shape.batch_size
+    arrays = masking.open_arrays(folder, shape)
+    arrays[LABELS] = np.lib.format.open_memmap(
+        folder / f"{LABELS}.npy", mode="w+", dtype=np.int64, shape=(steps, size)
+    )
     chosen = masking.draw_order(order, len(pieces), size)
     for step in range(steps):
         pair = next(chosen)

@@ -138,18 +138,12 @@ def _prepare(
     text = _tokenised(workload, documents, text_sha256, cache, progress)
     train = tokens.load_tokens(text.folder, "train")
     train = limited(train, workload.get("train_tokens", 0))
-    made: Any = pairing if workload.get("next_sentence") else masking
-    sequences = made.cut(train, workload["seq_len"])
-    held_out = made.cut(_held_out(workload, documents, text), workload["seq_len"])
-    size, evaluations = workload["batch_size"], workload["evaluation_batches"]
+    sequences, held_out = _cut(workload, train, _held_out(workload, documents, text))
     part = workload.get("held_out_part", tokens.ALL)
-    _require(len(sequences), size, "train", "Lower batch_size or seq_len")
-    remedy = "Lower evaluation_batches, batch_size or seq_len, raise held_out_fraction"
-    _require(len(held_out), size * evaluations, "held-out", remedy)
 
     def make(pieces: masking.Sequences | pairing.Pieces, count: int, seed: int | None) -> Kept:
-        rate, vocabulary_size = workload["mask_rate"], text.facts["vocabulary_size"]
-        shape = masking.Shape(count, size, workload["seq_len"], rate, vocabulary_size)
+        sizes = (count, workload["batch_size"], workload["seq_len"], workload["mask_rate"])
+        shape = masking.Shape(*sizes, text.facts["vocabulary_size"])
         side = "train" if pieces is sequences else "held_out"
         key = {"side": side, "train_tokens": workload.get("train_tokens", 0)}
         key["part"] = tokens.ALL if side == "train" else part
@@ -165,10 +159,25 @@ def _prepare(
         held_out_sequences=len(held_out),
         train_tokens=len(train.ids),
         batches={str(seed): _place(make(sequences, steps, seed)) for seed in seeds},
-        evaluation=_place(make(held_out, evaluations, None)),
+        evaluation=_place(make(held_out, workload["evaluation_batches"], None)),
         tokenizer_file=str(text.folder / tokens.TOKENIZER_FILE),
         train_sample=_place(make(sequences, train_batches, None)) if train_batches else None,
     )
+
+
+def _cut(workload: Mapping[str, Any], train: tokens.TokenText, held_out: tokens.TokenText) -> Any:
+    """Cut both sides into sequences, or pairs; refuse what is too small for the batches asked for.
+
+    Raises:
+        UserError: a side has too few.
+    """
+    made: Any = pairing if workload.get("next_sentence") else masking
+    sides = [made.cut(side, workload["seq_len"]) for side in (train, held_out)]
+    size, evaluations = workload["batch_size"], workload["evaluation_batches"]
+    _require(len(sides[0]), size, "train", "Lower batch_size or seq_len")
+    remedy = "Lower evaluation_batches, batch_size or seq_len, raise held_out_fraction"
+    _require(len(sides[1]), size * evaluations, "held-out", remedy)
+    return sides
 
 
 def _held_out(

@@ -57,6 +57,21 @@ def test_scalars_that_need_a_loop_stay_behind_it() -> None:
     assert torch.equal(module(*sources), scaled(*sources))
 
 
+def test_constants_that_stand_late_do_not_hold_scalars_back() -> None:
+    """Constants may come after a loop that reads a scalar. Oracle: lint, and the values."""
+
+    def step(weight: torch.Tensor, rate: torch.Tensor) -> torch.Tensor:
+        first = weight * (1 - rate.exp())
+        return first * (rate * torch.tensor(0.5)).sqrt()
+
+    sources = torch.randn(4), torch.tensor(0.1)
+    module = mended(step, *sources)
+    kinds = [node.op for node in module.graph.nodes]
+
+    assert "get_attr" in kinds
+    assert torch.equal(module(*sources), step(*sources))
+
+
 def test_lists_are_split_into_their_tensors() -> None:
     """Interpolations by tensors and Euclidean norms, which Inductor would run eagerly."""
 

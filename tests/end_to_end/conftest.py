@@ -8,22 +8,19 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from small_workload import SMALL
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-MATRIX = """
+MATRIX = (
+    """
 name = "small"
 seeds = [1]
-[workload]
-model = {hidden = 16, layers = 1, heads = 2, intermediate = 32}
-vocabulary_size = 512
-seq_len = 16
-batch_size = 4
-steps = 6
-evaluate_every = 3
-evaluation_batches = 1
+"""
+    + SMALL
+    + """
 [timing]
 burn_in_steps = 2
 phase_steps = 1
@@ -31,6 +28,7 @@ timeout_seconds = 120.0
 [axes]
 optimizer = ["adamw", "sgd"]
 """
+)
 
 OWN = '''
 """Optimizers of a user's own; some of them misbehave."""

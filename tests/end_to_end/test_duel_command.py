@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from small_workload import SMALL
 
 from bertopt_bench import load_results
 from bertopt_bench.results.duels import CONTROL, Declaration, Verdicts
@@ -25,17 +26,13 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 WORDS = {"slower", "faster", "equivalent", "inconclusive", "refused"}
-MATRIX = """
+MATRIX = (
+    """
 name = "fought"
 seeds = [1]
-[workload]
-model = {hidden = 16, layers = 1, heads = 2, intermediate = 32}
-vocabulary_size = 512
-seq_len = 16
-batch_size = 4
-steps = 6
-evaluate_every = 3
-evaluation_batches = 1
+"""
+    + SMALL
+    + """
 [timing]
 burn_in_steps = 2
 timeout_seconds = 120.0
@@ -52,6 +49,7 @@ replicates = 6
 rounds = 2
 alpha = 0.05
 """
+)
 FOLDER = "results/fought-duel"
 STEP_SECONDS = 0.02
 TRIES = 500

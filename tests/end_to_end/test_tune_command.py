@@ -10,6 +10,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from small_workload import SMALL
 
 from bertopt_bench.results.tables import load_results
 from bertopt_bench.results.tuning import load_tuning
@@ -21,17 +22,13 @@ if TYPE_CHECKING:
 
     Command = Callable[..., CompletedProcess[str]]
 
-TUNING = """
+TUNING = (
+    """
 name = "small"
 seeds = [1]
-[workload]
-model = {hidden = 16, layers = 1, heads = 2, intermediate = 32}
-vocabulary_size = 512
-seq_len = 16
-batch_size = 4
-steps = 6
-evaluate_every = 3
-evaluation_batches = 1
+"""
+    + SMALL
+    + """
 [timing]
 burn_in_steps = 2
 phase_steps = 1
@@ -48,6 +45,7 @@ space.optimizer.lr = { below = 1, above = 1 }
 optimizer = "sgd"
 space.optimizer.lr = { log = [100, 200] }
 """
+)
 
 
 LONG = 900.0  # seconds; on a machine with nothing else to do it takes some twenty

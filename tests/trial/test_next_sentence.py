@@ -140,7 +140,7 @@ def test_burn_in_and_looks_leave_no_mark(make_request: MakeRequest, pairs: dict[
             other.step(index)
 
     assert other.drain() == plain.drain()
-    assert list(seen["activation_norm"])[-1] == "pooler"
+    assert {"pooler", "next sentence"} <= set(seen["activation_norm"])
     assert seen["gradient_norm"].keys() == seen["activation_norm"].keys()
 
 

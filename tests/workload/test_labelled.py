@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from bertopt_bench.errors import UserError
-from bertopt_bench.workload import labelled
+from bertopt_bench.workload import labelled_parts
 from bertopt_bench.workload.datasets import Labelled, hf
+from bertopt_bench.workload.labelled import NO_LABEL
 from bertopt_bench.workload.prepare import prepare
 from bertopt_bench.workload.tokens import read_tokenizer
 
@@ -71,7 +72,7 @@ def test_batches_hold_the_texts_with_their_labels(tmp_path: Path) -> None:
             ids.reshape(-1, 8), lengths.ravel(), labels.ravel(), strict=True
         ):
             assert (row[0], row[length - 1], list(row[length:])) == (2, 3, [0] * (8 - length))
-            if label != labelled.NO_LABEL:
+            if label != NO_LABEL:
                 assert known[tuple(row[1 : length - 1])] == label
                 total += 1
     assert total == 6 * 4 + sum(text.counts["validation"]) + sum(text.counts["test"])
@@ -93,9 +94,9 @@ def test_a_seed_changes_the_order_and_nothing_else(tmp_path: Path) -> None:
 def test_splits_put_a_text_on_one_side_and_keep_an_official_test_part() -> None:
     """Copies of a text stay together; about a fifth is tested, a quarter of the rest validates."""
     many = [(f"text {index}", "ab"[index % 2]) for index in range(4000)]
-    split = labelled.split_parts(Labelled([*many, *many]), 0.25, "mine")
+    split = labelled_parts.split_parts(Labelled([*many, *many]), 0.25, "mine")
     sides = {part: {text for text, _ in found} for part, found in split.items()}
-    kept = labelled.split_parts(Labelled(many[100:], many[:100]), 0.25, "mine")
+    kept = labelled_parts.split_parts(Labelled(many[100:], many[:100]), 0.25, "mine")
 
     assert not sides["train"] & sides["test"]
     assert not sides["train"] & sides["validation"]
@@ -117,11 +118,11 @@ def test_your_own_split_is_kept(tmp_path: Path) -> None:
 
 def test_class_weights_balance_or_are_given() -> None:
     """Oracle: scikit-learn's formula, n / (classes * count)."""
-    assert labelled.weigh("none", ["a", "b"], [1, 3]) is None
-    assert labelled.weigh("balanced", ["a", "b"], [1, 3]) == [2.0, 4 / 6]
-    assert labelled.weigh({"b": 0.5}, ["a", "b"], [1, 3]) == [1.0, 0.5]
+    assert labelled_parts.weigh("none", ["a", "b"], [1, 3]) is None
+    assert labelled_parts.weigh("balanced", ["a", "b"], [1, 3]) == [2.0, 4 / 6]
+    assert labelled_parts.weigh({"b": 0.5}, ["a", "b"], [1, 3]) == [1.0, 0.5]
     with pytest.raises(UserError, match=r"names 'c', which is no class\. Classes: a, b"):
-        labelled.weigh({"c": 2.0}, ["a", "b"], [1, 3])
+        labelled_parts.weigh({"c": 2.0}, ["a", "b"], [1, 3])
 
 
 @pytest.mark.parametrize(

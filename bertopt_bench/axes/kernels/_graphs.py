@@ -70,13 +70,17 @@ def finish_scalars(graph: torch.fx.Graph) -> None:
 
     On a CPU only: a GPU takes a power in no time, and a call for it would cost more.
     """
-    early = _without_loops(graph)
-    made = [node for node in early if node.op == "call_function"]
-    read = [node for node in made if any(_is_loop(user) for user in node.users)]
-    if not read:
+    inputs = [node for node in graph.nodes if node.op == "placeholder"]
+    early = [node for node in _without_loops(graph) if node.op != "placeholder"]
+    read = [
+        node
+        for node in early
+        if node.op == "call_function" and any(_is_loop(user) for user in node.users)
+    ]
+    if not read or not inputs:
         return
-    cursor = [node for node in graph.nodes if node.op in {"placeholder", "get_attr"}][-1]
-    for node in made:
+    cursor = inputs[-1]
+    for node in early:  # constants too, which may stand anywhere
         cursor.append(node)
         cursor = node
     with graph.inserting_after(cursor):
