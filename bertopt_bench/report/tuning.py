@@ -78,17 +78,17 @@ def lead(ledger: Ledger, declared: dict[str, Any]) -> list[str]:
     if declared:
         told.append(
             f"Each arm had {wording.plural(declared['points'], 'point')}, its documented default "
-            f"among them, and up to {declared['extensions']} more where the best lay on the edge "
-            f"of what was tried; each point ran on {wording.plural(len(declared['seeds']), 'seed')}"
-            ". The value of a point is its mean held-out loss after the last step; a run that "
-            "diverged counts as infinite."
+            f"among them where it has one, and up to {declared['extensions']} more where the best "
+            "lay on the edge of what was tried; each point that was not pruned ran on "
+            f"{wording.plural(len(declared['seeds']), 'seed')}. The value of a point is its mean "
+            "held-out loss after the last step; a run that did not end ok counts as infinite."
         )
     edges = [choice.arm for choice in ledger.choices if choice.edges]
-    told.append(
-        f"The best of {wording.listed(edges)} still lies on an edge: a better one may lie beyond."
-        if edges
-        else "No arm's best lies on an edge of what was tried."
-    )
+    if edges:
+        arms = wording.listed(edges)
+        told.append(f"The best of {arms} still lies on an edge: a better one may lie beyond.")
+    elif ledger.choices:
+        told.append("No arm's best lies on an edge of what was tried.")
     told.append(
         "These losses chose the points, so they flatter them: what the chosen points are worth is "
         "told by the run on other seeds and other held-out documents, not here."

@@ -39,6 +39,7 @@ def test_every_point_and_seed_is_drawn_and_lost_ones_are_hollow() -> None:
     assert "SGD <b>" not in html
     assert "SGD &lt;b&gt;" in html
     assert "2 of the arms have no choice yet" in html
+    assert "lies on an edge" not in html  # nothing is chosen, so nothing is known of edges
     assert "http" not in html.replace("http-equiv", "")
 
 
