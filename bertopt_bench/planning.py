@@ -60,8 +60,9 @@ def plan_tuning(matrix_file: Path | str, overrides: Sequence[str] = ()) -> None:
     defaults = [arm for arm in arms if arm.name in tuning.report_defaults]
     head = (
         f"{tuning.matrix.name}: {len(arms)} arms, {tuning.points} points each and up to "
-        f"{tuning.extensions} beyond an edge; tuned on {len(tuning.seeds)} seeds, reported on "
-        f"{len(tuning.report_seeds)} others; sampler {tuning.sampler}, prune {tuning.prune}"
+        f"{tuning.extensions} beyond an edge; seeds: {len(tuning.seeds)} to tune on, "
+        f"{len(tuning.report_seeds)} others to report on; sampler "
+        f"{tuning.sampler}, prune {tuning.prune}"
     )
     lines = [head, ""]
     lines += [_arm_line(arm, tuning) for arm in tuning.arms]

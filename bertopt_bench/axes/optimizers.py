@@ -364,6 +364,7 @@ def muon(
     momentum: float = 0.95,
     nesterov: bool = True,
     ns_steps: int = 5,
+    ns_precision: Literal["bf16", "fp32"] = "bf16",
     adjust_lr: Literal["original", "match_rms_adamw"] = "match_rms_adamw",
     adamw_lr: float | None = None,
     betas: tuple[float, float] = (0.9, 0.999),
@@ -374,8 +375,8 @@ def muon(
     """Orthogonalise the encoder matrices' momentum; AdamW takes all other weights.
 
     ``adamw_lr`` is lr where it is not given, which ``match_rms_adamw`` makes fitting. The
-    orthogonalisation runs in bfloat16 at every precision, and matrix by matrix: ``foreach`` may not
-    be True.
+    orthogonalisation runs in ``ns_precision`` at every precision of the axis (fp32 for processors
+    without 16-bit arithmetic), and matrix by matrix: ``foreach`` may not be True.
 
     Source: Jordan et al., 2024, kellerjordan.github.io/posts/muon; Liu et al., arXiv 2502.16982;
         torch.optim.Muon and torch.optim.AdamW.
@@ -387,6 +388,7 @@ def muon(
     from torch.optim import AdamW, Muon
 
     from bertopt_bench.axes.joined import join
+    from bertopt_bench.axes.orthogonal import Fp32Muon
 
     if foreach:
         raise UserError("optimizer 'muon' has no foreach step: take another optimizer_step.")
@@ -396,4 +398,5 @@ def muon(
     own = {"lr": lr, "momentum": momentum, "nesterov": nesterov, "ns_steps": ns_steps}
     rate = lr if adamw_lr is None else adamw_lr
     adamw = {"lr": rate, "betas": betas, "eps": eps, "foreach": foreach}
-    return join((Muon, matrices, own | {"adjust_lr_fn": adjust_lr}), (AdamW, others, adamw))
+    kind = Fp32Muon if ns_precision == "fp32" else Muon
+    return join((kind, matrices, own | {"adjust_lr_fn": adjust_lr}), (AdamW, others, adamw))

@@ -125,7 +125,7 @@ def _temporaries(
         way in ("default", "capturable") and (cuda or name in FOREACH_BY_DEFAULT)
     )
     others = [g for role, g in groups.items() if name != "muon" or role != "matrix"]
-    newton = _newton_schulz(groups["matrix"]) if name == "muon" else 0.0
+    newton = _newton_schulz(cell, groups["matrix"]) if name == "muon" else 0.0
     copied = 1 if _coupled_decay(cell) and name in COUPLED else 0
     if lists:
         times = FOREACH_TEMPORARIES.get(name, 1) + copied
@@ -143,10 +143,11 @@ def _in_a_loop(group: Sequence[Shape], made: int, held: int) -> float:
     )
 
 
-def _newton_schulz(matrices: Sequence[Shape]) -> float:
-    """Count a matrix' momentum in fp32, two iterates and two Gram matrices in bf16."""
+def _newton_schulz(cell: Mapping[str, Any], matrices: Sequence[Shape]) -> float:
+    """Count a matrix' momentum in fp32, two iterates and two Gram matrices in bf16, or in fp32."""
+    width = 1.0 if cell["optimizer"].get("ns_precision") == "fp32" else 0.5
     return max(
-        (2.0 * s.count + min(s.rows, s.columns) ** 2 for s in matrices),
+        (s.count + 2 * width * (s.count + min(s.rows, s.columns) ** 2) for s in matrices),
         default=0.0,
     )
 

@@ -170,6 +170,25 @@ def test_muons_first_step_is_nearly_orthogonal() -> None:
     assert all(torch.equal(a, b) for a, b in zip(after[2:], adamw[2:], strict=True))
 
 
+@pytest.mark.parametrize("adjust_lr", ["original", "match_rms_adamw"])
+@pytest.mark.parametrize("nesterov", [True, False])
+def test_muon_in_fp32_is_torchs_but_for_its_roundings(adjust_lr: str, nesterov: bool) -> None:
+    """Eight steps with decay; oracle: torch.optim.Muon made to orthogonalise without rounding.
+
+    Its ``bfloat16()`` is the only rounding, so it is given tensors whose ``bfloat16()`` is fp32.
+    """
+    options = {"adjust_lr": adjust_lr, "nesterov": nesterov, "lr": LR, "weight_decay": 0.1}
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(torch.Tensor, "bfloat16", torch.Tensor.clone)
+        exact = run("muon", **options)
+
+    found = run("muon", ns_precision="fp32", **options)
+    rounded = run("muon", **options)
+
+    torch.testing.assert_close(found, exact, rtol=1e-5, atol=1e-3 * LR)
+    assert any((a - b).abs().max() > 1e-3 * LR for a, b in zip(rounded, exact, strict=True))
+
+
 @pytest.mark.parametrize(
     "name", [name for name, entry in ENTRIES.items() if "weight_decay" in entry.accepts]
 )
