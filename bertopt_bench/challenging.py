@@ -17,6 +17,7 @@ from bertopt_bench.matrix.spec import load
 from bertopt_bench.matrix.tuned import toml, write_matrix
 from bertopt_bench.planning import plan_tuning
 from bertopt_bench.stats import challenge as joining
+from bertopt_bench.stats.comparisons import WORDS
 from bertopt_bench.tuning import TUNED, tune
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def challenge(
     sys.stdout.write(told_reproduction(again, protocol) + "\n")
     if not again.holds:
         return 3
-    tune(matrix, results=folder / "tuning", page=folder / "tuning.html", is_last=False)
+    tune(matrix, results=folder / "tuning", page=folder / "tuning.html", whole=_this_command())
     mine = _run(folder / "tuning" / TUNED, folder / "run")
     found = _join(protocol, newcomer, published, mine, again)
     lines, page = told(found), page or folder / "challenge.html"
@@ -83,6 +84,10 @@ def challenge(
     write_challenge(found, page, [told_reproduction(again, protocol), *own])
     sys.stdout.write(f"results: {folder}\npage: {page}\n")
     return 0
+
+
+def _this_command() -> str:
+    return shlex.join(["bertopt-bench", *sys.argv[1:]])
 
 
 def _plain(name: str) -> str:
@@ -245,8 +250,7 @@ def _run(matrix_file: Path, folder: Path) -> Results:
         try:
             run_session(matrix, store, display)
         except KeyboardInterrupt:
-            again = shlex.join(["bertopt-bench", *sys.argv[1:]])
-            display.say(f"stopped; what is done is kept. Continue with:\n  {again}")
+            display.say(f"stopped; what is done is kept. Continue with:\n  {_this_command()}")
             sys.exit(130)
     return load_results(folder)
 
@@ -306,15 +310,15 @@ def sentence(one: Standing, found: Challenge) -> str:
     where = f"{one.arm} on {model}: held-out loss {one.median:.4f} (median of {n} seeds)"
     if one.arm == found.protocol.baseline:
         return f"{where}, the baseline"
-    if one.difference is None:
-        return f"{where}; no seed of it and of tuned {found.protocol.baseline} finished to compare"
-    if one.interval is None:
-        return f"{where}, {one.difference:+.4f} to tuned {found.protocol.baseline}"
-    low, high = one.interval.low, one.interval.high
-    verdict = "lower" if high < 0 else "higher" if low > 0 else "the data cannot tell them apart"
-    arms = len(found.standings) - 1
-    alone = f" (95 %, not corrected for {arms} arms)" if arms > 1 and not low <= 0 <= high else ""
-    return (
-        f"{where}, {one.difference:+.4f} [{low:+.4f}, {high:+.4f}] to tuned "
-        f"{found.protocol.baseline}: {verdict}{alone}"
-    )
+    if one.finding is None or one.finding.estimate is None:
+        why = one.finding.reason if one.finding else "it was not compared"
+        return f"{where}; to tuned {found.protocol.baseline} there is no difference: {why}"
+    finding, words = one.finding, WORDS["loss"]
+    reach = ""
+    if finding.low is not None and finding.high is not None:
+        reach = f" [{finding.low:+.4f}, {finding.high:+.4f}]"
+    verdict = finding.verdict
+    if verdict not in words:
+        verdict = "equivalent" if verdict == "equivalent" else "the data cannot tell"
+        verdict = f"{verdict} ({finding.reason})"
+    return f"{where}, {finding.estimate:+.4f}{reach} to tuned {found.protocol.baseline}: {verdict}"

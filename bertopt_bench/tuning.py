@@ -141,9 +141,12 @@ def tune(
     overrides: Sequence[str] = (),
     new: bool = False,
     plan_only: bool = False,
-    is_last: bool = True,
+    whole: str = "",
 ) -> None:
     """Tune every arm under one budget, write the matrix of what was chosen, and the page.
+
+    ``whole`` is the command line that this is a part of: it is named after Ctrl-C, and runs what
+    was chosen by itself.
 
     Raises:
         UserError: a mistake in the matrix; a folder that is in use or holds another tuning.
@@ -165,12 +168,12 @@ def tune(
         try:
             search = _search(tuning, store, display, capabilities)
         except KeyboardInterrupt:
-            _stop(display, _again(matrix_file, folder, page, overrides), folder)
+            _stop(display, whole or _again(matrix_file, folder, page, overrides), folder)
         _write_tuned(search, folder, matrix_file)
     _tell(search)
     sys.stdout.write(f"results: {folder}\n")
     write_page(folder, page)
-    if is_last:
+    if not whole and (folder / TUNED).is_file():
         command = shlex.join(["bertopt-bench", "run", str(folder / TUNED)])
         sys.stdout.write(f"next, what was chosen on seeds and text of its own:\n  {command}\n")
 
@@ -195,6 +198,8 @@ def _search(
     run.prepare()
     with LedgerFile(store.path) as file:
         ledger, number_of_round = file.ledger, 0
+        for warning in ledger.warnings:
+            display.say(f"warning: {warning}")
         while True:
             _run_points(run, ledger, number_of_round)
             ledger = file.write(_outcomes(run, ledger))

@@ -111,11 +111,6 @@ def _declared_space(arm: TunedArm) -> dict[str, list[float]]:
     return {one.key: list(one.values or (one.low, one.high)) for one in arm.dimensions}
 
 
-def has_tuning(path: Path | str) -> bool:
-    """Say whether a matrix file has a table ``[tuning]``."""
-    return "tuning" in read_document(Path(path))
-
-
 def read_tuning(
     path: Path | str,
     overrides: Sequence[Override] = (),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from bertopt_bench.matrix.labels import model_label
 from bertopt_bench.report import frame, wording
 from bertopt_bench.report.duel_scales import Scale, round_values
+from bertopt_bench.report.duel_wording import chip
 from bertopt_bench.report.environment import environment
 from bertopt_bench.report.figures import columns, compressed, dumped
 from bertopt_bench.report.page import write_text
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from bertopt_bench.results.duels import Finding
     from bertopt_bench.results.record import Record
     from bertopt_bench.stats.challenge import Reached, Reproduction, Standing
 
@@ -103,14 +105,26 @@ def row(one: Standing, records: Mapping[int, Record]) -> dict[str, Any]:
         "reach": f"{wording.loss(min(finite))} to {wording.loss(max(finite))}" if finite else "",
         "n": len(one.finals),
         "lost": len(one.finals) - len(finite),
-        "difference": DASH if one.difference is None else _nats(one.difference),
-        "interval": ""
-        if one.interval is None
-        else f"{_nats(one.interval.low)} to {_nats(one.interval.high)}",
-        "p": "" if one.p_value is None else f"p {one.p_value:.3g}",
+        **difference(one.finding),
         "reached": [reached(target) for target in one.reached],
         "epochs": f"{epochs:.2f}" if math.isfinite(epochs) else DASH,
         "repeats": epochs > 1,
+    }
+
+
+def difference(finding: Finding | None) -> dict[str, Any]:
+    """Write what is found against the baseline, which has no finding itself."""
+    if finding is None or finding.estimate is None:
+        return {"difference": DASH, "interval": "", "p": "", "verdict": None}
+    shown, tested = "", finding.corrected_p_more is not None
+    if finding.low is not None and finding.high is not None:
+        shown = f"{_nats(finding.low)} to {_nats(finding.high)}"
+    p = min(finding.corrected_p_more or 1.0, finding.corrected_p_less or 1.0)
+    return {
+        "difference": _nats(finding.estimate),
+        "interval": shown,
+        "p": f"p {wording.p_value(p)}" if tested else "",
+        "verdict": chip(finding),
     }
 
 

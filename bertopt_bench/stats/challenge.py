@@ -10,13 +10,21 @@ import statistics
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bertopt_bench.stats.convergence import Share, final_target, steps_to_target, success_share
-from bertopt_bench.stats.paired import Interval, hodges_lehmann, signed_rank, walsh_interval
+from bertopt_bench.stats.convergence import (
+    Share,
+    final_target,
+    loss_margin,
+    steps_to_target,
+    success_share,
+)
+from bertopt_bench.stats.speedups import ALPHA, FAMILY_ERROR, UNPAIRED
+from bertopt_bench.stats.verdicts import Comparison, Rule, judge
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-CONFIDENCE = 0.95
+    from bertopt_bench.results.duels import Finding
+
 REPRODUCTION_CONFIDENCE = 0.99
 
 
@@ -68,17 +76,15 @@ class Reached:
 
 @dataclass(frozen=True)
 class Standing:
-    """An arm: final losses by seed, its difference to the baseline paired by seed, its targets.
+    """An arm: final losses by seed, what is found against the baseline, its targets.
 
-    ``difference`` is Hodges and Lehmann's centre in nats, below 0 where the arm ends lower; None
-    for the baseline itself, and where no seed is common or no run of either arm got to its end.
+    ``finding`` pairs by seed, below 0 nats where the arm ends lower, corrected over all arms by
+    Holm; None for the baseline itself.
     """
 
     arm: str
     finals: Mapping[int, float]
-    difference: float | None
-    interval: Interval | None
-    p_value: float | None
+    finding: Finding | None
     reached: tuple[Reached, ...]
 
     @property
@@ -127,37 +133,43 @@ def reproduction(
 def standings(
     arms: Mapping[str, Mapping[int, Run]], baseline: str, targets: Sequence[float]
 ) -> list[Standing]:
-    """Rank arms by their median final loss; each is paired with the baseline by seed."""
-    found = [_standing(name, runs, arms[baseline], targets, name == baseline)
-             for name, runs in arms.items()]  # fmt: skip
-    return sorted(found, key=lambda one: one.median)
+    """Rank arms by their median final loss; each is judged against the baseline, seed by seed.
+
+    All arms are one family. The margin is a quarter of the baseline's standard deviation over seeds
+    (``loss_margin``).
+    """
+    finals = {
+        name: {seed: run.final for seed, run in sorted(runs.items())} for name, runs in arms.items()
+    }
+    finite = [loss for loss in finals[baseline].values() if math.isfinite(loss)]
+    margin = loss_margin(finite) if len(finite) > 1 else 0.0
+    comparisons = [
+        _compared(baseline, name, finals[baseline], theirs)
+        for name, theirs in finals.items()
+        if name != baseline
+    ]
+    findings = judge(comparisons, Rule("loss", ALPHA, FAMILY_ERROR, margin))
+    found = {finding.arm: finding for finding in findings}
+    rows = [
+        Standing(
+            arm=name,
+            finals=finals[name],
+            finding=found.get(name),
+            reached=tuple(_reached(runs, target) for target in targets),
+        )
+        for name, runs in arms.items()
+    ]
+    return sorted(rows, key=lambda one: one.median)
 
 
-def _standing(
-    name: str,
-    runs: Mapping[int, Run],
-    base: Mapping[int, Run],
-    targets: Sequence[float],
-    is_base: bool,  # noqa: FBT001 - read beside its comparison
-) -> Standing:
-    finals = {seed: run.final for seed, run in sorted(runs.items())}
-    differences = [] if is_base else _paired(finals, base)
-    return Standing(
-        arm=name,
-        finals=finals,
-        difference=hodges_lehmann(differences) if differences else None,
-        interval=walsh_interval(differences, CONFIDENCE) if differences else None,
-        p_value=signed_rank(differences).any if differences else None,
-        reached=tuple(_reached(runs, target) for target in targets),
-    )
-
-
-def _paired(finals: Mapping[int, float], base: Mapping[int, Run]) -> list[float]:
-    """Subtract by seed; a pair of lost runs differs by 0, and only lost ones give nothing."""
-    pairs = [(finals[seed], base[seed].final) for seed in sorted(finals.keys() & base.keys())]
-    if all(math.isinf(one) and math.isinf(other) for one, other in pairs):
-        return []
-    return [0.0 if one == other else one - other for one, other in pairs]
+def _compared(
+    baseline: str, name: str, ours: Mapping[int, float], theirs: Mapping[int, float]
+) -> Comparison:
+    seeds = sorted(ours.keys() & theirs.keys())
+    if not seeds:
+        return Comparison(baseline, name, (), UNPAIRED)
+    of_both = ([side[seed] for seed in seeds] for side in (ours, theirs))
+    return Comparison.paired("loss", baseline, name, *of_both)
 
 
 def _reached(runs: Mapping[int, Run], target: float) -> Reached:

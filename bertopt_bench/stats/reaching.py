@@ -49,11 +49,15 @@ class Target:
 def declared_targets(curves: DataFrame, texts: Sequence[str]) -> list[Target]:
     """Read targets as they are written: ``4.5`` on every workload, ``WORKLOAD=4.5`` on one.
 
+    What one text declares belongs together, and so do the first, second ... targets that workloads
+    have of their own; no text changes the name of another's targets but by being a second one.
+
     Raises:
         UserError: no number, or no such workload.
     """
     known = sorted(set(curves["workload"]))
-    found: dict[str, list[float]] = {name: [] for name in known}
+    everywhere: list[float] = []
+    own: dict[str, list[float]] = {name: [] for name in known}
     for text in dict.fromkeys(map(str, texts)):
         workload, _, value = text.rpartition("=")
         try:
@@ -67,12 +71,16 @@ def declared_targets(curves: DataFrame, texts: Sequence[str]) -> list[Target]:
                 f"target '{text}': no workload '{workload}'. Workloads: {', '.join(known)}."
                 f"{nearest(workload, known)}"
             )
-        for name in [workload] if workload else known:
-            found[name].append(number)
+        (own[workload] if workload else everywhere).append(number)
+    several = max(map(len, own.values()), default=0) > 1
+    alone = len(everywhere) == 1 and not any(own.values())
     return [
-        Target(workload, "declared" if len(values) == 1 else f"declared {i}", value, True)
-        for workload, values in found.items()
-        for i, value in enumerate(values, start=1)
+        Target(workload, name, value, True)
+        for workload, values in own.items()
+        for name, value in (
+            *(("declared" if alone else f"declared {value:g}", value) for value in everywhere),
+            *((f"declared {i}" if several else "declared", v) for i, v in enumerate(values, 1)),
+        )
     ]
 
 

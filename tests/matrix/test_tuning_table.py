@@ -14,7 +14,7 @@ from bertopt_bench.matrix.keys import Place
 from bertopt_bench.matrix.proposing import propose
 from bertopt_bench.matrix.spec import load
 from bertopt_bench.matrix.tuned import write_matrix
-from bertopt_bench.matrix.tuning import has_tuning, read_tuning
+from bertopt_bench.matrix.tuning import read_tuning
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -148,12 +148,6 @@ def test_the_written_matrix_gives_the_cells_that_it_was_made_of(tmp_path: Path) 
 
     assert [cell.id for cell in expand(matrix)] == [cell.id for cell in cells]
     assert matrix.tuned[cells[1].id]["points"] == 12
-
-
-def test_a_matrix_says_whether_it_has_a_tuning(tmp_path: Path) -> None:
-    """Oracle: with the table and without."""
-    assert has_tuning(write(tmp_path, f"{HEAD}points = 12\n{ADAMW}"))
-    assert not has_tuning(write(tmp_path, "seeds = [1]\n"))
 
 
 def test_a_missing_optuna_names_the_command_that_installs_it(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 
 import pytest
 
@@ -50,21 +51,39 @@ def test_the_band_is_the_prediction_interval_of_one_more_seed() -> None:
     assert reproduction(published, 1, run(2.6 + reach), identical=True).holds
 
 
-def test_arms_are_paired_with_the_baseline_by_seed() -> None:
-    """Oracle: differences of -1 on six seeds, whose exact two-sided p is 2/64."""
-    base = {seed: run(4.0 + seed / 10) for seed in range(6)}
-    mine = {seed: run(3.0 + seed / 10) for seed in range(6)}
-    first, second = standings({"base": base, "mine": mine}, "base", (4.0,))
+def test_arms_are_judged_against_the_baseline_by_seed() -> None:
+    """Oracle: ten seeds, all lower by about 1: the exact two-sided p is 2/1024, alone or of two."""
+    base = {seed: run(4.0 + seed / 10) for seed in range(10)}
+    mine = {seed: run(3.0 + seed / 9) for seed in range(10)}
+    arms = {"base": base, "mine": mine}
+    first, second = standings(arms, "base", (4.0,))
 
     assert (first.arm, second.arm) == ("mine", "base")
-    assert first.difference == pytest.approx(-1.0)
-    assert first.p_value == pytest.approx(2 / 64)
-    assert first.interval is not None
-    assert first.interval.high < 0
-    assert second.difference is None
-    assert (first.reached[0].share.reached, second.reached[0].share.reached) == (6, 1)
+    assert second.finding is None
+    assert first.finding is not None
+    assert first.finding.verdict == "lower"
+    assert first.finding.estimate == pytest.approx(-0.95)
+    assert first.finding.p_any == pytest.approx(2 / 1024)
+    assert first.finding.margin == pytest.approx(0.25 * statistics.stdev(range(10)) / 10)
+    assert (first.reached[0].share.reached, second.reached[0].share.reached) == (10, 1)
     assert second.reached[0].median_steps == INF
     assert first.reached[0].median_steps < 100
+    more = {one.arm: one.finding for one in standings({**arms, "same": base}, "base", ())}
+    assert more["mine"].corrected_p_less == pytest.approx(2 * first.finding.p_less)
+    assert more["same"].verdict == "equivalent"
+
+
+def test_few_seeds_and_none_in_common_give_no_verdict() -> None:
+    """Oracle: of six seeds the smallest exact p is 2/64, above .01."""
+    base = {seed: run(4.0 + seed / 10) for seed in range(6)}
+    mine = {seed: run(3.0 + seed / 9) for seed in range(6)}
+    other = {seed + 6: run(3.0) for seed in range(6)}
+    arms = {"base": base, "mine": mine, "other": other}
+    found = {one.arm: one.finding for one in standings(arms, "base", ())}
+
+    assert found["mine"].verdict == "inconclusive"
+    assert found["mine"].high < 0
+    assert "no seed is common" in found["other"].reason
 
 
 def test_lost_runs_stay_in_as_infinite() -> None:
@@ -75,18 +94,18 @@ def test_lost_runs_stay_in_as_infinite() -> None:
 
     assert last.arm == "mine"
     assert last.median == INF
-    assert last.difference == INF
+    assert last.finding.estimate == INF
 
 
 def test_arms_of_lost_runs_alone_have_no_difference() -> None:
     """Oracle: nothing was seen that could differ; one pair that finished is enough to differ."""
     lost = {seed: run(4.0, lost=True) for seed in range(6)}
-    found = {one.arm: one for one in standings({"base": lost, "mine": lost}, "base", ())}
-    assert (found["mine"].difference, found["mine"].p_value) == (None, None)
+    found = {one.arm: one.finding for one in standings({"base": lost, "mine": lost}, "base", ())}
+    assert (found["mine"].estimate, found["mine"].verdict) == (None, "refused")
 
     some = {**lost, 0: run(3.0)}
-    found = {one.arm: one for one in standings({"base": lost, "mine": some}, "base", ())}
-    assert found["mine"].difference == 0.0
+    found = {one.arm: one.finding for one in standings({"base": lost, "mine": some}, "base", ())}
+    assert found["mine"].estimate == 0.0
 
 
 def test_a_lost_run_never_reached_a_target_that_it_had_passed() -> None:

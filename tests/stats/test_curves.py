@@ -85,9 +85,15 @@ def test_targets_are_numbers_of_known_workloads() -> None:
     curves = checked(pd.concat([set_of({"a": [4.0]}), set_of({"a": [4.0]}, workload="v")]))
     found = declared_targets(curves, ["w=4", "5"])
     assert [(t.workload, t.name, t.value) for t in found] == [
-        ("v", "declared", 5.0),
+        ("v", "declared 5", 5.0),
+        ("w", "declared 5", 5.0),
+        ("w", "declared", 4.0),
+    ]
+    own = declared_targets(curves, ["w=4", "w=3", "v=5"])
+    assert [(one.workload, one.name, one.value) for one in own] == [
+        ("v", "declared 1", 5.0),
         ("w", "declared 1", 4.0),
-        ("w", "declared 2", 5.0),
+        ("w", "declared 2", 3.0),
     ]
     with pytest.raises(UserError, match="no workload 'x'"):
         declared_targets(curves, ["x=4"])

