@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bertopt_bench import catalogue
+from bertopt_bench.dispatch.preparing import ask_capabilities
 from bertopt_bench.errors import UserError
 from bertopt_bench.matrix.labels import model_label
 from bertopt_bench.matrix.protocols import FOLDER, check_text, read_protocol
 from bertopt_bench.matrix.spec import load
 from bertopt_bench.matrix.tuned import toml, write_matrix
+from bertopt_bench.matrix.tuning import REPORT_PART, read_tuning
 from bertopt_bench.planning import plan_tuning
 from bertopt_bench.stats import challenge as joining
 from bertopt_bench.stats.comparisons import WORDS
@@ -70,13 +72,15 @@ def challenge(
     if published is None:
         plan_tuning(matrix)
         return 0
+    _check_runs_here(matrix, newcomer)
     base = _baseline_of(published, protocol)
     again = _reproduce(protocol, base, folder)
     sys.stdout.write(told_reproduction(again, protocol) + "\n")
     if not again.holds:
         return 3
     tune(matrix, results=folder / "tuning", page=folder / "tuning.html", whole=_this_command())
-    mine = _run(folder / "tuning" / TUNED, folder / "run")
+    chosen = folder / "tuning" / TUNED  # another choice, after another tuning, is another matrix
+    mine = _run(chosen, folder / f"run-{load(chosen).digest}")
     found = _join(protocol, newcomer, published, mine, again)
     lines, page = told(found), page or folder / "challenge.html"
     sys.stdout.write("".join(f"{line}\n" for line in lines))
@@ -107,13 +111,25 @@ def _tuning_matrix(protocol: Protocol, newcomer: str) -> str:
     """Write the protocol with the newcomer as its one arm: same budget, seeds, text, steps."""
     document = dict(protocol.document)
     known = document["tuning"]["arms"]
-    own = next((arm for arm in known.values() if arm["optimizer"] == newcomer), None)
+    own = next((arm for arm in known.values() if _optimizer_of(arm) == newcomer), None)
     arm = own or {"optimizer": newcomer, **protocol.newcomer}
     tuning = {**document["tuning"], "arms": {newcomer: arm}, "report_defaults": [newcomer]}
     document |= {"tuning": tuning, "name": f"{protocol.name}-{_plain(newcomer)}"}
     document["protocol"] = {"name": protocol.name, "sha256": protocol.sha256}
     head = f"# Written by `bertopt-bench challenge` from protocol {protocol.name}; do not edit.\n"
     return head + "".join(f"{key} = {toml(value)}\n" for key, value in document.items())
+
+
+def _check_runs_here(matrix: Path, newcomer: str) -> None:
+    """Refuse an optimizer that this machine or installation cannot run, before anything runs."""
+    for arm in read_tuning(matrix, (), ask_capabilities()).arms:
+        if arm.cell.skip is not None:
+            raise UserError(f"optimizer '{newcomer}' cannot run here: {arm.cell.skip}.")
+
+
+def _optimizer_of(arm: Mapping[str, Any]) -> str:
+    chosen = arm["optimizer"]
+    return str(chosen["name"] if isinstance(chosen, dict) else chosen)
 
 
 def _published(protocol: Protocol, records: Path | None) -> Results:
@@ -138,9 +154,21 @@ def _published(protocol: Protocol, records: Path | None) -> Results:
             f"{folder} holds records of another protocol than {protocol.name} with hash "
             f"{protocol.sha256[:16]}: they cannot be joined."
         )
+    expected = _reported_workload(protocol)
     for record in loaded.records:
+        if record.cell["workload"] != expected:
+            raise UserError(
+                f"{folder} holds records of another workload than {protocol.name}'s (cell "
+                f"{record.cell_id}): run with --set, or by another version. They cannot be joined."
+            )
         check_text(protocol.name, protocol.text_sha256, record.text_sha256, f"of {folder}")
     return loaded
+
+
+def _reported_workload(protocol: Protocol) -> dict[str, Any]:
+    """Give the workload that every published record has, defaults and all."""
+    content = read_tuning(protocol.file).arms[0].cell.content["workload"]
+    return {**content, "held_out_part": REPORT_PART}
 
 
 def _beside(protocol: Protocol) -> Path:

@@ -37,7 +37,11 @@ def score(
         ),
     ] = [],  # noqa: B006 - typer copies it
     baseline: Annotated[
-        str | None, typer.Option(help="A submission.  [default: adamw, else the first by name]")
+        str | None,
+        typer.Option(
+            help="A submission, or the first word of one.  [default: adamw, tuned where it was, "
+            "else the first by name]"
+        ),
     ] = None,
     workload: Annotated[list[str], typer.Option(help="Only this workload.  [default: all]")] = [],  # noqa: B006
     metric: Annotated[
@@ -122,6 +126,7 @@ def read_curves(path: Path, asked: Asked) -> tuple[DataFrame, Asked]:
 
 def _recorded(path: Path, asked: Asked) -> tuple[DataFrame, Asked]:
     from bertopt_bench.matrix.convergence import declared
+    from bertopt_bench.report.convergence import with_baseline
     from bertopt_bench.report.frame import plain_session
     from bertopt_bench.report.sentences import source_of
     from bertopt_bench.results.tables import load_results
@@ -135,7 +140,5 @@ def _recorded(path: Path, asked: Asked) -> tuple[DataFrame, Asked]:
     targets, baseline = declared(sources)
     if asked.aim.name != "loss":
         targets = ()
-    told = replace(
-        asked, targets=asked.targets or targets, baseline=asked.baseline or baseline or None
-    )
-    return curves, told
+    told = replace(asked, targets=asked.targets or targets)
+    return curves, told if asked.baseline else with_baseline(told, curves, baseline)

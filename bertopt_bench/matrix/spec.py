@@ -30,6 +30,7 @@ from bertopt_bench.matrix.keys import (
 )
 from bertopt_bench.matrix.measuring import read_measure
 from bertopt_bench.matrix.overrides import apply_override
+from bertopt_bench.matrix.tasks import CLASSIFICATION
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -178,6 +179,15 @@ def _matrix(path: Path, source: str, document: dict[str, Any]) -> Matrix:
         excluding.read_exclusion(table, levels, root.at("exclude").item(index))
         for index, table in enumerate(top["exclude"] or [])
     )
+    measure = read_measure(top["measure"] or {}, root.at("measure"))
+    if measure.get("train_batches") and CLASSIFICATION in levels.get("workload.task", ()):
+        raise (
+            root.at("measure")
+            .at("train_batches")
+            .error(
+                f"samples the text of task mlm; {CLASSIFICATION} has no such sample. Leave it out."
+            )
+        )
     matrix = Matrix(
         file=path,
         name=_name(top["name"], path),
@@ -193,7 +203,7 @@ def _matrix(path: Path, source: str, document: dict[str, Any]) -> Matrix:
         exclusions=exclusions,
         includes=includes,
         tuned=tuned.read_tuned(top["tuned"] or [], root.at("tuned")),
-        measure=read_measure(top["measure"] or {}, root.at("measure")),
+        measure=measure,
     )
     return _of_bearable_size(matrix, root)
 

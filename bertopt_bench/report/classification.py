@@ -220,7 +220,8 @@ def _over_seeds(frame: DataFrame, column: str) -> list[tuple[float, float, float
 
 def sentences(facts: Facts) -> list[str]:
     """Say what the best cell got right, and what saying the commonest class gets right."""
-    found = []
+    found, named = [], facts.levels("model")
+    model = f"BERT {wording.listed(named)}" if named else "BERT"
     groups: dict[str, list[Tested]] = defaultdict(list)
     for one in tested(facts):
         groups[one.text].append(one)
@@ -231,8 +232,8 @@ def sentences(facts: Facts) -> list[str]:
         )
         against = "" if low is best else f"; the lowest cell, {low.cell.label}, {_told(low)}"
         found.append(
-            f"On the test part of {text}, {best.cell.label} {_told(best)}{against}; always saying "
-            f"the commonest class has {floor['accuracy']:.4f} and {floor['f1_macro']:.4f}."
+            f"{model} on the test part of {text}: {best.cell.label} {_told(best)}{against}; always "
+            f"saying the commonest class has {floor['accuracy']:.4f} and {floor['f1_macro']:.4f}."
         )
     return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from bertopt_bench.report import convergence_figures as figures
@@ -10,7 +11,7 @@ from bertopt_bench.report import wording
 from bertopt_bench.report.rows import safe
 from bertopt_bench.report.score_views import COSTS, metric_writer, views
 from bertopt_bench.stats.curves import Aim, each_submission
-from bertopt_bench.stats.scoring import Asked, score
+from bertopt_bench.stats.scoring import Asked, named_submission, score
 from bertopt_bench.stats.training_curves import training_curves
 
 if TYPE_CHECKING:
@@ -25,7 +26,10 @@ MOST_PANELS, MOST_ROWS, MOST_WORKLOADS, MOST_SUBMISSIONS = 16, 60, 4, 64
 
 
 def convergence_section(
-    frames: Mapping[str, DataFrame], targets: Sequence[str] = (), baseline: str | None = None
+    frames: Mapping[str, DataFrame],
+    targets: Sequence[str] = (),
+    baseline: str | None = None,
+    model: str = "",
 ) -> dict[str, Any] | None:
     """Make the section's figures and tables; None without curves of two submissions or more."""
     if not len(frames["evaluations"]):
@@ -38,11 +42,10 @@ def convergence_section(
         note = f"{len(known)} choices are too many for a page; bertopt-bench score RESULTS has them"
         empty = {"workloads": [], "more_workloads": 0, "profiles": [], "tables": []}
         return {"notes": [note], **empty}
-    asked = Asked(Aim(), baseline if baseline in known else None, tuple(targets))
-    scored = score(curves, asked)
+    scored = score(curves, with_baseline(Asked(Aim(), None, tuple(targets)), curves, baseline))
     workloads = sorted(set(scored.runs["workload"]))
     return {
-        "notes": [*scored.notes, *_unknown(baseline, known)],
+        "notes": list(scored.notes),
         "workloads": [
             {
                 "name": name if len(workloads) > 1 else "",
@@ -56,15 +59,19 @@ def convergence_section(
         ],
         "more_workloads": max(0, len(workloads) - MOST_WORKLOADS),
         "profiles": _profiles(scored) if len(workloads) > 1 else [],
-        "tables": [_table(view) for view in views(scored)],
+        "tables": [_table(view) for view in views(scored, model)],
     }
 
 
-def _unknown(baseline: str | None, known: set[Any]) -> list[str]:
-    """Say that a declared baseline is none of the submissions."""
-    if not baseline or baseline in known:
-        return []
-    return [f"the declared baseline '{baseline}' is no submission here, so another one stands in"]
+def with_baseline(asked: Asked, curves: DataFrame, declared: str | None) -> Asked:
+    """Ask for the baseline that a matrix declared; one that is not there is remarked on."""
+    if not declared:
+        return asked
+    found = named_submission(curves, declared)
+    if found is not None:
+        return replace(asked, baseline=found)
+    told = f"the declared baseline '{declared}' is no submission here, so another one stands in"
+    return replace(asked, remarks=(*asked.remarks, told))
 
 
 def _table(view: View) -> dict[str, Any]:
@@ -158,6 +165,8 @@ def _fronts(scored: Scored, workload: str) -> list[dict[str, Any]]:
             for row in scored.fronts.to_dict("records")
             if row["workload"] == workload and row["cost"] == cost
         ]
+        if not rows:
+            continue
         unit, size = _unit(cost, [row["cost_median"] for row in rows])
         spots = [
             figures.Spot(

@@ -89,6 +89,8 @@ def fall(row: Mapping[str, Any], seen: DataFrame) -> str:
         return ""
     growth = find_growth(cast("list[dict[str, Any]]", seen.to_dict("records")), int(diverged))
     name = f"{words(row.get('label')) or row['cell_id']}, seed {words(row.get('seed'))},"
+    if words(row.get("model")):
+        name = f"BERT {words(row.get('model'))}, {name}"
     if growth is None:
         return f"{name} diverged at step {int(diverged):,}, before two steps were looked at."
     return f"{name} diverged at step {int(diverged):,}: {grew(growth)}"

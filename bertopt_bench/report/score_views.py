@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from bertopt_bench.report import wording
@@ -18,9 +18,10 @@ from bertopt_bench.report.score_cells import (
     spread,
     times,
 )
+from bertopt_bench.stats.convergence import probability_of_improvement
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from pandas import DataFrame
 
@@ -44,8 +45,8 @@ class View:
     rows: tuple[tuple[Cell, ...], ...]
 
 
-def views(scored: Scored) -> list[View]:
-    """Make the tables that have rows, in the order in which they are read."""
+def views(scored: Scored, model: str = "") -> list[View]:
+    """Make the tables that have rows, in the order in which they are read; titles say the model."""
     made = [
         ends(scored),
         *to_targets(scored),
@@ -54,7 +55,8 @@ def views(scored: Scored) -> list[View]:
         rates(scored),
         *effects(scored),
     ]
-    return [view for view in made if view is not None and view.rows]
+    found = [view for view in made if view is not None and view.rows]
+    return [replace(one, title=f"{one.title}, {model}") for one in found] if model else found
 
 
 def ends(scored: Scored) -> View:
@@ -72,7 +74,10 @@ def ends(scored: Scored) -> View:
                 *_names(scored, marks, place),
                 Cell(*rank_words(place)),
                 spread(finals, metric_writer(scored)),
-                Cell("baseline") if key[1] == scored.baseline else _difference(against, scored),
+                spread(sorted(groups[key]["best"].tolist()), metric_writer(scored)),
+                Cell("baseline")
+                if key[1] == scored.baseline
+                else _difference(against, scored, _improves(groups, key, scored)),
             )
         )
     told = (
@@ -80,9 +85,12 @@ def ends(scored: Scored) -> View:
         f"{'higher' if aim.higher_is_better else 'lower'} is better. A diverged run is infinitely "
         "bad. Ranks are by that median; under a rank stand the ranks in single seeds or, from 6 "
         "seeds on, the 95 % interval of a bootstrap over seeds. Differences are paired by seed "
-        "(Hodges-Lehmann, exact 95 % interval); below 6 seeds there is no interval and no verdict."
+        "(Hodges-Lehmann, exact 95 % interval); below 6 seeds there is no interval and no verdict. "
+        "Better in so many pairs: of any run and any of the baseline's, ties by half. The best so "
+        "far is of all evaluations, at whichever step: no result, but what early stopping gives."
     )
-    heads = (*_heads(scored), "rank", _with_unit(aim.name, aim.unit), f"against {scored.baseline}")
+    heads = (*_heads(scored), "rank", _with_unit(aim.name, aim.unit), "best so far",
+             f"against {scored.baseline}")  # fmt: skip
     return View("ends", f"{aim.name.capitalize()} at the end", told, heads, tuple(rows))
 
 
@@ -102,8 +110,8 @@ def to_targets(scored: Scored) -> list[View]:
             "median is “never” where half of them or more did not. Seconds are those of training, "
             "without evaluations. A speed-up above 1 is faster than the baseline, paired by seed."
         )
-        heads = (*_heads(scored), "got there", "steps", "seconds", "real tokens", "model FLOPs",
-                 "speed-up in steps", "speed-up in seconds")  # fmt: skip
+        heads = (*_heads(scored), "got there", "steps", "seconds", "real tokens", "gradients",
+                 "model FLOPs", "speed-up in steps", "speed-up in seconds")  # fmt: skip
         title = f"To the target: {_role_words(scored, target)}"
         made.append(View(f"target-{number}", title, told, heads, tuple(rows)))
     return made
@@ -121,6 +129,7 @@ def _target_row(scored: Scored, marks: Marks, row: Row, faster: dict[Any, Row]) 
                 ("steps", lambda v: wording.significant(v, 3)),
                 ("seconds", wording.duration),
                 ("tokens", lambda v: wording.significant(v, 3)),
+                ("gradient_evaluations", lambda v: wording.significant(v, 3)),
                 ("flops", lambda v: f"{v:.2e}"),
             )
         ),
@@ -308,7 +317,17 @@ def _marks(runs: DataFrame) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _difference(row: Row | None, scored: Scored) -> Cell:
+def _improves(groups: Mapping[Any, DataFrame], key: tuple[str, str], scored: Scored) -> str:
+    """Say in which share of pairs of runs a submission ends better than the baseline."""
+    sides = [groups.get((key[0], name)) for name in (scored.baseline, key[1])]
+    finals = [[] if runs is None else (scored.asked.aim.sign * runs["final"]) for runs in sides]
+    if any(not len(side) or side.isna().any() for side in finals):
+        return ""
+    share = probability_of_improvement(*(side.tolist() for side in finals))
+    return f"better in {wording.percent(share)} of pairs"
+
+
+def _difference(row: Row | None, scored: Scored, improves: str = "") -> Cell:
     """Write a difference from the baseline's metric, its interval and verdict."""
     if row is None or math.isnan(row["estimate"]):
         return Cell(DASH, "" if row is None else _why(row, scored))
@@ -317,7 +336,8 @@ def _difference(row: Row | None, scored: Scored) -> Cell:
     if not math.isnan(row["low"]):
         shown = f"95 %: {signed(row['low'])} to {signed(row['high'])}, n {row['n']}"
     marks = () if "of at least" in row["reason"] else (_verdict(row, scored),)
-    return Cell(signed(row["estimate"]), shown or f"n {row['n']}", marks)
+    told = ", ".join(filter(None, (shown or f"n {row['n']}", improves)))
+    return Cell(signed(row["estimate"]), told, marks)
 
 
 def _speed_up(row: Row | None) -> Cell:

@@ -31,14 +31,20 @@ def summary(facts: Facts) -> list[str]:
 def what_was_run(facts: Facts) -> str:
     """Count cells, trials and what became of them."""
     product = " × ".join(level_count(axis) for axis in facts.axes)  # noqa: RUF001 - times
-    models, corpora = facts.levels("model"), facts.levels("corpus") + facts.levels("dataset")
-    subject = f"BERT {wording.listed(models)}" if models else "the workload"
+    corpora = facts.levels("corpus") + facts.levels("dataset")
+    subject = models(facts) or "the workload"
     subject += f" on {wording.listed(corpora)}" if corpora else ""
     return (
         f"{wording.plural(len(facts.cells), 'cell')}{f' ({product})' if product else ''} of "
         f"{subject} were planned as {wording.plural(len(facts.rows), 'trial')} over "
         f"{wording.plural(len(facts.seeds), 'seed')}: {fates(facts)}."
     )
+
+
+def models(facts: Facts) -> str:
+    """Name the models, which every sentence about training does; empty where none is told."""
+    named = facts.levels("model")
+    return f"BERT {wording.listed(named)}" if named else ""
 
 
 def fates(facts: Facts) -> str:
@@ -71,7 +77,8 @@ def how_it_trained(facts: Facts) -> str:
         )
     low, high = cells[0], cells[-1]
     steps = wording.listed(facts.levels("steps"))
-    reached = "Held-out loss" + (f" after {steps} steps" if steps else "")
+    of = f" of {models(facts)}" if models(facts) else ""
+    reached = f"Held-out loss{of}" + (f" after {steps} steps" if steps else "")
     if low is high:
         return f"{reached} was {of_cell(low)}."
     return (
@@ -100,8 +107,9 @@ def loss_of(facts: Facts) -> str:
 
 def what_it_cost(facts: Facts) -> str:
     """Give the range of throughput and of peak memory, and what moved them most."""
+    of = f" of {models(facts)}" if models(facts) else ""
     parts = [
-        range_of(facts, THROUGHPUT, wording.rate, "Throughput"),
+        range_of(facts, THROUGHPUT, wording.rate, f"Throughput{of}"),
         range_of(facts, MEMORY, wording.memory, "peak memory"),
     ]
     kept = [part for part in parts if part]

@@ -6,14 +6,14 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from bertopt_bench.matrix.forecast import duration
-from bertopt_bench.matrix.labels import number
+from bertopt_bench.matrix.labels import model_label, number
 from bertopt_bench.report import frame, sentences, wording
 from bertopt_bench.report.environment import environment
 from bertopt_bench.report.figures import columns, compressed, dumped
 from bertopt_bench.report.tuning_figures import Curve, Tried, curve, loss_scale
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from bertopt_bench.report.duel_scales import Scale
     from bertopt_bench.results.tuning import Choice, Ledger, Outcome, Point, TuningResults
@@ -40,7 +40,7 @@ def context(results: TuningResults) -> dict[str, Any]:
         "title": f"Tuning of {name}",
         "sessions": sessions,
         "counts": counts(ledger),
-        "lead": lead(ledger, declared),
+        "lead": lead(ledger, declared, model_of(sessions)),
         "rows": rows,
         "unfinished": len(ledger.arms()) - len(ledger.choices),
         "arms": [arm_part(ledger, arm, drawn[arm], scale) for arm in ledger.arms()],
@@ -72,23 +72,32 @@ def counts(ledger: Ledger) -> list[tuple[str, str]]:
     ]
 
 
-def lead(ledger: Ledger, declared: dict[str, Any]) -> list[str]:
+def model_of(sessions: Sequence[Mapping[str, Any]]) -> str:
+    """Name the model that was tuned on, as far as the kept matrix says it."""
+    tables = sentences.matrix_tables(sessions[-1]) if sessions else {}
+    model = tables.get("workload", {}).get("model", "tiny")
+    return f"BERT {model if isinstance(model, str) else model_label(model)}"
+
+
+def lead(ledger: Ledger, declared: dict[str, Any], model: str) -> list[str]:
     """Say what was equal for all, and which arms end on an edge."""
     told = []
     if declared:
         told.append(
             f"Each arm had {wording.plural(declared['points'], 'point')}, its documented default "
             f"among them where it has one, and up to {declared['extensions']} more where the best "
-            "lay on the edge of what was tried; each point that was not pruned ran on "
+            f"lay on the edge of what was tried; each point that was not pruned ran {model} on "
             f"{wording.plural(len(declared['seeds']), 'seed')}. The value of a point is its mean "
             "held-out loss after the last step; a run that did not end ok counts as infinite."
         )
     edges = [choice.arm for choice in ledger.choices if choice.edges]
     if edges:
         arms = wording.listed(edges)
-        told.append(f"The best of {arms} still lies on an edge: a better one may lie beyond.")
+        told.append(
+            f"On {model} the best of {arms} still lies on an edge: a better one may lie beyond."
+        )
     elif ledger.choices:
-        told.append("No arm's best lies on an edge of what was tried.")
+        told.append(f"On {model} no arm's best lies on an edge of what was tried.")
     told.append(
         "These losses chose the points, so they flatter them: what the chosen points are worth is "
         "told by the run on other seeds and other held-out documents, not here."

@@ -160,9 +160,12 @@ def _per_step(record: Record) -> list[tuple[float, float, float]]:
 def epochs_seen(record: Record) -> float:
     """Give how often training has gone over the text: word pieces served by those there are.
 
-    [CLS] and [SEP] of each sequence are no text; pairs have one [SEP] more. NaN where the record
-    does not say.
+    [CLS] and [SEP] of each sequence are no text; pairs have one [SEP] more. Of a classifier, texts
+    served by those there are. NaN where the record does not say.
     """
+    if record.classification is not None:
+        served = sum(record.masked_tokens[: len(record.losses)])
+        return served / sum(record.classification.training_counts)
     steps = record.real_tokens[: len(record.losses)]
     if not record.train_tokens or not steps:
         return NAN

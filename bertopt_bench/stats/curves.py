@@ -29,6 +29,8 @@ AXIS = "axis."
 """Columns of this prefix are factors for the analysis of variance."""
 KEYS = ("workload", "submission", "run")
 UNFINISHED = "unfinished"
+LOST = ("diverged", UNFINISHED)
+STATUSES = ("ok", *LOST)
 DIRECTIONS = ("lower", "higher")
 UNITS = {"loss": "nats", "perplexity": ""}
 
@@ -80,6 +82,8 @@ def checked(frame: DataFrame) -> DataFrame:
         if made[name].isna().any():
             raise UserError(f"column '{name}' has empty cells: each row names its {name}.")
         made[name] = made[name].map(str)
+    if "status" in made.columns:
+        made["status"] = [_status(value) for value in made["status"]]
     numbers = ("step", "seconds", "metric", *OPTIONAL[2:6], "peak_memory_bytes", "lr")
     for name in numbers:
         if name in made.columns:
@@ -188,6 +192,20 @@ def _check_columns(frame: DataFrame) -> None:
             )
     if not len(frame):
         raise UserError("the frame has no row: there is no run to score.")
+
+
+def _status(value: object) -> str:
+    """Read a status; an empty cell is ``ok``, as without the column."""
+    import pandas as pd
+
+    if pd.isna(value) or not str(value).strip():
+        return "ok"
+    if value not in STATUSES:
+        raise UserError(
+            f"column 'status' has '{value}'. A run is {', '.join(STATUSES)}; an empty cell is ok."
+            f"{nearest(str(value), STATUSES)}"
+        )
+    return str(value)
 
 
 def _numbers(frame: DataFrame, name: str) -> Any:

@@ -18,7 +18,7 @@ from bertopt_bench.stats.convergence import (
     place_of_target,
     success_share,
 )
-from bertopt_bench.stats.curves import AMOUNTS, KEYS, each_run, each_submission, status_of
+from bertopt_bench.stats.curves import AMOUNTS, KEYS, LOST, each_run, each_submission, status_of
 from bertopt_bench.stats.power import LEAST_REPLICATES
 
 if TYPE_CHECKING:
@@ -95,16 +95,23 @@ def baseline_targets(curves: DataFrame, runs: DataFrame, baseline: str, aim: Aim
         if baseline not in groups:
             continue
         at = curves[(curves["workload"] == workload) & (curves["submission"] == baseline)]
-        finals = [value for value in groups[baseline]["final"] if not math.isnan(value)]
         planned = float(groups[baseline]["planned_steps"].max())
-        early = at[(at["step"] <= LOOSER * planned) & (at["step"] > 0)]
-        earlier = early.groupby("run", sort=False).tail(1)["metric"].tolist()
-        most = aim.sign * final_target([aim.sign * v for v in finals]) if finals else math.nan
-        middle = statistics.median(earlier) if earlier else math.nan
+        finals = [aim.worst if math.isnan(v) else v for v in groups[baseline]["final"]]
+        earlier = [_early(run, LOOSER * planned, aim) for _, run in at.groupby("run", sort=False)]
+        most = aim.sign * final_target([aim.sign * v for v in finals])
+        middle = statistics.median(earlier)
         for name, value in (("final of baseline", most), ("looser", middle)):
             if math.isfinite(value):
                 found.append(Target(workload, name, value, is_declared=False))
     return [target for target in found if not _is_no_looser(target, found, aim)]
+
+
+def _early(run: DataFrame, step: float, aim: Aim) -> float:
+    """Give a run's metric at the last evaluation up to a step; one that ended before is worst."""
+    before = run[(run["step"] <= step) & (run["step"] > 0)]
+    metric = float(before["metric"].iloc[-1]) if len(before) else math.nan
+    lost = status_of(run) in LOST or float(run["step"].max()) < step
+    return aim.worst if lost or math.isnan(metric) else metric
 
 
 def _is_no_looser(target: Target, targets: Sequence[Target], aim: Aim) -> bool:
@@ -118,7 +125,8 @@ def _is_no_looser(target: Target, targets: Sequence[Target], aim: Aim) -> bool:
 def reach(curves: DataFrame, targets: Sequence[Target], aim: Aim) -> DataFrame:
     """Give a row a run and target, with what was spent until it was first reached, or +inf.
 
-    A run that diverged is +inf even where it had passed the target before.
+    A run that diverged, or whose status says that it did not finish, is +inf even where it had
+    passed the target before.
     """
     import pandas as pd
 
@@ -126,13 +134,13 @@ def reach(curves: DataFrame, targets: Sequence[Target], aim: Aim) -> DataFrame:
     rows = []
     for run, at in each_run(curves):
         losses = (aim.sign * at["metric"]).tolist()
-        diverged = status_of(at) == "diverged"
+        lost = status_of(at) in LOST
         columns = {"steps": at["step"].tolist(), "seconds": at["seconds"].tolist()}
         columns |= {name: at[name].tolist() for name in given}
         for target in targets:
             if target.workload != run["workload"]:
                 continue
-            place = math.inf if diverged else place_of_target(losses, aim.sign * target.value)
+            place = math.inf if lost else place_of_target(losses, aim.sign * target.value)
             spent = {name: amount_at(amounts, place) for name, amounts in columns.items()}
             rows.append({**run, "target": target.name, "value": target.value, **spent})
     columns_made = (*KEYS, "seed", "target", "value", "steps", "seconds", *given)

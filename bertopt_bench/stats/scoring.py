@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from bertopt_bench.errors import UserError, nearest
 from bertopt_bench.stats import speedups
-from bertopt_bench.stats.curves import AXIS, KEYS, Aim, checked, runs_of
+from bertopt_bench.stats.curves import AXIS, KEYS, UNFINISHED, Aim, checked, runs_of
 from bertopt_bench.stats.fronts import fronts
 from bertopt_bench.stats.ranking import ranks
 from bertopt_bench.stats.reaching import (
@@ -46,7 +46,8 @@ USUAL_BASELINES = ("adamw",)
 class Asked:
     """What is asked of curves; without targets the baseline's own results give them.
 
-    ``targets`` are written as ``4.5`` or ``WORKLOAD=4.5``; ``margin`` is in the metric's unit.
+    ``targets`` are written as ``4.5`` or ``WORKLOAD=4.5``; ``margin`` is in the metric's unit;
+    ``remarks`` stand before the notes.
     """
 
     aim: Aim = field(default_factory=Aim)
@@ -55,6 +56,7 @@ class Asked:
     workloads: tuple[str, ...] = ()
     tau_max: float = TAU_MAX
     margin: float | None = None
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -134,15 +136,45 @@ def _narrowed(curves: DataFrame, workloads: Sequence[str]) -> DataFrame:
 
 
 def _baseline(runs: DataFrame, asked: str | None) -> str:
-    """Take the submission asked for, else the usual one, else the first by name."""
+    """Take the submission asked for, else the usual one, tuned where one is, else the first."""
     known = sorted(set(runs["submission"]))
-    if asked is not None and asked not in known:
+    if asked is None:
+        usual = [s for u in USUAL_BASELINES for s in _begun_by(u, known)]
+        return ([s for s in usual if s in _tuned(runs)] or usual or known)[0]
+    found = named_submission(runs, asked)
+    if found is None:
         raise UserError(
             f"no submission '{asked}' to be the baseline. Submissions: {', '.join(known)}."
             f"{nearest(asked, known)}"
         )
-    usual = [s for u in USUAL_BASELINES for s in known if s == u or s.startswith(f"{u} ")]
-    return asked or (usual or known)[0]
+    return found
+
+
+def named_submission(runs: DataFrame, asked: str) -> str | None:
+    """Find a submission by its name, or by the first word of it where that can be but one.
+
+    Of several that begin so, one that was tuned is meant, where it is the only one.
+    """
+    known = sorted(set(runs["submission"]))
+    begun = _begun_by(asked, known)
+    for found in (
+        [asked] if asked in known else [],
+        begun,
+        [s for s in begun if s in _tuned(runs)],
+    ):
+        if len(found) == 1:
+            return found[0]
+    return None
+
+
+def _begun_by(word: str, known: Sequence[str]) -> list[str]:
+    return [name for name in known if name == word or name.startswith(f"{word} ")]
+
+
+def _tuned(runs: DataFrame) -> set[str]:
+    if "tuned" not in runs.columns:
+        return set()
+    return set(runs.loc[runs["tuned"].astype(bool), "submission"])
 
 
 def _by_target(
@@ -233,6 +265,7 @@ def _notes(
     varied: Sequence[tuple[str, Variance]],
 ) -> Iterator[str]:
     """Say what limits the numbers."""
+    yield from asked.remarks
     if not all(target.is_declared for target in targets):
         yield (
             "the targets come from the baseline's own results here: exploratory. Fix them before "
@@ -244,9 +277,11 @@ def _notes(
     if runs["seed"].isna().any():
         yield "runs name no seed (column 'seed'): nothing pairs, and there is no verdict"
     ends = runs["status"].value_counts()
-    for status in ("diverged", "unfinished"):
-        if status in ends:
-            yield f"{ends[status]} of {len(runs)} runs {status}, and count as never there"
+    if "diverged" in ends:
+        yield f"{ends['diverged']} of {len(runs)} runs diverged, and count as never there"
+    if UNFINISHED in ends:
+        lost = ", and count as never there" if "status" in curves.columns else ""
+        yield f"{ends[UNFINISHED]} of {len(runs)} runs unfinished: they have no end{lost}"
     gap = _widest_gap(curves)
     yield (
         f"between evaluations, at most {gap:g} steps apart, the {asked.aim.name} is taken as linear"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -311,3 +312,12 @@ def test_epochs_seen_counts_word_pieces_alone() -> None:
 
     assert epochs_seen(one) == 2.0
     assert math.isnan(epochs_seen(one.model_copy(update={"train_tokens": None})))
+
+
+def test_a_classifiers_epochs_count_texts() -> None:
+    """Oracle: by hand: 2 steps of 4 texts, of 16."""
+    told = {"masked_tokens": (4, 4), "losses": (1.0, 1.0), "steps": 2}
+    one = Record.model_validate(record(content(workload={"steps": 2}), **told))
+    tested: Any = SimpleNamespace(training_counts=(12, 4))
+
+    assert epochs_seen(one.model_copy(update={"classification": tested})) == 0.5
