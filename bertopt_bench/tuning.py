@@ -321,8 +321,9 @@ def _write_tuned(search: Search, folder: Path, matrix_file: Path | str) -> None:
     if not contents:
         return
     kept = ("name", "description", "seeds", "replicates", "allow", "timing", "measure")
-    kept += ("convergence",)
-    document = {key: tuning.document[key] for key in kept if key in tuning.document}
+    document = {
+        key: tuning.document[key] for key in (*kept, "convergence") if key in tuning.document
+    }
     document["name"] = tuning.matrix.name
     if "protocol" in tuning.document:
         document["protocol"] = _identity(tuning)

@@ -333,3 +333,13 @@ def test_docstrings_give_notes() -> None:
 
     assert found.help == "Do it."
     assert found.notes == {"Source": "a paper, its second line.", "Search": "lr log 1..2."}
+
+
+def test_an_option_that_came_later_is_said_only_where_it_is_chosen() -> None:
+    """Oracle: muon as it was published, and with the option."""
+    entry = catalogue.find("optimizer", "muon")
+    silent = catalogue.canonical(entry, {})
+
+    assert "ns_precision" not in silent
+    assert catalogue.canonical(entry, {"ns_precision": "bf16"}) == silent
+    assert catalogue.canonical(entry, {"ns_precision": "fp32"})["ns_precision"] == "fp32"

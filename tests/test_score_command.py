@@ -130,6 +130,7 @@ def in_process(hash_seed: str, *words: object) -> bytes:
     ).stdout
 
 
+@pytest.mark.slow
 def test_scoring_again_gives_the_same_bytes(tmp_path: Path) -> None:
     """Other processes, hash seeds and order of rows; bootstraps are drawn (8 seeds)."""
     ordered, reversed_ = tmp_path / "a.csv", tmp_path / "b.csv"

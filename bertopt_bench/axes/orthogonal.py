@@ -31,16 +31,16 @@ class Fp32Muon(Muon):
         for group in self.param_groups:
             for matrix in group["params"]:
                 if matrix.grad is not None:
-                    self._step_one(matrix, group)
+                    self._step_one(matrix, matrix.grad, group)
         return loss
 
-    def _step_one(self, matrix: Tensor, group: dict[str, Any]) -> None:
+    def _step_one(self, matrix: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         state = self.state[matrix]
         if "momentum_buffer" not in state:
-            state["momentum_buffer"] = torch.zeros_like(matrix.grad)
+            state["momentum_buffer"] = torch.zeros_like(gradient)
         buffer: Tensor = state["momentum_buffer"]
-        buffer.lerp_(matrix.grad, 1 - group["momentum"])
-        update = matrix.grad.lerp(buffer, group["momentum"]) if group["nesterov"] else buffer
+        buffer.lerp_(gradient, 1 - group["momentum"])
+        update = gradient.lerp(buffer, group["momentum"]) if group["nesterov"] else buffer
         update = orthogonalise(update, group["ns_coefficients"], group["ns_steps"], group["eps"])
         matrix.mul_(1 - group["lr"] * group["weight_decay"])
         matrix.sub_(update.mul_(group["lr"] * _scale(group["adjust_lr_fn"], *matrix.shape)))

@@ -41,14 +41,21 @@ _OWN_LIMITS: Mapping[str, Limits] = {
 """Least value, and what it must stay below: most others torch refuses, but only in the trial."""
 
 
+LATER = {("optimizer", "muon"): ("ns_precision",)}
+"""Options that came after results were published: said only where chosen, so that ids stay."""
+
+
 def canonical(entry: Entry, options: Mapping[str, Any]) -> dict[str, Any]:
     """Give the entry's full choice: its name and every option, defaults filled in, as plain JSON.
+
+    Options of ``LATER`` are left out at their defaults.
 
     Raises:
         UserError: an unknown option, a wrong type, a value that is no choice or outside its
             limits, or one missing.
     """
     known = {option.name: option for option in entry.options}
+    later = LATER.get((entry.axis, entry.name), ())
     who = f"{entry.axis} '{entry.name}'"
     others = {key: value for key, value in options.items() if key not in known}
     for key, value in others.items():
@@ -70,6 +77,8 @@ def canonical(entry: Entry, options: Mapping[str, Any]) -> dict[str, Any]:
             raise UserError(f"{who} needs the option '{option.name}' ({option.kind}).")
         else:
             choice[option.name] = _default(option)
+        if option.name in later and choice[option.name] == _default(option):
+            del choice[option.name]
     return choice | {key: _plain(value) for key, value in others.items()}
 
 

@@ -30,7 +30,7 @@ from bertopt_bench.matrix.keys import (
 )
 from bertopt_bench.matrix.measuring import read_measure
 from bertopt_bench.matrix.overrides import apply_override
-from bertopt_bench.matrix.tasks import CLASSIFICATION
+from bertopt_bench.workload.classifier_formulas import CLASSIFICATION
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

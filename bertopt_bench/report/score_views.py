@@ -320,10 +320,13 @@ def _marks(runs: DataFrame) -> tuple[str, ...]:
 def _improves(groups: Mapping[Any, DataFrame], key: tuple[str, str], scored: Scored) -> str:
     """Say in which share of pairs of runs a submission ends better than the baseline."""
     sides = [groups.get((key[0], name)) for name in (scored.baseline, key[1])]
-    finals = [[] if runs is None else (scored.asked.aim.sign * runs["final"]) for runs in sides]
-    if any(not len(side) or side.isna().any() for side in finals):
+    ours, theirs = (
+        [] if runs is None else [scored.asked.aim.sign * final for final in runs["final"]]
+        for runs in sides
+    )
+    if not ours or not theirs or any(map(math.isnan, (*ours, *theirs))):
         return ""
-    share = probability_of_improvement(*(side.tolist() for side in finals))
+    share = probability_of_improvement(ours, theirs)
     return f"better in {wording.percent(share)} of pairs"
 
 

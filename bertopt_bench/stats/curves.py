@@ -198,7 +198,7 @@ def _status(value: object) -> str:
     """Read a status; an empty cell is ``ok``, as without the column."""
     import pandas as pd
 
-    if pd.isna(value) or not str(value).strip():
+    if value is None or value is pd.NA or value != value or not str(value).strip():  # noqa: PLR0124
         return "ok"
     if value not in STATUSES:
         raise UserError(

@@ -92,6 +92,7 @@ def script(place: Path, text: str) -> str:
     return str(place)
 
 
+@pytest.mark.slow
 def test_a_worker_needs_torch_and_numpy_and_nothing_else() -> None:
     """Oracle: ``sys.modules`` of a process that imports what a worker does."""
     done = subprocess.run([sys.executable, "-c", NEEDS], capture_output=True, text=True, check=True)

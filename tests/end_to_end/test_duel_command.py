@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from many_commands import Ended, run_many
 from small_workload import SMALL
 
 from bertopt_bench import load_results
@@ -86,31 +87,40 @@ def test_the_plan_says_what_is_in_reach_and_runs_nothing(
     assert not (project / "results/planned").exists()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["fought.toml", "--arm", "optimiser=lion"], "Did you mean 'optimizer'"),
-        (["fought.toml", "--arm", "optimizer=liom"], "Did you mean 'lion'"),
-        (["fought.toml", "--arm", "optimizer"], "--arm: 'optimizer' is not of the form KEY=VALUE"),
-        (["fought.toml", "--base", "optimizer=adamw"], "stands for 2 cells"),
-        (["fought.toml", "--arm", "label=simple steps=9"], "two arms are called 'simple'"),
-        (["fought.toml", "--margin", "2"], "--margin|margin: is '2'"),
-        (["fought.toml", "--metric", "step_tim"], "Did you mean 'step_time'"),
-        (["fought.toml", "--alpha", "0.7"], "alpha: is 0.7"),
-        (["fought.toml", "--inject", "5"], "--inject is '5'"),
-        (["fought.toml", "--budget", "soon"], "budget: is 'soon'"),
-        (["fought.toml", "--until", "1%"], "replicates and until are both given"),
-        (["small.toml", "--base", "optimizer=adamw"], "no arm besides the baseline"),
-        (["absent.toml"], "absent.toml"),
-        (["fought.toml", "--arm", "precision=fp16"], "cannot run here"),
-        (["fought.toml", "--replicates", "5"], "Take 6 replicates"),
-    ],
-)
+MISTAKES: list[tuple[list[str], str]] = [
+    (["fought.toml", "--arm", "optimiser=lion"], "Did you mean 'optimizer'"),
+    (["fought.toml", "--arm", "optimizer=liom"], "Did you mean 'lion'"),
+    (["fought.toml", "--arm", "optimizer"], "--arm: 'optimizer' is not of the form KEY=VALUE"),
+    (["fought.toml", "--base", "optimizer=adamw"], "stands for 2 cells"),
+    (["fought.toml", "--arm", "label=simple steps=9"], "two arms are called 'simple'"),
+    (["fought.toml", "--margin", "2"], "--margin|margin: is '2'"),
+    (["fought.toml", "--metric", "step_tim"], "Did you mean 'step_time'"),
+    (["fought.toml", "--alpha", "0.7"], "alpha: is 0.7"),
+    (["fought.toml", "--inject", "5"], "--inject is '5'"),
+    (["fought.toml", "--budget", "soon"], "budget: is 'soon'"),
+    (["fought.toml", "--until", "1%"], "replicates and until are both given"),
+    (["small.toml", "--base", "optimizer=adamw"], "no arm besides the baseline"),
+    (["absent.toml"], "absent.toml"),
+    (["fought.toml", "--arm", "precision=fp16"], "cannot run here"),
+    (["fought.toml", "--replicates", "5"], "Take 6 replicates"),
+]
+NOWHERE = ("--results", "results/mistaken")
+
+
+@pytest.fixture(scope="module")
+def mistaken(
+    matrix: Path, project: Path, environment: dict[str, str]
+) -> dict[tuple[str, ...], Ended]:
+    many = [("duel", *arguments, *NOWHERE) for arguments, _ in MISTAKES]
+    return run_many(many, project, environment)
+
+
+@pytest.mark.parametrize(("arguments", "words"), MISTAKES)
 def test_a_users_mistake_is_text_and_exit_code_2_before_anything_runs(
-    matrix: Path, command: Command, project: Path, arguments: list[str], words: str
+    mistaken: dict[tuple[str, ...], Ended], project: Path, arguments: list[str], words: str
 ) -> None:
     """Oracle: the house rule: what came, the nearest name, what to do; no traceback, no folder."""
-    done = command("duel", *arguments, "--results", "results/mistaken")
+    done = mistaken["duel", *arguments, *NOWHERE]
 
     assert done.returncode == 2, done.stdout + done.stderr
     assert any(word in done.stderr for word in words.split("|")), done.stderr

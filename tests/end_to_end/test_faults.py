@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     Command = Callable[..., CompletedProcess[str]]
 
+pytestmark = pytest.mark.slow
+
 MISBEHAVING = (
     "axes.optimizer=['own:Nan','own:Killed','own:Hangs','own:Greedy','own:Raises','own:Mine']"
 )
@@ -68,9 +70,8 @@ def test_a_diverged_trial_keeps_its_curve(misbehaved: dict[str, dict[str, Any]])
     assert all(isinstance(loss, float) for loss in record["losses"][:4])
 
 
-@pytest.mark.slow
 def test_an_edited_optimizer_runs_again_and_the_old_record_is_kept(
-    misbehaved: dict[str, dict[str, Any]], command: Command, project: Path
+    command: Command, project: Path
 ) -> None:
     """Oracle: the records before and after one line of ``own.py`` changed."""
     arguments = (

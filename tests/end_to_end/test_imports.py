@@ -1,4 +1,4 @@
-"""torch stays out of what must answer at once, proved in fresh interpreters."""
+"""torch stays out of what must answer at once, proved in a fresh interpreter."""
 
 from __future__ import annotations
 
@@ -7,23 +7,11 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from many_commands import Ended, run_many
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
     from subprocess import CompletedProcess
-
-RUN = """
-import sys
-from bertopt_bench.cli import main
-sys.argv = ["bertopt-bench", *{arguments!r}]
-try:
-    main()
-except SystemExit as end:
-    assert not end.code, end.code
-heavy = {{"torch", "transformers", "tokenizers"}} & set(sys.modules)
-assert not heavy, heavy
-"""
 
 
 def run(code: str, folder: Path, environment: dict[str, str]) -> CompletedProcess[str]:
@@ -37,29 +25,35 @@ def run(code: str, folder: Path, environment: dict[str, str]) -> CompletedProces
     )
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ("--help",),
-        ("run", "--help"),
-        ("duel", "--help"),
-        ("gate", "--help"),
-        ("profile", "--help"),
-        ("--version",),
-        ("list",),
-        ("list", "optimizer"),
-        ("list", "optimizer", "muon"),
-        ("plan", "small.toml"),
-    ],
-)
+LIGHT: list[tuple[str, ...]] = [
+    ("--help",),
+    ("run", "--help"),
+    ("duel", "--help"),
+    ("gate", "--help"),
+    ("profile", "--help"),
+    ("--version",),
+    ("list",),
+    ("list", "optimizer"),
+    ("list", "optimizer", "muon"),
+    ("plan", "small.toml"),
+]
+
+
+@pytest.fixture(scope="module")
+def answered(project: Path, environment: dict[str, str]) -> dict[tuple[str, ...], Ended]:
+    return run_many(LIGHT, project, environment)
+
+
+@pytest.mark.parametrize("arguments", LIGHT)
 def test_a_command_answers_without_torch(
-    project: Path, environment: dict[str, str], arguments: tuple[str, ...]
+    answered: dict[tuple[str, ...], Ended], arguments: tuple[str, ...]
 ) -> None:
     """Oracle: ``sys.modules`` after the command."""
-    done = run(RUN.format(arguments=arguments), project, environment)
+    done = answered[arguments]
 
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
+    assert not done.heavy
 
 
 def test_importing_the_package_imports_nothing_heavy(
@@ -75,17 +69,6 @@ def test_importing_the_package_imports_nothing_heavy(
     done = run(code, project, environment)
 
     assert done.returncode == 0, done.stderr
-
-
-def test_report_and_verify_work_without_torch(
-    command: Callable[..., CompletedProcess[str]], project: Path, environment: dict[str, str]
-) -> None:
-    """Oracle: ``sys.modules`` after the commands on real results."""
-    assert command("run", "small.toml", "--set", "axes.optimizer='sgd'").returncode == 0
-    for arguments in (("report", "results/small"), ("verify", "results/small")):
-        done = run(RUN.format(arguments=arguments), project, environment)
-
-        assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.slow

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     Command = Callable[..., CompletedProcess[str]]
 
+pytestmark = pytest.mark.slow
+
 LAYOUTS = "workload.layout=['padded','unpadded','packed']"
 
 

@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from many_commands import Ended, run_many
 
 from bertopt_bench import load_results
 from bertopt_bench.results.duels import CONTROL, Declaration, Verdicts
@@ -29,27 +30,32 @@ def gelu(values):
     return (functional.gelu(values) + functional.gelu(values) + functional.gelu(values)) / 3
 '''
 
+MISTAKES: list[tuple[list[str], str]] = [
+    (["--micro", "atention", "--arm", "math"], "Did you mean 'attention'"),
+    (["--micro", "attention", "--arm", "math", "--arm", "flesh"], "Did you mean 'flash'"),
+    (["--micro", "gelu", "--arm", "default", "--arm", "nowhere:gelu"], "nowhere"),
+    (["--micro", "gelu", "--arm", "default"], "no arm besides the baseline"),
+    (["--micro", "gelu", "--arm", "default", "--arm", "composed", "--metric", "loss"],
+     "leave --metric out"),
+    (["--micro", "gelu", "--arm", "default", "--arm", "composed", "--set", "device=cuda"],
+     "CUDA"),
+    (["small.toml", "--micro", "gelu"], "both"),
+    ([], "there is no matrix"),
+]  # fmt: skip
 
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["--micro", "atention", "--arm", "math"], "Did you mean 'attention'"),
-        (["--micro", "attention", "--arm", "math", "--arm", "flesh"], "Did you mean 'flash'"),
-        (["--micro", "gelu", "--arm", "default", "--arm", "nowhere:gelu"], "nowhere"),
-        (["--micro", "gelu", "--arm", "default"], "no arm besides the baseline"),
-        (["--micro", "gelu", "--arm", "default", "--arm", "composed", "--metric", "loss"],
-         "leave --metric out"),
-        (["--micro", "gelu", "--arm", "default", "--arm", "composed", "--set", "device=cuda"],
-         "CUDA"),
-        (["small.toml", "--micro", "gelu"], "both"),
-        ([], "there is no matrix"),
-    ],
-)  # fmt: skip
+
+@pytest.fixture(scope="module")
+def mistaken(project: Path, environment: dict[str, str]) -> dict[tuple[str, ...], Ended]:
+    many = [("duel", *arguments) for arguments, _ in MISTAKES]
+    return run_many(many, project, environment)
+
+
+@pytest.mark.parametrize(("arguments", "said"), MISTAKES)
 def test_mistakes_are_told_and_end_with_2(
-    command: Command, arguments: list[str], said: str
+    mistaken: dict[tuple[str, ...], Ended], arguments: list[str], said: str
 ) -> None:
     """Oracle: the exit code of a user's mistake; the nearest name."""
-    done = command("duel", *arguments)
+    done = mistaken["duel", *arguments]
 
     if "CUDA" in said and done.returncode == 0:
         pytest.skip("this machine has a GPU")

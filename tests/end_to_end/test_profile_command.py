@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from many_commands import Ended, run_many
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -145,26 +146,34 @@ def test_a_trial_that_fails_says_status_and_reason_and_exits_with_3(
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (("--cell", "adamx"), "Did you mean 'adamw'"),
-        (("--cell", "optimizer=adamx"), "Did you mean 'adam"),
-        (("--cell", "sgd", "--cell", "optimizer=sgd"), "is the same cell as"),
-        ((), "stands for 2 cells"),
-        (("--cell", "sgd", "--steps", "0"), "--steps is 0"),
-        (("--cell", "sgd", "--steps", "1000"), "1 to 100"),
-        (("--cell", "optimizer=sgd device=cuda"), "cannot run here"),
-        (("--cell", "sgd", "--results", "small.toml"), "cannot be written"),
-        (("--cell", "sgd", "--ncu-csv", "small.toml"), "no header that begins with ID"),
-        (("--cell", "sgd", "--ncu-csv", "ncu.csv", "--ncu-csv", "ncu.csv"), "at most one a cell"),
-    ],
-)
+MISTAKES: list[tuple[tuple[str, ...], str]] = [
+    (("--cell", "adamx"), "Did you mean 'adamw'"),
+    (("--cell", "optimizer=adamx"), "Did you mean 'adam"),
+    (("--cell", "sgd", "--cell", "optimizer=sgd"), "is the same cell as"),
+    ((), "stands for 2 cells"),
+    (("--cell", "sgd", "--steps", "0"), "--steps is 0"),
+    (("--cell", "sgd", "--steps", "1000"), "1 to 100"),
+    (("--cell", "optimizer=sgd device=cuda"), "cannot run here"),
+    (("--cell", "sgd", "--results", "small.toml"), "cannot be written"),
+    (("--cell", "sgd", "--ncu-csv", "small.toml"), "no header that begins with ID"),
+    (("--cell", "sgd", "--ncu-csv", "ncu.csv", "--ncu-csv", "ncu.csv"), "at most one a cell"),
+]
+
+
+@pytest.fixture(scope="module")
+def mistaken(
+    counted: Path, project: Path, environment: dict[str, str]
+) -> dict[tuple[str, ...], Ended]:
+    many = [("profile", "small.toml", *arguments) for arguments, _ in MISTAKES]
+    return run_many(many, project, environment)
+
+
+@pytest.mark.parametrize(("arguments", "words"), MISTAKES)
 def test_a_mistake_is_text_and_exit_code_2(
-    counted: Path, command: Command, arguments: tuple[str, ...], words: str
+    mistaken: dict[tuple[str, ...], Ended], arguments: tuple[str, ...], words: str
 ) -> None:
     """Oracle: the house rule: what came, what is allowed, exit code 2, no traceback."""
-    done = command("profile", "small.toml", *arguments)
+    done = mistaken["profile", "small.toml", *arguments]
 
     if "device=cuda" in " ".join(arguments) and done.returncode == 0:
         pytest.skip("this machine has a GPU")

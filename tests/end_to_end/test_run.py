@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 import pytest
+from many_commands import Ended, run_many
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,20 +72,28 @@ def test_a_second_run_finds_nothing_to_do(
     assert (project / "results/small/records.jsonl").read_bytes() == before
 
 
-@pytest.mark.slow
-def test_a_changed_matrix_is_refused_and_new_starts_another_folder(
-    first_run: CompletedProcess[str], command: Command, project: Path
-) -> None:
-    """Oracle: exit code 2 with the remedy named; with --new the folder's name differs."""
+def test_a_changed_matrix_is_refused(first_run: CompletedProcess[str], command: Command) -> None:
+    """Oracle: exit code 2 with the remedy named."""
     refused = command("run", "small.toml", "--set", "workload.steps=4")
 
     assert refused.returncode == 2
     assert "--new" in refused.stderr
     assert "Traceback" not in refused.stderr
 
-    anew = command("run", "small.toml", "--set", "workload.steps=4", "--new")
+
+@pytest.mark.slow
+def test_new_starts_another_folder(command: Command, project: Path) -> None:
+    """Oracle: the folder's name differs, and the one that was there stays as it is."""
+    taken = project / "results" / "taken"
+    taken.mkdir(parents=True)
+    anew = command(
+        "run", "small.toml", "--set", "name='taken'", "--set", "axes.optimizer='sgd'", "--new"
+    )
+
     assert anew.returncode == 0, anew.stderr
-    assert re.search(r"results/small-2", anew.stdout)
+    assert re.search(r"results/taken-2", anew.stdout)
+    assert [row["status"] for row in records(project, "taken-2")] == ["ok"]
+    assert not list(taken.iterdir())
 
 
 @pytest.mark.parametrize("table", ["trials", "steps", "evaluations"])
@@ -116,30 +125,47 @@ def test_verify_finds_nothing_wrong_in_a_real_run(
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (("run", "absent.toml"), "absent.toml"),
-        (("run", "small.toml", "--set", "workload.stepz=4"), "Did you mean 'steps'"),
-        (("run", "small.toml", "--set", "axes.optimizer='adamm'"), "Did you mean 'adam"),
-        (("run", "small.toml", "--set", "nonsense"), "KEY=VALUE"),
-        (("tables", "results/absent"), "results/absent"),
-        (("tables", "results/small", "--table", "trial"), "Did you mean 'trials'"),
-        (("tables", "results/small", "--format", "cvs"), "Did you mean 'csv'"),
-        (("report", "results/absent"), "results/absent"),
-        (("verify", "results/absent"), "results/absent"),
-        (("list", "optimiser"), "Did you mean 'optimizer'"),
-        (("list", "optimizer", "adamv"), "Did you mean 'adam"),
-        (("plan", "own.py"), "own.py"),
-        (("plan", "small.toml", "--max-memory", "16GBi"), "no unit 'GBi'"),
-        (("run", "small.toml", "--max-memory", "much"), "--max-memory is 'much'"),
-    ],
-)
+def test_report_and_verify_work_without_torch(
+    first_run: CompletedProcess[str], project: Path, environment: dict[str, str]
+) -> None:
+    """Oracle: ``sys.modules`` of a fresh interpreter after the commands on real results."""
+    many = [("report", "results/small"), ("verify", "results/small")]
+    for done in run_many(many, project, environment).values():
+        assert done.returncode == 0, done.stderr
+        assert not done.heavy
+
+
+MISTAKES: list[tuple[tuple[str, ...], str]] = [
+    (("run", "absent.toml"), "absent.toml"),
+    (("run", "small.toml", "--set", "workload.stepz=4"), "Did you mean 'steps'"),
+    (("run", "small.toml", "--set", "axes.optimizer='adamm'"), "Did you mean 'adam"),
+    (("run", "small.toml", "--set", "nonsense"), "KEY=VALUE"),
+    (("tables", "results/absent"), "results/absent"),
+    (("tables", "results/small", "--table", "trial"), "Did you mean 'trials'"),
+    (("tables", "results/small", "--format", "cvs"), "Did you mean 'csv'"),
+    (("report", "results/absent"), "results/absent"),
+    (("verify", "results/absent"), "results/absent"),
+    (("list", "optimiser"), "Did you mean 'optimizer'"),
+    (("list", "optimizer", "adamv"), "Did you mean 'adam"),
+    (("plan", "own.py"), "own.py"),
+    (("plan", "small.toml", "--max-memory", "16GBi"), "no unit 'GBi'"),
+    (("run", "small.toml", "--max-memory", "much"), "--max-memory is 'much'"),
+]
+
+
+@pytest.fixture(scope="module")
+def mistaken(
+    first_run: CompletedProcess[str], project: Path, environment: dict[str, str]
+) -> dict[tuple[str, ...], Ended]:
+    return run_many([arguments for arguments, _ in MISTAKES], project, environment)
+
+
+@pytest.mark.parametrize(("arguments", "words"), MISTAKES)
 def test_a_users_mistake_is_text_and_exit_code_2(
-    first_run: CompletedProcess[str], command: Command, arguments: tuple[str, ...], words: str
+    mistaken: dict[tuple[str, ...], Ended], arguments: tuple[str, ...], words: str
 ) -> None:
     """Oracle: the house rule: what came, the nearest name, exit code 2, no traceback."""
-    done = command(*arguments)
+    done = mistaken[arguments]
 
     assert done.returncode == 2, done.stdout + done.stderr
     assert words in done.stderr

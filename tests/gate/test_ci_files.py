@@ -203,6 +203,7 @@ def test_the_actions_gate_step_runs(
     assert git(tmp_path / "project", "status", "--porcelain") == ""
 
 
+@pytest.mark.slow
 @needs_command
 def test_the_command_gates_two_recorded_sets(tmp_path: Path) -> None:
     """Nothing is scripted but the page. Oracle: bytes by hand, with a second pair of sessions."""

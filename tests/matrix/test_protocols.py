@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from pathlib import Path
 
 import pytest
 
 from bertopt_bench.errors import UserError
+from bertopt_bench.matrix.identity import canonical_json
 from bertopt_bench.matrix.protocols import LOCK, protocol_hash, read_lock, read_protocol
 from bertopt_bench.matrix.spec import read_document
 from bertopt_bench.matrix.tuning import read_tuning
@@ -17,6 +19,10 @@ PUBLISHED = {
     "tiny-v1": "79e99ec160b24257632a3eb4d21e20f03a1888be3c9f4bbfd337b41f9ea89822",
 }
 """Protocols with records: neither the file nor its lock may change. A new version is a new line."""
+SPACES = {
+    "tiny-v1": "39798c67cccd2faa8c869b31124fb781346c0e38cefc04acc8a0e8756d8db65f",
+}
+"""What their spaces expanded to: they are written around the defaults, which are code."""
 
 
 def test_the_lock_has_every_protocol_and_published_ones_are_as_they_were() -> None:
@@ -27,6 +33,14 @@ def test_the_lock_has_every_protocol_and_published_ones_are_as_they_were() -> No
     for name, sha256 in locked.items():
         assert protocol_hash(read_document(ROOT / f"{name}.toml")) == sha256, name
     assert {name: locked[name] for name in PUBLISHED} == PUBLISHED
+
+
+@pytest.mark.parametrize("name", sorted(PUBLISHED))
+def test_the_space_of_a_published_protocol_is_what_it_was(name: str) -> None:
+    """Oracle: the hash of points, seeds and values when the records were made."""
+    declared = read_tuning(ROOT / f"{name}.toml").declared()
+
+    assert hashlib.sha256(canonical_json(declared).encode()).hexdigest() == SPACES[name]
 
 
 @pytest.mark.parametrize("name", ["tiny-v1", "small-v1", "base-v1"])

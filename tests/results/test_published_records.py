@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bertopt_bench.challenging import _baseline_of, _beside, _published
+from bertopt_bench.challenging import _baseline_of, _beside, _published, _reported_workload
 from bertopt_bench.dispatch import tuning
 from bertopt_bench.dispatch.tuning import TuningRun
 from bertopt_bench.errors import UserError
@@ -81,7 +81,9 @@ def test_records_and_machines_of_another_text_are_refused(
 ) -> None:
     """Oracle: the protocol's own text hash passes, any other is named with what to do."""
     (tmp_path / "sessions.jsonl").touch()
-    loaded = SimpleNamespace(sessions=(), records=(SimpleNamespace(text_sha256=sha256),))
+    cell = {"workload": _reported_workload(PROTOCOL)}
+    one = SimpleNamespace(text_sha256=sha256, cell=cell, cell_id="one")
+    loaded = SimpleNamespace(sessions=(), records=(one,))
     monkeypatch.setattr("bertopt_bench.results.tables.load_results", lambda _: loaded)
     texts = {"cell": {"text_sha256": sha256}}
     monkeypatch.setattr(tuning, "prepare_texts", lambda *_: texts)
@@ -90,6 +92,10 @@ def test_records_and_machines_of_another_text_are_refused(
     run = TuningRun(asked, SimpleNamespace(warnings=()), None, {}, {})  # type: ignore[arg-type]
 
     if sha256 == PROTOCOL.text_sha256:
+        one.cell = {"workload": {**cell["workload"], "steps": 50}}
+        with pytest.raises(UserError, match="records of another workload than tiny-v1's"):
+            _published(PROTOCOL, tmp_path)
+        one.cell = cell
         assert _published(PROTOCOL, tmp_path) is loaded
         run.prepare()
         return

@@ -53,6 +53,7 @@ def one_after_the_other(times, effects) -> np.ndarray:
     return (halves + effects.transpose(0, 2, 1)[..., None]).reshape(runs, 2, -1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("drift_steps", [40, 400, 4000])
 def test_false_alarms_of_identical_arms_keep_to_alpha_on_a_drifting_machine(drift_steps) -> None:
     """Oracle: the binomial 99.9 % band around .01; the same machine read A, then B fools Welch."""
@@ -119,6 +120,7 @@ def test_the_intervals_of_three_looks_hold_the_centre_together() -> None:
     assert missed(rule.shown_confidence) <= limit < missed(0.95)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noise", ["normal", "t3"])
 def test_intervals_cover_at_least_what_they_promise_less_a_point(noise) -> None:
     """Oracle: nominal 95 % of 2,000 centres for every n from 6 to 20 (measurement.md 4.9)."""

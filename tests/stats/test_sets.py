@@ -537,7 +537,7 @@ def plain(finding: Finding) -> tuple[Any, ...]:
 
 @given(seed=st.integers(0, 10**6), count=st.integers(4, 14), shift=st.floats(-0.1, 0.1))
 @settings(
-    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @pytest.mark.slow
 def test_swapping_the_sets_mirrors_every_verdict(

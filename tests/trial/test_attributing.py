@@ -78,7 +78,7 @@ def test_the_attributed_peak_of_every_small_model(
     check(memory)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=pytest.mark.slow)])
 def test_activations_are_what_autograd_saves_and_the_loss_keeps(
     tmp_path: Path, precision: str
 ) -> None:

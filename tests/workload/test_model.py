@@ -361,6 +361,7 @@ def test_checkpoints_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         load(model, tmp_path)
 
 
+@pytest.mark.slow
 def test_compiled_model_equals_eager() -> None:
     """One graph, the same loss and gradients; oracle: the eager model."""
     model = make()
