@@ -41,7 +41,8 @@ class Fp32Muon(Muon):
         buffer: Tensor = state["momentum_buffer"]
         buffer.lerp_(gradient, 1 - group["momentum"])
         update = gradient.lerp(buffer, group["momentum"]) if group["nesterov"] else buffer
-        update = orthogonalise(update, group["ns_coefficients"], group["ns_steps"], group["eps"])
+        given = (group["ns_coefficients"], group["ns_steps"], group["eps"])
+        update = orthogonalise(update.float(), *given)  # of fp64 weights too
         matrix.mul_(1 - group["lr"] * group["weight_decay"])
         matrix.sub_(update.mul_(group["lr"] * _scale(group["adjust_lr_fn"], *matrix.shape)))
 

@@ -218,10 +218,9 @@ def _over_seeds(frame: DataFrame, column: str) -> list[tuple[float, float, float
     return found
 
 
-def sentences(facts: Facts) -> list[str]:
+def sentences(facts: Facts, model: str) -> list[str]:
     """Say what the best cell got right, and what saying the commonest class gets right."""
-    found, named = [], facts.levels("model")
-    model = f"BERT {wording.listed(named)}" if named else "BERT"
+    found = []
     groups: dict[str, list[Tested]] = defaultdict(list)
     for one in tested(facts):
         groups[one.text].append(one)
@@ -232,8 +231,8 @@ def sentences(facts: Facts) -> list[str]:
         )
         against = "" if low is best else f"; the lowest cell, {low.cell.label}, {_told(low)}"
         found.append(
-            f"{model} on the test part of {text}: {best.cell.label} {_told(best)}{against}; always "
-            f"saying the commonest class has {floor['accuracy']:.4f} and {floor['f1_macro']:.4f}."
+            f"{model or 'BERT'} on the test part of {text}: {best.cell.label} {_told(best)}"
+            f"{against}; always saying the commonest class has {floor['accuracy']:.4f} and {floor['f1_macro']:.4f}."
         )
     return found
 

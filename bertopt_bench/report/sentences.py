@@ -24,7 +24,7 @@ def summary(facts: Facts) -> list[str]:
     of classifiers, what they got right.
     """
     trained = [how_it_trained(facts)] if inference.trains(facts) else []
-    other = [*classification.sentences(facts), *inference.sentences(facts)]
+    other = [*classification.sentences(facts, models(facts)), *inference.sentences(facts)]
     return [what_was_run(facts), *trained, *other, what_it_cost(facts)]
 
 

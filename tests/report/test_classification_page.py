@@ -103,7 +103,9 @@ def test_explained_texts_are_coloured_and_their_markup_is_text() -> None:
 
 
 def test_the_sentence_names_best_lowest_and_floor() -> None:
-    (said,) = sentences(gather(trials()))
+    (said,) = sentences(gather(trials()), "BERT minilm")
+
+    assert said.startswith("BERT minilm on the test part of ")
 
     assert "minilm has accuracy 0.7500" in said
     assert "n = 2 seeds" in said
@@ -114,7 +116,7 @@ def test_nothing_is_shown_without_classifiers() -> None:
     plain = trials().drop(columns=["test_confusion"])
 
     assert classification_section(gather(plain), frames()) is None
-    assert sentences(gather(plain)) == []
+    assert sentences(gather(plain), "") == []
 
 
 def test_a_confusion_matrix_adds_up_and_escapes_names() -> None:
