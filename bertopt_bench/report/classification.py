@@ -232,7 +232,8 @@ def sentences(facts: Facts, model: str) -> list[str]:
         against = "" if low is best else f"; the lowest cell, {low.cell.label}, {_told(low)}"
         found.append(
             f"{model or 'BERT'} on the test part of {text}: {best.cell.label} {_told(best)}"
-            f"{against}; always saying the commonest class has {floor['accuracy']:.4f} and {floor['f1_macro']:.4f}."
+            f"{against}; always saying the commonest class has {floor['accuracy']:.4f} and "
+            f"{floor['f1_macro']:.4f}."
         )
     return found
 
