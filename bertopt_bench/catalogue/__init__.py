@@ -1,6 +1,7 @@
 """Read the axes without importing torch: names, options, help, sources and skip rules.
 
-One public function of an axis' module is one entry; its signature and docstring say everything.
+One public function of an axis' module, or of a package's ``PARTS``, is one entry; its signature
+and docstring say everything.
 An entry of the user's own is written ``module:Name`` and looked at in a child process.
 """
 
@@ -183,11 +184,18 @@ def _module(path: str) -> ModuleType:
 def _own_entries(axis: str) -> dict[str, Entry]:
     if axis not in _MODULES:
         raise UserError(f"no axis '{axis}'. Axes: {', '.join(AXES)}.{nearest(axis, AXES)}")
-    module = _module(_MODULES[axis])
     return {
         name: read_entry(axis, name, f"{module.__name__}:{name}", function)
+        for module in _parts(_MODULES[axis])
         for name, function in _public_functions(module).items()
     }
+
+
+def _parts(path: str) -> list[ModuleType]:
+    """Give the modules that an axis' entries are written in: one, or the parts of a package."""
+    module = _module(path)
+    parts: tuple[str, ...] = getattr(module, "PARTS", ())
+    return [_module(f"{path}.{part}") for part in parts] or [module]
 
 
 def _public_functions(module: ModuleType) -> dict[str, Callable[..., Any]]:

@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from bertopt_bench import catalogue
 from bertopt_bench.axes import devices, optimizers, regularizers
 from bertopt_bench.axes.kernels import _steps
+from bertopt_bench.axes.optimizers import adaptive, descent
 from bertopt_bench.errors import UserError
 from bertopt_bench.measure.tracing import trace_step
 from bertopt_bench.trial.optimizing import set_rates
@@ -96,7 +97,8 @@ def test_forced_optimizer_step_is_what_runs(name: str, shown: set[str], optimize
     weights = [torch.randn(4, 4).requires_grad_() for _ in range(3)]
     for weight in weights:
         weight.grad = torch.ones(4, 4)
-    made = getattr(optimizers, optimizer)([{"params": weights, "role": "matrix"}], **kernel.options)
+    make = catalogue.resolve("optimizer", optimizer)
+    made = make([{"params": weights, "role": "matrix"}], **kernel.options)
 
     names = operations(made.step)
 
@@ -160,7 +162,7 @@ def test_lists_that_are_walked_beside_the_step_are_not_taken_for_it() -> None:
     """
     groups = gradients()
     clip, average = regularizers.grad_clip(), regularizers.ema()
-    optimizer = optimizers.sgd(groups, foreach=False)
+    optimizer = descent.sgd(groups, foreach=False)
     scaler = torch.amp.GradScaler("cpu")
     scaler.scale(torch.ones(()))
 
@@ -400,7 +402,7 @@ def test_packages_of_kernels_are_entries_that_exist(axis: str) -> None:
 def test_rates_are_filled_in_place_once_they_are_tensors() -> None:
     """Oracle: the same tensors with new values; fp64 weights get fp64 rates."""
     groups = [*make_groups(), *make_groups(dtype=torch.float64)]
-    optimizer = optimizers.adamw(groups, lr=0.25)
+    optimizer = adaptive.adamw(groups, lr=0.25)
 
     _steps.rates_to_tensors(optimizer)
 

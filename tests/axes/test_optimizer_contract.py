@@ -12,6 +12,7 @@ from drawn import ENTRIES, LR, make_groups, parameters, run, train
 
 from bertopt_bench import catalogue
 from bertopt_bench.axes import optimizers
+from bertopt_bench.axes.optimizers.matrices import muon
 from bertopt_bench.errors import UserError
 
 
@@ -147,12 +148,12 @@ def test_muon_is_refused_a_foreach_step_and_hands_the_loop_on() -> None:
     """Oracle: torch.optim.Muon takes no foreach, AdamW's groups keep what they were told."""
     assert "foreach" not in inspect.signature(torch.optim.Muon).parameters
     with pytest.raises(UserError, match="no foreach step"):
-        optimizers.muon(make_groups(), foreach=True)
+        muon(make_groups(), foreach=True)
 
     told = {
         value: [
             group["foreach"]
-            for group in optimizers.muon(make_groups(), foreach=value).param_groups
+            for group in muon(make_groups(), foreach=value).param_groups
             if group["role"] != "matrix"
         ]
         for value in (False, None)
@@ -170,7 +171,7 @@ def test_one_argument_takes_one_kind_of_decay(name: str) -> None:
 def test_muons_hooks_run_once_a_step() -> None:
     """The joined optimizer steps its parts, and its own step hooks fire once."""
     groups = make_groups()
-    optimizer = optimizers.muon(groups)
+    optimizer = muon(groups)
     calls: list[str] = []
     optimizer.register_step_pre_hook(lambda *_: calls.append("before"))
     optimizer.register_step_post_hook(lambda *_: calls.append("after"))
@@ -183,7 +184,7 @@ def test_muons_hooks_run_once_a_step() -> None:
 def test_muon_gives_only_encoder_matrices_to_muon() -> None:
     """Embeddings and head are matrices too, but AdamW's: their state has two moments."""
     groups = make_groups()
-    optimizer = optimizers.muon(groups)
+    optimizer = muon(groups)
     train(optimizer, parameters(groups), 1)
 
     state = {
@@ -198,7 +199,7 @@ def test_muon_gives_only_encoder_matrices_to_muon() -> None:
 
 
 def test_muons_adamw_may_have_its_own_rate() -> None:
-    optimizer = optimizers.muon(make_groups(), lr=0.02, adamw_lr=0.003)
+    optimizer = muon(make_groups(), lr=0.02, adamw_lr=0.003)
 
     rates = {group["role"]: group["lr"] for group in optimizer.param_groups}
 
@@ -208,7 +209,7 @@ def test_muons_adamw_may_have_its_own_rate() -> None:
 def test_closures_are_called_by_the_joined_step() -> None:
     """step(closure) gives what the closure gives, with gradients on, as torch's own do."""
     groups = make_groups()
-    optimizer = optimizers.muon(groups)
+    optimizer = muon(groups)
 
     def closure() -> torch.Tensor:
         loss: torch.Tensor = sum(weight.square().sum() for weight in parameters(groups))

@@ -10,7 +10,7 @@ import torch
 from drawn import ENTRIES, LR, make_groups, parameters, run, train
 
 from bertopt_bench import catalogue
-from bertopt_bench.axes import optimizers
+from bertopt_bench.axes.optimizers import adaptive, descent
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -211,7 +211,7 @@ def test_coupled_decay_is_rescaled_by_adam() -> None:
     """With a gradient of 0, Adam with l2 moves by lr sign(w) whatever the decay; closed form."""
     groups = make_groups()
     before = [weight.detach().clone() for weight in parameters(groups)]
-    optimizer = optimizers.adam(groups, lr=LR, l2=0.1, eps=1e-12)
+    optimizer = adaptive.adam(groups, lr=LR, l2=0.1, eps=1e-12)
     for weight in parameters(groups):
         weight.grad = torch.zeros_like(weight)
     optimizer.step()
@@ -223,7 +223,7 @@ def test_coupled_decay_is_rescaled_by_adam() -> None:
 def test_sgd_on_a_quadratic_is_geometric() -> None:
     """For curvature k the error after t steps is (1 - lr k) ** t; closed form."""
     weight = torch.tensor([[1.0]], dtype=torch.float64, requires_grad=True)
-    optimizer = optimizers.sgd([{"params": [weight], "role": "matrix"}], lr=0.1)
+    optimizer = descent.sgd([{"params": [weight], "role": "matrix"}], lr=0.1)
     for _ in range(20):
         optimizer.zero_grad()
         (0.5 * 3.0 * weight**2).sum().backward()
