@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from bertopt_bench.report import convergence_figures as figures
 from bertopt_bench.report import wording
 from bertopt_bench.report.rows import safe
-from bertopt_bench.report.score_views import COSTS, metric_writer, views
+from bertopt_bench.report.score_views import COSTS, views
+from bertopt_bench.report.score_wording import metric_writer
 from bertopt_bench.stats.curves import Aim, each_submission
 from bertopt_bench.stats.scoring import Asked, named_submission, score
 from bertopt_bench.stats.training_curves import training_curves

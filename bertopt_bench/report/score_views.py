@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from bertopt_bench.report import wording
 from bertopt_bench.report.rows import DASH
 from bertopt_bench.report.score_cells import (
-    ONE_RUN,
     Cell,
     amount,
     interval,
     score_cell,
     spread,
-    times,
 )
-from bertopt_bench.stats.convergence import probability_of_improvement
+from bertopt_bench.report.score_wording import (
+    difference,
+    improves,
+    marks_of,
+    metric_writer,
+    rank_words,
+    role_words,
+    speed_up,
+    target_words,
+    with_unit,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
     from pandas import DataFrame
 
     from bertopt_bench.stats.scoring import Scored
@@ -30,7 +35,6 @@ if TYPE_CHECKING:
     Row = dict[str, Any]
     Marks = dict[Any, tuple[str, ...]]
 
-UNTUNED = "untuned"
 COSTS = {"seconds": "seconds of training", "peak_memory_bytes": "peak memory"}
 
 
@@ -77,7 +81,7 @@ def ends(scored: Scored) -> View:
                 spread(sorted(groups[key]["best"].tolist()), metric_writer(scored)),
                 Cell("baseline")
                 if key[1] == scored.baseline
-                else _difference(against, scored, _improves(groups, key, scored)),
+                else difference(against, scored, improves(groups, key, scored)),
             )
         )
     told = (
@@ -89,7 +93,7 @@ def ends(scored: Scored) -> View:
         "Better in so many pairs: of any run and any of the baseline's, ties by half. The best so "
         "far is of all evaluations, at whichever step: no result, but what early stopping gives."
     )
-    heads = (*_heads(scored), "rank", _with_unit(aim.name, aim.unit), "best so far",
+    heads = (*_heads(scored), "rank", with_unit(aim.name, aim.unit), "best so far",
              f"against {scored.baseline}")  # fmt: skip
     return View("ends", f"{aim.name.capitalize()} at the end", told, heads, tuple(rows))
 
@@ -106,13 +110,13 @@ def to_targets(scored: Scored) -> list[View]:
         kept = sorted(_records(of_target), key=_by_steps)
         rows = [_target_row(scored, marks, row, faster) for row in kept]
         told = (
-            f"{_target_words(scored, target)} Runs that never got there count as infinite, so a "
+            f"{target_words(scored, target)} Runs that never got there count as infinite, so a "
             "median is “never” where half of them or more did not. Seconds are those of training, "
             "without evaluations. A speed-up above 1 is faster than the baseline, paired by seed."
         )
         heads = (*_heads(scored), "got there", "steps", "seconds", "real tokens", "gradients",
                  "model FLOPs", "speed-up in steps", "speed-up in seconds")  # fmt: skip
-        title = f"To the target: {_role_words(scored, target)}"
+        title = f"To the target: {role_words(scored, target)}"
         made.append(View(f"target-{number}", title, told, heads, tuple(rows)))
     return made
 
@@ -134,7 +138,7 @@ def _target_row(scored: Scored, marks: Marks, row: Row, faster: dict[Any, Row]) 
             )
         ),
         *(
-            Cell("baseline") if is_baseline else _speed_up(faster.get((*key, by)))
+            Cell("baseline") if is_baseline else speed_up(faster.get((*key, by)))
             for by in ("steps", "seconds")
         ),
     )
@@ -166,7 +170,7 @@ def scores(scored: Scored) -> list[View]:
         )
         for name in order
     ]
-    heads = ("submission", *(f"{_role_words(scored, t)}, by {by}" for t, by in roles))
+    heads = ("submission", *(f"{role_words(scored, t)}, by {by}" for t, by in roles))
     return [View("scores", "Score over workloads", told, heads, tuple(rows))]
 
 
@@ -260,32 +264,6 @@ def _effect(row: Row) -> tuple[Cell, ...]:
     )
 
 
-def metric_writer(scored: Scored) -> Callable[[float], str]:
-    """Give what writes the metric; an infinite one diverged."""
-    unit = scored.asked.aim.unit
-
-    def write(value: float) -> str:
-        if math.isinf(value):
-            return "diverged"
-        return wording.loss(value) if unit == "nats" else wording.significant(value, 4)
-
-    return write
-
-
-def rank_words(row: Row) -> tuple[str, str]:
-    """Write a rank and how firm it is."""
-    if math.isnan(row["rank"]):
-        return DASH, ONE_RUN if row["n"] == 1 else "not ranked"
-    if not math.isnan(row["low"]):
-        first = f", first in {wording.percent(row['first'])}"
-        return f"{row['rank']:g}", f"{row['low']:g}{DASH}{row['high']:g}{first}"
-    if math.isnan(row["seed_low"]):
-        return f"{row['rank']:g}", f"n {row['n']}"
-    low, high = row["seed_low"], row["seed_high"]
-    reach = f"{low:g}" if low == high else f"{low:g}{DASH}{high:g}"
-    return f"{row['rank']:g}", f"{reach} in {row['n']} seeds"
-
-
 def _names(scored: Scored, marks: Marks, row: Row) -> tuple[Cell, ...]:
     workload, submission = row["workload"], row["submission"]
     name = Cell(submission, marks=marks.get((workload, submission), ()))
@@ -298,73 +276,6 @@ def _heads(scored: Scored) -> tuple[str, ...]:
 
 def _has_workloads(scored: Scored) -> bool:
     return len(set(scored.runs["workload"])) > 1
-
-
-def marks_of(scored: Scored) -> dict[Any, tuple[str, ...]]:
-    """Say of each submission, and of it on each workload, what must be known to trust its row."""
-    groups: dict[Any, Any] = dict(iter(scored.runs.groupby(["workload", "submission"])))
-    groups |= dict(iter(scored.runs.groupby("submission")))
-    return {key: _marks(runs) for key, runs in groups.items()}
-
-
-def _marks(runs: DataFrame) -> tuple[str, ...]:
-    ends = Counter(status for status in runs["status"] if status != "ok")
-    found = [f"{count} {status}" for status, count in ends.items()]
-    if len(runs) == 1:
-        found.append(ONE_RUN)
-    if "tuned" in runs.columns and not runs["tuned"].any():
-        found.append(UNTUNED)
-    return tuple(found)
-
-
-def _improves(groups: Mapping[Any, DataFrame], key: tuple[str, str], scored: Scored) -> str:
-    """Say in which share of pairs of runs a submission ends better than the baseline."""
-    sides = [groups.get((key[0], name)) for name in (scored.baseline, key[1])]
-    ours, theirs = (
-        [] if runs is None else [scored.asked.aim.sign * final for final in runs["final"]]
-        for runs in sides
-    )
-    if not ours or not theirs or any(map(math.isnan, (*ours, *theirs))):
-        return ""
-    share = probability_of_improvement(ours, theirs)
-    return f"better in {wording.percent(share)} of pairs"
-
-
-def _difference(row: Row | None, scored: Scored, improves: str = "") -> Cell:
-    """Write a difference from the baseline's metric, its interval and verdict."""
-    if row is None or math.isnan(row["estimate"]):
-        return Cell(DASH, "" if row is None else _why(row, scored))
-    signed = wording.nats
-    shown = ""
-    if not math.isnan(row["low"]):
-        shown = f"95 %: {signed(row['low'])} to {signed(row['high'])}, n {row['n']}"
-    marks = () if "of at least" in row["reason"] else (_verdict(row, scored),)
-    told = ", ".join(filter(None, (shown or f"n {row['n']}", improves)))
-    return Cell(signed(row["estimate"]), told, marks)
-
-
-def _speed_up(row: Row | None) -> Cell:
-    if row is None or math.isnan(row.get("speed_up", math.nan)):
-        return Cell(DASH, "" if row is None else str(row.get("reason") or ""))
-    shown = ""
-    if not math.isnan(row["low"]):
-        shown = f"95 %: {times(row['low'])}{DASH}{times(row['high'])}, "
-    verdict = row.get("verdict")
-    marks = (verdict,) if isinstance(verdict, str) and verdict != "inconclusive" else ()
-    return Cell(times(row["speed_up"]), f"{shown}n {row['n']}", marks)
-
-
-def _verdict(row: Row, scored: Scored) -> str:
-    verdict = str(row["verdict"])
-    return verdict if verdict != "inconclusive" else _why(row, scored)
-
-
-def _why(row: Row, scored: Scored) -> str:
-    """Give the word and, where it is short, the reason; units other than nats are left out."""
-    reason = str(row["reason"])
-    if "of at least" in reason or row["verdict"] == "refused":
-        return reason.replace(" nats", f" {scored.asked.aim.unit}").strip()
-    return str(row["verdict"])
 
 
 def _records(frame: DataFrame) -> list[Row]:
@@ -381,25 +292,3 @@ def _by_steps(row: Row) -> tuple[Any, ...]:
 
 def _target_names(scored: Scored) -> list[str]:
     return list(dict.fromkeys(scored.targets["target"])) if len(scored.targets) else []
-
-
-def _role_words(scored: Scored, target: str) -> str:
-    """Name a target for people: its value where there is one, else its role."""
-    values = sorted(set(scored.targets.loc[scored.targets["target"] == target, "value"]))
-    name = target.replace("of baseline", f"of {scored.baseline}")
-    return f"{metric_writer(scored)(values[0])} ({name})" if len(values) == 1 else name
-
-
-def _target_words(scored: Scored, target: str) -> str:
-    """Say where a target comes from."""
-    if scored.targets.loc[scored.targets["target"] == target, "declared"].all():
-        return "The target was declared."
-    name, baseline = scored.asked.aim.name, scored.baseline
-    what = f"the {name} that three quarters of the seeds of {baseline} reach"
-    if target == "looser":
-        what = f"the median {name} of {baseline} at three quarters of the steps"
-    return f"The target is {what}, in these very runs: exploratory, since it was not fixed before."
-
-
-def _with_unit(name: str, unit: str) -> str:
-    return f"{name}, {unit}" if unit else name
