@@ -70,7 +70,7 @@ class Panel:
 def panels(found: Sequence[Panel], key: str, write: Write, target: float | None) -> list[str]:
     """Draw a panel a submission on common scales: its own runs in front of everybody's."""
     across = Span.of([x for p in found for curve in p.curves for x, _ in curve], air=0.0)
-    up = _zoomed([curve for p in found for curve in p.curves])
+    up = _zoomed(found)
     everybody = "".join(_path(curve, across, up, PANEL_HEIGHT) for p in found for curve in p.curves)
     defined = (
         f'<path id="{key}" class="others" vector-effect="non-scaling-stroke" d="{everybody}"/>'
@@ -200,10 +200,14 @@ def _spot(spot: Spot, across: Span, up: Span) -> str:
     )
 
 
-def _zoomed(curves: Sequence[Points]) -> Span:
-    """Span what comes after the first third of each curve; the fall before it is cut off above."""
-    late = [y for curve in curves for y in [y for _, y in curve][len(curve) // 3 :]]
-    return Span.of(late)
+def _zoomed(found: Sequence[Panel]) -> Span:
+    """Span what comes after the first third of each curve; the fall before it is cut off above.
+
+    So is a run that diverged, where any other did not: its cross tells, its losses say nothing.
+    """
+    every = [(curve, curve[-1:] in [(end,) for end in p.lost]) for p in found for curve in p.curves]
+    kept = [curve for curve, is_lost in every if not is_lost] or [curve for curve, _ in every]
+    return Span.of(y for curve in kept for _, y in curve[len(curve) // 3 :])
 
 
 def _path(points: Points, across: Span, up: Span, height: int) -> str:

@@ -9,7 +9,15 @@ import pytest
 from simulated_results import SimulatedResults, simulated
 
 from bertopt_bench.report.convergence import convergence_section
-from bertopt_bench.report.convergence_figures import Span, Spot, front, lines, strip
+from bertopt_bench.report.convergence_figures import (
+    Panel,
+    Span,
+    Spot,
+    front,
+    lines,
+    panels,
+    strip,
+)
 from bertopt_bench.report.frame import joined, template
 from bertopt_bench.report.rows import DASH
 from bertopt_bench.report.score_cells import times
@@ -48,6 +56,21 @@ def test_untuned_submissions_stay_marked_and_the_targets_are_called_exploratory(
     assert "untuned" in html
     assert "exploratory" in html
     assert "n 3" in html
+
+
+def test_a_run_that_diverged_does_not_stretch_the_scale_of_the_others() -> None:
+    """Oracle: the levels drawn lie among the losses of runs that ended; alone, it spans its own."""
+    good = ((10.0, 6.0), (20.0, 5.2), (30.0, 5.0))
+    bad = ((10.0, 6.0), (20.0, 9.0), (30.0, 17.0))
+    write = "level {:g}".format
+
+    both = panels([Panel("a", (good,)), Panel("b", (bad,), (bad[-1],))], "k", write, None)
+    alone = panels([Panel("b", (bad,), (bad[-1],))], "k", write, None)
+
+    assert "level 5.1" in both[0]
+    assert not any(f"level {value}" in drawn for drawn in both for value in (6, 8, 10, 15))
+    assert "level 15" in alone[0] or "level 16" in alone[0]
+    assert "×" in both[1]  # noqa: RUF001
 
 
 def test_one_submission_or_no_curve_has_no_section(three) -> None:
