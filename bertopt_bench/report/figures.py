@@ -30,6 +30,7 @@ SHOWN_COLUMNS = (
     "final_masked_accuracy",
     "time_to_first_step_seconds",
     "ceiling_share",
+    "epochs_seen",
 )
 # Tried in order until the data fit: most evaluations kept a trial, significant digits.
 LADDER = ((400, 6), (120, 6), (60, 5), (30, 5), (15, 5), (15, 4), (8, 4))

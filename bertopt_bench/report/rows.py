@@ -66,6 +66,8 @@ def number_columns(facts: Facts) -> list[Column]:
         write = lambda value: f"{value * 100:.1f}"  # noqa: E731 - a formatter among formatters
         key = "final_next_sentence_accuracy"
         columns.insert(3, Column("next sentence", "% told right", key, write))
+    if facts.measured("epochs_seen"):
+        columns.append(Column("text seen", "times", "epochs_seen", scaled(1.0)))
     return columns
 
 

@@ -71,6 +71,7 @@ SEEDED_COLUMNS = (
     "final_next_sentence_loss",
     "final_train_loss",
     "generalisation_gap",
+    "epochs_seen",
 )
 
 

@@ -299,6 +299,24 @@ def test_the_share_of_the_limit_is_a_column_with_n_spread_and_dashes(results) ->
     assert "hare of limit" not in page.render([made])
 
 
+def test_epochs_seen_are_a_column_and_flagged_above_one() -> None:
+    """Oracle: the frame's own value; without any there is no column."""
+    made = simulated(("adamw", "lion"), ("linear",), ("none",), points=2)
+    made.trials["epochs_seen"] = 0.5
+    made.trials.loc[made.trials["optimizer"] == "lion", "epochs_seen"] = 2.25
+    facts = gather(made.trials)
+    columns = rows.number_columns(facts)
+
+    assert (columns[-1].title, columns[-1].unit) == ("text seen", "times")
+    found = {row["label"]: row for row in rows.table_rows(facts, columns)}
+    assert found["adamw · linear · none · fp32"]["numbers"][-1] == ("0.500", "0.500 · n 3")
+    flags = {label: [text for _, text in row["marks"]] for label, row in found.items()}
+    assert "text seen 2.2 times" in flags["lion · linear · none · fp32"]
+    assert not any("text seen" in text for text in flags["adamw · linear · none · fp32"])
+    made.trials["epochs_seen"] = math.nan
+    assert "text seen" not in [c.title for c in rows.number_columns(gather(made.trials))]
+
+
 def test_unlike_texts_are_never_compared_in_the_sentences() -> None:
     results = simulated(("adamw",), points=2)
     results.trials.loc[results.trials["schedule"] == "cosine", "evaluation_sha256"] = "other"
