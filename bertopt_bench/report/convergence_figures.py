@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 UNITS, AXIS_HEIGHT = 1000, 24
 PANEL_HEIGHT, PLANE_HEIGHT, STRIP_HEIGHT = 120, 260, 34
 MOST_SERIES = 7  # colours that can be told apart
+NAME_HEIGHT, NAME_SHARE = 16, 0.35  # names nearer than both may touch: pixels, share of the width
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,7 @@ def lines(
     """Draw a line a name, at most 7; give the drawing and the names that are in it."""
     shown = dict([(name, line) for name, line in series.items() if line][:MOST_SERIES])
     points = [point for line in shown.values() for point in line]
-    across = Span.of([x for x, _ in points], air=0.02, is_log=log_x)
+    across = Span.of([x for x, _ in points], air=0.06, is_log=log_x)  # room for a tick's text
     up = Span(0.0, 1.04) if steps else Span.of([y for _, y in points])
     drawn = "".join(
         f'<path class="series s{i}" vector-effect="non-scaling-stroke" '
@@ -172,7 +173,7 @@ def front(spots: Sequence[Spot], told: str, unit: str, write_y: Write) -> str:
     write_x = lambda v: f"{v:g} {unit}"  # noqa: E731 - a formatter among formatters
     body = (
         f"{_levels(up, write_y, PLANE_HEIGHT, 5)}{_stretched(joined, PLANE_HEIGHT)}"
-        f"{''.join(_spot(s, across, up) for s in kept)}{_ticks(across, PLANE_HEIGHT, write_x, 4)}"
+        f"{''.join(_spots(kept, across, up))}{_ticks(across, PLANE_HEIGHT, write_x, 4)}"
     )
     return area(PLANE_HEIGHT + AXIS_HEIGHT, told, body)
 
@@ -184,13 +185,27 @@ def area(height: int, told: str, body: str) -> str:
     )
 
 
-def _spot(spot: Spot, across: Span, up: Span) -> str:
+def _spots(spots: Sequence[Spot], across: Span, up: Span) -> list[str]:
+    """Draw each; a name goes below its mark where another's stands too near above."""
+    drawn: list[str] = []
+    taken: list[tuple[float, float]] = []
+    for spot in spots:
+        at = (across.share(spot.x[1]), _y(spot.y[1], up, PLANE_HEIGHT))
+        near = [other for other in taken if abs(other[0] - at[0]) < NAME_SHARE]
+        is_below = spot.named and any(abs(y - at[1]) < NAME_HEIGHT for _, y in near)
+        drawn.append(_spot(spot, across, up, 16 if is_below else -6))
+        if spot.named:
+            taken.append((at[0], at[1] + 22 * is_below))
+    return drawn
+
+
+def _spot(spot: Spot, across: Span, up: Span, down: int) -> str:
     low, x, high = (_percent(across.share(v)) for v in spot.x)
     bottom, y, top = (_y(v, up, PLANE_HEIGHT) for v in spot.y)
     kind = "spot on" if spot.on_front else "spot"
     end = across.share(spot.x[1]) > 0.7
     shift, anchor = ("-8", " left") if end else ("8", "")
-    place = f'class="name{anchor}" x="{x}" y="{y}" dx="{shift}" dy="-6"'
+    place = f'class="name{anchor}" x="{x}" y="{y}" dx="{shift}" dy="{down}"'
     name = f"<text {place}>{escape(spot.name)}</text>" if spot.named else ""
     return (
         f'<line class="reach" x1="{low}" x2="{high}" y1="{y}" y2="{y}"/>'

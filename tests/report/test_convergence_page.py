@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pandas as pd
 import pytest
@@ -71,6 +72,17 @@ def test_a_run_that_diverged_does_not_stretch_the_scale_of_the_others() -> None:
     assert not any(f"level {value}" in drawn for drawn in both for value in (6, 8, 10, 15))
     assert "level 15" in alone[0] or "level 16" in alone[0]
     assert "×" in both[1]  # noqa: RUF001
+
+
+def test_names_of_neighbours_stand_above_and_below() -> None:
+    """Oracle: two marks at one place must not have their names at one height; a far one may."""
+    made = [
+        Spot("a", (1.0, 1.0, 1.0), (2.0, 2.0, 2.0), on_front=True, named=True),
+        Spot("b", (1.0, 1.01, 1.1), (2.0, 2.001, 2.1), on_front=True, named=True),
+        Spot("c", (5.0, 5.0, 5.0), (3.0, 3.0, 3.0), on_front=False, named=True),
+    ]
+
+    assert re.findall(r'dy="(-?[0-9]+)"', front(made, "told", "s", str)) == ["-6", "16", "-6"]
 
 
 def test_one_submission_or_no_curve_has_no_section(three) -> None:

@@ -20,6 +20,7 @@ const Charts = (() => {
       font: { family: getComputedStyle(document.body).fontFamily, size: 13, color: css("--ink") },
       margin: { l: 56, r: 14, t: 34, b: 46 }, hoverlabel: { align: "left", bgcolor: css("--paper"), bordercolor: css("--strong"), font: { color: css("--ink"), size: 12 } },
       legend: { orientation: "h", x: 0, y: 1, yanchor: "bottom", font: { size: 12 } },
+      modebar: { bgcolor: "rgba(0,0,0,0)", color: soft, activecolor: css("--ink") }, // else half-transparent black, from the paper's
       axisLike: axis, ...extra,
     };
   }
