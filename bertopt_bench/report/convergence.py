@@ -10,7 +10,7 @@ from bertopt_bench.report import convergence_figures as figures
 from bertopt_bench.report import wording
 from bertopt_bench.report.rows import safe
 from bertopt_bench.report.score_views import COSTS, views
-from bertopt_bench.report.score_wording import metric_writer
+from bertopt_bench.report.score_wording import metric_writer, verdict_sentences
 from bertopt_bench.stats.curves import Aim, each_submission
 from bertopt_bench.stats.scoring import Asked, named_submission, score
 from bertopt_bench.stats.training_curves import training_curves
@@ -50,6 +50,7 @@ def convergence_section(
         "workloads": [
             {
                 "name": name if len(workloads) > 1 else "",
+                "told": verdict_sentences(scored, name, model),
                 "panels": _panels(scored, curves, name, number),
                 "left_out": max(0, len(_order(scored, name)) - MOST_PANELS),
                 "strips": _strips(scored, name),

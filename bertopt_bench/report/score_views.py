@@ -36,6 +36,17 @@ if TYPE_CHECKING:
     Marks = dict[Any, tuple[str, ...]]
 
 COSTS = {"seconds": "seconds of training", "peak_memory_bytes": "peak memory"}
+HOW_ENDS_COMPARE = (
+    "A diverged run is infinitely bad. Ranks are by that median; under a rank stand the ranks in "
+    "single seeds or, from 6 seeds on, the 95 % interval of a bootstrap over seeds. Differences "
+    "are paired by seed (Hodges-Lehmann, exact 95 % interval); below 6 seeds there is no interval "
+    "and no verdict. “Lower” and “higher” pass the exact signed-rank test beyond the margin, at "
+    ".01 and, corrected by Holm over the table, at .05; “equivalent” lies within the margin, and "
+    "“inconclusive” says that the data cannot tell. The margin is a quarter of the baseline's "
+    "spread over seeds where none was stated. Better in so many pairs: of any run and any of the "
+    "baseline's, ties by half. The best so far is of all evaluations, at whichever step: no "
+    "result, but what early stopping gives."
+)
 
 
 @dataclass(frozen=True)
@@ -86,12 +97,7 @@ def ends(scored: Scored) -> View:
         )
     told = (
         f"The {aim.name} at the last planned step, never before it, median over seeds; "
-        f"{'higher' if aim.higher_is_better else 'lower'} is better. A diverged run is infinitely "
-        "bad. Ranks are by that median; under a rank stand the ranks in single seeds or, from 6 "
-        "seeds on, the 95 % interval of a bootstrap over seeds. Differences are paired by seed "
-        "(Hodges-Lehmann, exact 95 % interval); below 6 seeds there is no interval and no verdict. "
-        "Better in so many pairs: of any run and any of the baseline's, ties by half. The best so "
-        "far is of all evaluations, at whichever step: no result, but what early stopping gives."
+        f"{'higher' if aim.higher_is_better else 'lower'} is better. {HOW_ENDS_COMPARE}"
     )
     heads = (*_heads(scored), "rank", with_unit(aim.name, aim.unit), "best so far",
              f"against {scored.baseline}")  # fmt: skip

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     Row = dict[str, Any]
 
 UNTUNED = "untuned"
+MOST_NAMED = 6
+_DIRECTIONS = ("lower", "higher", "equivalent")
 
 
 def metric_writer(scored: Scored) -> Callable[[float], str]:
@@ -102,6 +104,35 @@ def speed_up(row: Row | None) -> Cell:
     verdict = row.get("verdict")
     marks = (verdict,) if isinstance(verdict, str) and verdict != "inconclusive" else ()
     return Cell(times(row["speed_up"]), f"{shown}n {row['n']}", marks)
+
+
+def verdict_sentences(scored: Scored, workload: str, model: str = "") -> str:
+    """Say which submissions end lower or higher than the baseline, and where the data cannot tell.
+
+    Empty where nothing was judged: below six seeds.
+    """
+    told = {word: _named(scored, workload, word) for word in (*_DIRECTIONS, "inconclusive")}
+    parts = [f"{word} with {told[word]}" for word in _DIRECTIONS if told[word]]
+    what = f"the {scored.asked.aim.name}{f' of {model}' if model else ''} at the end"
+    found = [f"Against {scored.baseline}, {what} is {'; '.join(parts)}."] if parts else []
+    if told["inconclusive"]:
+        against = "" if parts else f" against {scored.baseline}, in {what}"
+        found.append(f"The data cannot tell for {told['inconclusive']}{against}.")
+    return " ".join(found)
+
+
+def _named(scored: Scored, workload: str, verdict: str) -> str:
+    """List the submissions with a verdict, each with its difference and n."""
+    of = scored.finals[
+        (scored.finals["workload"] == workload) & (scored.finals["verdict"] == verdict)
+    ]
+    kept = [
+        f"{row['submission']} ({wording.nats(row['estimate'])}, n {row['n']})"
+        for row in of.to_dict("records")
+        if "of at least" not in str(row["reason"]) and math.isfinite(row["estimate"])
+    ]
+    more = [f"{len(kept) - MOST_NAMED} more"] if len(kept) > MOST_NAMED else []
+    return wording.listed(kept[:MOST_NAMED] + more)
 
 
 def _verdict(row: Row, scored: Scored) -> str:

@@ -22,6 +22,9 @@ from bertopt_bench.report.convergence_figures import (
 from bertopt_bench.report.frame import joined, template
 from bertopt_bench.report.rows import DASH
 from bertopt_bench.report.score_cells import times
+from bertopt_bench.report.score_wording import verdict_sentences
+from bertopt_bench.stats.curves import Aim
+from bertopt_bench.stats.scoring import Asked, score
 
 
 def section(results: SimulatedResults) -> dict:
@@ -72,6 +75,31 @@ def test_a_run_that_diverged_does_not_stretch_the_scale_of_the_others() -> None:
     assert not any(f"level {value}" in drawn for drawn in both for value in (6, 8, 10, 15))
     assert "level 15" in alone[0] or "level 16" in alone[0]
     assert "×" in both[1]  # noqa: RUF001
+
+
+def test_a_sentence_says_what_was_judged_and_where_the_data_cannot_tell() -> None:
+    """Oracle: made losses: one arm 0.5 below in every seed, one above, one on both sides."""
+    near = [(seed - 3.5) / 1000 for seed in range(8)]
+    shifts = {"adamw": [0.0] * 8, "even": [0.1, -0.1] * 4}
+    shifts |= {"low": [-0.5 + by for by in near], "high": [0.5 + by for by in near]}
+    rows = [
+        {"run": f"{name}{seed}", "workload": "w", "submission": name, "seed": seed, "step": step,
+         "seconds": float(step), "metric": 6.0 - step / 10 + seed / 100 + shift}
+        for name, by_seed in shifts.items()
+        for seed, shift in enumerate(by_seed)
+        for step in (0, 10)
+    ]  # fmt: skip
+    scored = score(pd.DataFrame(rows), Asked(Aim(), "adamw"))
+
+    assert verdict_sentences(scored, "w", "BERT tiny") == (
+        "Against adamw, the loss of BERT tiny at the end is lower with low (−0.500, n 8); "  # noqa: RUF001
+        "higher with high (+0.500, n 8). The data cannot tell for even (0.0000, n 8)."
+    )
+
+
+def test_below_six_seeds_nothing_is_said(three) -> None:
+    """Oracle: three seeds allow no verdict."""
+    assert section(three)["workloads"][0]["told"] == ""
 
 
 def test_names_of_neighbours_stand_above_and_below() -> None:
