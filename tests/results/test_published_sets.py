@@ -16,7 +16,18 @@ from bertopt_bench.stats.curves import Aim
 from bertopt_bench.stats.scoring import Asked, as_json, score
 
 ROOT = Path(__file__).parents[2]
-TRAINED = ("optimizers", "protocols/tiny-v1", "classification")
+TRAINED = (
+    "optimizers",
+    "protocols/tiny-v1",
+    "classification",
+    "tuned_adamw",
+    "tuned_adamw_confirmation",
+)
+SCORED = {
+    "tiny-v1": "protocols/tiny-v1",
+    "tuned_adamw": "tuned_adamw",
+    "tuned_adamw_confirmation": "tuned_adamw_confirmation",
+}
 
 
 @pytest.mark.parametrize("name", TRAINED)
@@ -27,12 +38,30 @@ def test_a_published_set_holds(name: str) -> None:
     assert [one.text for one in findings if one.severity == "error"] == []
 
 
-def test_the_published_analysis_repeats_to_the_last_digit() -> None:
-    """Oracle: the file that `score results/protocols/tiny-v1 --format json` wrote."""
-    there = json.loads((ROOT / "reports" / "tiny-v1-scores.json").read_text())
-    scored = score(*read_curves(ROOT / "results" / "protocols" / "tiny-v1", Asked(Aim())))
+@pytest.mark.parametrize("name", SCORED)
+def test_the_published_analysis_repeats_to_the_last_digit(name: str) -> None:
+    """Oracle: the file that `score results/NAME --format json` wrote."""
+    there = json.loads((ROOT / "reports" / f"{name}-scores.json").read_text())
+    scored = score(*read_curves(ROOT / "results" / SCORED[name], Asked(Aim())))
 
     assert json.loads(json.dumps(as_json(scored))) == there
+
+
+@pytest.mark.parametrize(
+    ("name", "verdicts"),
+    [
+        ("tuned_adamw", {"momentum": "higher", "adam": "inconclusive"}),
+        ("tuned_adamw_confirmation", {"adamw lr=0.001": "higher"}),
+    ],
+)
+def test_the_published_verdicts_are_those_that_readme_tells(
+    name: str, verdicts: dict[str, str]
+) -> None:
+    """Oracle: README's table, against the verdicts in the published scores."""
+    found = json.loads((ROOT / "reports" / f"{name}-scores.json").read_text())["finals"]
+
+    told = {row["submission"].split(" · ")[0]: row["verdict"] for row in found}
+    assert told.items() >= verdicts.items()
 
 
 def test_the_published_records_are_ones_that_a_challenge_can_join() -> None:
