@@ -221,7 +221,8 @@ def _zoomed(found: Sequence[Panel]) -> Span:
     So is a run that diverged, where any other did not: its cross tells, its losses say nothing.
     """
     every = [(curve, curve[-1:] in [(end,) for end in p.lost]) for p in found for curve in p.curves]
-    kept = [curve for curve, is_lost in every if not is_lost] or [curve for curve, _ in every]
+    ended = [curve for curve, is_lost in every if curve and not is_lost]
+    kept = ended or [curve for curve, _ in every]
     return Span.of(y for curve in kept for _, y in curve[len(curve) // 3 :])
 
 

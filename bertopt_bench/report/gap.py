@@ -1,6 +1,7 @@
 """Show the generalisation gap: train and held-out loss by step, and what closing it costs.
 
-Both are evaluated alike, without regularizer; a cell's figures are over its seeds.
+Both are evaluated alike, without regularizer; a cell's figures are over its seeds, and what a
+regularizer changes is paired by seed with the cell that differs in having none.
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from bertopt_bench.report import wording
 from bertopt_bench.report.rows import number_text, safe
-from bertopt_bench.stats.estimates import number
+from bertopt_bench.stats.estimates import Spread, number
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from pandas import DataFrame
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 MOST_CURVES = 24
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 340, 190, 38, 24, 8
+CHANGED = ("generalisation_gap", "final_loss")
 SIDES = (("train_loss", "train"), ("loss", "held-out"))
 
 
@@ -34,8 +36,10 @@ def gap_section(facts: Facts, evaluations: DataFrame) -> dict[str, Any] | None:
     shown = sorted(cells, key=lambda cell: cell.spreads["final_loss"].median)
     bases = {_others(c): c for c in shown if c.levels.get("regularizer") == "none"}
     bounds = _bounds(shown, evaluations)
+    changes = {c.id: _changes(facts, c, bases[_others(c)]) for c in shown if _others(c) in bases}
     return {
-        "rows": [_row(cell, bases.get(_others(cell))) for cell in shown],
+        "rows": [_row(c, bases.get(_others(c)), changes.get(c.id, {})) for c in shown],
+        "told": _told(shown, bases, changes),
         "curves": [_curve(cell, evaluations, bounds) for cell in shown[:MOST_CURVES]],
         "left_out": max(0, len(shown) - MOST_CURVES),
         "has_base": bool(bases),
@@ -47,7 +51,55 @@ def _others(cell: Cell) -> tuple[tuple[str, str], ...]:
     return tuple(sorted((k, v) for k, v in cell.levels.items() if k != "regularizer"))
 
 
-def _row(cell: Cell, base: Cell | None) -> dict[str, Any]:
+def _changes(facts: Facts, cell: Cell, base: Cell) -> dict[str, Spread]:
+    """Give a column's differences from the cell without regularizer, seed by seed."""
+    found = {}
+    for column in CHANGED if cell is not base else ():
+        ours, theirs = (_by_seed(facts, one, column) for one in (cell, base))
+        spread = Spread.of(ours[seed] - theirs[seed] for seed in ours if seed in theirs)
+        if spread is not None:
+            found[column] = spread
+    return found
+
+
+def _by_seed(facts: Facts, cell: Cell, column: str) -> dict[Any, float]:
+    """Give a value a seed; replicates of a seed train alike."""
+    return {
+        row.get("seed"): value
+        for row in facts.rows
+        if row["cell_id"] == cell.id
+        and row["status"] == "ok"
+        and (value := number(row.get(column))) is not None
+    }
+
+
+def _told(
+    shown: Sequence[Cell], bases: Mapping[Any, Cell], changes: Mapping[str, Mapping[str, Spread]]
+) -> str:
+    """Say which regularizers end with a smaller gap and a lower held-out loss in every seed."""
+    judged = [c for c in shown if changes.get(c.id)]
+    if len(bases) != 1 or not judged:
+        return ""
+    closing = [c for c in judged if changes[c.id]["generalisation_gap"].high < 0]
+    better = [c for c in judged if changes[c.id]["final_loss"].high < 0]
+    seeds = wording.plural(min(changes[c.id]["final_loss"].n for c in judged), "seed")
+    parts = [
+        f"{what} with {wording.listed([_named(c, changes[c.id][column]) for c in found])}"
+        for what, column, found in (
+            ("the gap is smaller", "generalisation_gap", closing),
+            ("the held-out loss is lower", "final_loss", better),
+        )
+        if found
+    ]
+    told = "; ".join(parts) or "neither the gap nor the held-out loss is lower with any regularizer"
+    return f"In each of {seeds}, against none: {told}. An observation, no verdict."
+
+
+def _named(cell: Cell, change: Spread) -> str:
+    return f"{cell.label} ({wording.nats(change.median)})"
+
+
+def _row(cell: Cell, base: Cell | None, changes: Mapping[str, Spread]) -> dict[str, Any]:
     spreads = cell.spreads
     names = ("final_train_loss", "final_loss", "generalisation_gap", "best_loss")
     return {
@@ -57,6 +109,7 @@ def _row(cell: Cell, base: Cell | None) -> dict[str, Any]:
         "milliseconds": number_text(
             spreads.get("step_seconds"), lambda value: wording.significant(value * 1e3)
         ),
+        "changes": [number_text(changes.get(column), wording.nats) for column in CHANGED],
         "cost": _cost(cell, base),
     }
 

@@ -41,11 +41,11 @@ HOW_ENDS_COMPARE = (
     "single seeds or, from 6 seeds on, the 95 % interval of a bootstrap over seeds. Differences "
     "are paired by seed (Hodges-Lehmann, exact 95 % interval); below 6 seeds there is no interval "
     "and no verdict. “Lower” and “higher” pass the exact signed-rank test beyond the margin, at "
-    ".01 and, corrected by Holm over the table, at .05; “equivalent” lies within the margin, and "
-    "“inconclusive” says that the data cannot tell. The margin is a quarter of the baseline's "
-    "spread over seeds where none was stated. Better in so many pairs: of any run and any of the "
-    "baseline's, ties by half. The best so far is of all evaluations, at whichever step: no "
-    "result, but what early stopping gives."
+    ".01 and, corrected by Holm over a workload's rows, at .05; “equivalent” lies within the "
+    "margin, and “inconclusive” says that the data cannot tell. The margin is a quarter of the "
+    "baseline's standard deviation over seeds where none was stated. Better in so many pairs: of "
+    "any run and any of the baseline's, ties by half. The best so far is of all evaluations, at "
+    "whichever step: no result, but what early stopping gives."
 )
 
 

@@ -111,25 +111,28 @@ def verdict_sentences(scored: Scored, workload: str, model: str = "") -> str:
 
     Empty where nothing was judged: below six seeds.
     """
+    if not len(scored.finals):
+        return ""
     told = {word: _named(scored, workload, word) for word in (*_DIRECTIONS, "inconclusive")}
     parts = [f"{word} with {told[word]}" for word in _DIRECTIONS if told[word]]
     what = f"the {scored.asked.aim.name}{f' of {model}' if model else ''} at the end"
     found = [f"Against {scored.baseline}, {what} is {'; '.join(parts)}."] if parts else []
     if told["inconclusive"]:
-        against = "" if parts else f" against {scored.baseline}, in {what}"
-        found.append(f"The data cannot tell for {told['inconclusive']}{against}.")
+        against = "" if parts else f" against {scored.baseline}"
+        found.append(f"For {told['inconclusive']} the data cannot tell{against}, in {what}.")
     return " ".join(found)
 
 
 def _named(scored: Scored, workload: str, verdict: str) -> str:
-    """List the submissions with a verdict, each with its difference and n."""
+    """List the submissions with a verdict, each with its difference, 95 % interval and n."""
     of = scored.finals[
         (scored.finals["workload"] == workload) & (scored.finals["verdict"] == verdict)
     ]
     kept = [
-        f"{row['submission']} ({wording.nats(row['estimate'])}, n {row['n']})"
+        f"{row['submission']} ({wording.nats(row['estimate'])} "
+        f"[{wording.nats(row['low'])}, {wording.nats(row['high'])}], n {row['n']})"
         for row in of.to_dict("records")
-        if "of at least" not in str(row["reason"]) and math.isfinite(row["estimate"])
+        if "of at least" not in str(row["reason"]) and not math.isnan(row["low"])
     ]
     more = [f"{len(kept) - MOST_NAMED} more"] if len(kept) > MOST_NAMED else []
     return wording.listed(kept[:MOST_NAMED] + more)

@@ -299,5 +299,6 @@ def analysis_paragraph(facts: Facts) -> str:
         "median a context; strips show every context, the middle half and the median. Trials that "
         "did not finish enter no difference and are counted instead. Cells are ranked by median "
         "held-out loss only with two seeds or more, all finished, and within one held-out text and "
-        f"step budget. This page draws no verdict.{sessions}"
+        f"step budget. No verdict is drawn on times, memory or "
+        f"effects; losses at the end and steps to a target get one from 6 seeds on.{sessions}"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -92,9 +93,14 @@ def test_a_sentence_says_what_was_judged_and_where_the_data_cannot_tell() -> Non
     scored = score(pd.DataFrame(rows), Asked(Aim(), "adamw"))
 
     assert verdict_sentences(scored, "w", "BERT tiny") == (
-        "Against adamw, the loss of BERT tiny at the end is lower with low (−0.500, n 8); "  # noqa: RUF001
-        "higher with high (+0.500, n 8). The data cannot tell for even (0.0000, n 8)."
+        "Against adamw, the loss of BERT tiny at the end is "
+        "lower with low (−0.500 [−0.502, −0.497], n 8); "  # noqa: RUF001
+        "higher with high (+0.500 [+0.497, +0.502], n 8). "
+        "For even (0.0000 [−0.100, +0.100], n 8) the data cannot tell, "  # noqa: RUF001
+        "in the loss of BERT tiny at the end."
     )
+    empty = replace(scored, finals=pd.DataFrame())
+    assert verdict_sentences(empty, "w") == ""  # no workload that two submissions share
 
 
 def test_below_six_seeds_nothing_is_said(three) -> None:
