@@ -18,7 +18,7 @@ from bertopt_bench.matrix import proposing
 from bertopt_bench.matrix.forecast import duration
 from bertopt_bench.matrix.identity import cell_id
 from bertopt_bench.matrix.labels import number
-from bertopt_bench.matrix.protocols import protocol_hash
+from bertopt_bench.matrix.protocols import hold_declared, protocol_hash
 from bertopt_bench.matrix.tuned import write_matrix
 from bertopt_bench.matrix.tuning import REPORT_PART, is_possible, read_tuning
 from bertopt_bench.planning import plan_tuning
@@ -159,7 +159,8 @@ def tune(
     if plan_only:
         plan_tuning(matrix_file, overrides)
         return
-    read_tuning(matrix_file, overrides)  # mistakes are told at once
+    stated = read_tuning(matrix_file, overrides)  # mistakes are told at once
+    hold_declared(Path(matrix_file), stated.document, stated.declared())
     capabilities = ask_capabilities()
     tuning = read_tuning(matrix_file, overrides, capabilities)
     folder = results_folder(results, f"{tuning.matrix.name}-tuning", new=new)

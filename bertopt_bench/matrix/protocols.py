@@ -1,7 +1,8 @@
 """Protocols: matrices that never change, so that results can be published against one another.
 
 A protocol is a matrix with ``[tuning]`` and ``[protocol]``. Its hash covers everything in it but
-comments and the description; ``protocols.lock`` beside the files holds the hashes.
+comments and the description; ``protocols.lock`` beside the files holds the hashes, and under
+``NAME:declared`` those of the points and seeds that its words come to, which depend on defaults.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from bertopt_bench.matrix.spec import read_document
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-LOCK = "protocols.lock"
+LOCK, DECLARED = "protocols.lock", ":declared"
 FOLDER = Path("benchmarks") / "protocols"
 _KEYS: Mapping[str, Key] = {
     "version": Key("int", least=1),
@@ -151,6 +152,32 @@ def _fits(
         raise place.at("reproduce_seed").error(
             f"is {read['reproduce_seed']}, which is none of the seeds {document.get('seeds')}."
         )
+
+
+def hold_declared(file: Path, document: Mapping[str, Any], declared: Mapping[str, Any]) -> None:
+    """Hold what a locked protocol's words come to, points and seeds, to its lock.
+
+    A matrix that is no protocol, or one under overrides, is another matrix and passes.
+
+    Raises:
+        UserError: defaults have changed since, so that the same words mean other points.
+    """
+    locked = read_lock(file.parent) if (file.parent / LOCK).is_file() else {}
+    expected = locked.get(f"{file.stem}{DECLARED}")
+    if expected is None or locked.get(file.stem) != protocol_hash(document):
+        return
+    found = declared_hash(declared)
+    if found != expected:
+        raise UserError(
+            f"{file}: its words come to other points or seeds in this version of bertopt-bench "
+            f"({found[:16]}, and {LOCK} has {expected[:16]}): a default has changed. What is tuned "
+            "here could not be compared; take the version that the published records name."
+        )
+
+
+def declared_hash(declared: Mapping[str, Any]) -> str:
+    """Hash what a tuning states beforehand: points, seeds, and each option's values."""
+    return hashlib.sha256(canonical_json(declared).encode()).hexdigest()
 
 
 def check_text(name: str, expected: str, found: str | None, where: str) -> None:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from pathlib import Path
 
 import pytest
 
 from bertopt_bench.errors import UserError
-from bertopt_bench.matrix.identity import canonical_json
-from bertopt_bench.matrix.protocols import LOCK, protocol_hash, read_lock, read_protocol
+from bertopt_bench.matrix.protocols import (
+    DECLARED,
+    LOCK,
+    declared_hash,
+    hold_declared,
+    protocol_hash,
+    read_lock,
+    read_protocol,
+)
 from bertopt_bench.matrix.spec import read_document
 from bertopt_bench.matrix.tuning import read_tuning
 
@@ -19,7 +25,7 @@ PUBLISHED = {
     "tiny-v1": "79e99ec160b24257632a3eb4d21e20f03a1888be3c9f4bbfd337b41f9ea89822",
 }
 """Protocols with records: neither the file nor its lock may change. A new version is a new line."""
-SPACES = {
+DECLARED_THEN = {
     "tiny-v1": "39798c67cccd2faa8c869b31124fb781346c0e38cefc04acc8a0e8756d8db65f",
 }
 """What their spaces expanded to: they are written around the defaults, which are code."""
@@ -29,18 +35,33 @@ def test_the_lock_has_every_protocol_and_published_ones_are_as_they_were() -> No
     """Oracle: hashes written down here when the records were made."""
     locked = read_lock(ROOT)
 
-    assert {file.stem for file in ROOT.glob("*.toml")} == set(locked)
-    for name, sha256 in locked.items():
-        assert protocol_hash(read_document(ROOT / f"{name}.toml")) == sha256, name
+    files = {file.stem for file in ROOT.glob("*.toml")}
+    assert files | {f"{name}{DECLARED}" for name in files} == set(locked)
+    for name in files:
+        assert protocol_hash(read_document(ROOT / f"{name}.toml")) == locked[name], name
     assert {name: locked[name] for name in PUBLISHED} == PUBLISHED
+    assert {name: locked[f"{name}{DECLARED}"] for name in PUBLISHED} == DECLARED_THEN
 
 
-@pytest.mark.parametrize("name", sorted(PUBLISHED))
-def test_the_space_of_a_published_protocol_is_what_it_was(name: str) -> None:
-    """Oracle: the hash of points, seeds and values when the records were made."""
-    declared = read_tuning(ROOT / f"{name}.toml").declared()
+@pytest.mark.parametrize("name", ["tiny-v1", "small-v1", "base-v1"])
+def test_the_words_of_a_protocol_come_to_what_is_locked(name: str) -> None:
+    """Oracle: the lock's hash of points, seeds and values, written before any record was made."""
+    tuning = read_tuning(ROOT / f"{name}.toml")
 
-    assert hashlib.sha256(canonical_json(declared).encode()).hexdigest() == SPACES[name]
+    assert declared_hash(tuning.declared()) == read_lock(ROOT)[f"{name}{DECLARED}"]
+    hold_declared(ROOT / f"{name}.toml", tuning.document, tuning.declared())
+
+
+def test_a_changed_default_is_refused_and_a_matrix_of_ones_own_is_not(tmp_path: Path) -> None:
+    """Oracle: tiny-v1's words with one value more, as a changed default would give."""
+    file = ROOT / "tiny-v1.toml"
+    tuning = read_tuning(file)
+    other = tuning.declared() | {"points": 13}
+
+    with pytest.raises(UserError, match="a default has changed"):
+        hold_declared(file, tuning.document, other)
+    hold_declared(file, tuning.document | {"seeds": [1]}, other)  # overrides: another matrix
+    hold_declared(tmp_path / "mine.toml", tuning.document, other)  # no lock beside it
 
 
 @pytest.mark.parametrize("name", ["tiny-v1", "small-v1", "base-v1"])
