@@ -29,6 +29,7 @@ TRAINED = (
     "classification",
     "tuned_adamw",
     "tuned_adamw_confirmation",
+    "overfitting",
     *TUNED,
 )
 SCORED = {
