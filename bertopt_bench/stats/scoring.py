@@ -136,11 +136,16 @@ def _narrowed(curves: DataFrame, workloads: Sequence[str]) -> DataFrame:
 
 
 def _baseline(runs: DataFrame, asked: str | None) -> str:
-    """Take the submission asked for, else the usual one, tuned where one is, else the first."""
+    """Take the submission asked for, else the usual one, else the first.
+
+    Of several, one that was tuned is meant, or else one whose other choices are ``none``.
+    """
     known = sorted(set(runs["submission"]))
     if asked is None:
-        usual = [s for u in USUAL_BASELINES for s in _begun_by(u, known)]
-        return ([s for s in usual if s in _tuned(runs)] or usual or known)[0]
+        usual = [s for u in USUAL_BASELINES for s in _begun_by(u, known)] or known
+        tuned = [s for s in usual if s in _tuned(runs)]
+        plain = [s for s in usual if "none" in s.split(" · ")]
+        return (tuned or plain or usual)[0]
     found = named_submission(runs, asked)
     if found is None:
         raise UserError(

@@ -36,6 +36,18 @@ def test_tuned_adamw_is_the_baseline_where_there_is_one() -> None:
     assert score(curves[curves["submission"] != TUNED]).baseline == DEFAULT
 
 
+def test_what_has_no_regularizer_is_the_baseline_of_regularizers() -> None:
+    """Oracle: by hand: names in order would begin with dropout; tuned AdamW goes before both."""
+    losses = [4.0, 4.1, 4.2]
+    alone = set_of({"dropout dropout=0.1": losses, "none": losses, "l2": losses})
+    both = set_of({"adamw · dropout": losses, "adamw · none": losses, "lion · none": losses})
+
+    assert score(alone).baseline == "none"
+    assert score(both).baseline == "adamw · none"
+    tuned = pd.concat([both.assign(tuned=False), tuned_set()])
+    assert score(tuned).baseline == TUNED
+
+
 def test_a_baseline_may_be_named_by_its_first_word_where_it_can_be_but_one() -> None:
     """Oracle: by hand."""
     curves = tuned_set()
