@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from bertopt_bench.report import wording
 from bertopt_bench.report.rows import number_text, safe
+from bertopt_bench.report.sentences import models
 from bertopt_bench.stats.estimates import Spread, number
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def gap_section(facts: Facts, evaluations: DataFrame) -> dict[str, Any] | None:
     changes = {c.id: _changes(facts, c, bases[_others(c)]) for c in shown if _others(c) in bases}
     return {
         "rows": [_row(c, bases.get(_others(c)), changes.get(c.id, {})) for c in shown],
-        "told": _told(shown, bases, changes),
+        "told": _told(shown, bases, changes, models(facts)),
         "curves": [_curve(cell, evaluations, bounds) for cell in shown[:MOST_CURVES]],
         "left_out": max(0, len(shown) - MOST_CURVES),
         "has_base": bool(bases),
@@ -74,7 +75,10 @@ def _by_seed(facts: Facts, cell: Cell, column: str) -> dict[Any, float]:
 
 
 def _told(
-    shown: Sequence[Cell], bases: Mapping[Any, Cell], changes: Mapping[str, Mapping[str, Spread]]
+    shown: Sequence[Cell],
+    bases: Mapping[Any, Cell],
+    changes: Mapping[str, Mapping[str, Spread]],
+    model: str,
 ) -> str:
     """Say which regularizers end with a smaller gap and a lower held-out loss in every seed."""
     judged = [c for c in shown if changes.get(c.id)]
@@ -92,11 +96,16 @@ def _told(
         if found
     ]
     told = "; ".join(parts) or "neither the gap nor the held-out loss is lower with any regularizer"
-    return f"In each of {seeds}, against none: {told}. An observation, no verdict."
+    whose = f"{seeds} of {model}" if model else seeds
+    return f"In each of {whose}, against none: {told}. An observation, no verdict."
 
 
 def _named(cell: Cell, change: Spread) -> str:
-    return f"{cell.label} ({wording.nats(change.median)})"
+    return f"{cell.label} ({wording.nats(change.median)}, {_range(change)})"
+
+
+def _range(change: Spread) -> str:
+    return f"{wording.nats(change.low)} to {wording.nats(change.high)}"
 
 
 def _row(cell: Cell, base: Cell | None, changes: Mapping[str, Spread]) -> dict[str, Any]:
@@ -109,7 +118,12 @@ def _row(cell: Cell, base: Cell | None, changes: Mapping[str, Spread]) -> dict[s
         "milliseconds": number_text(
             spreads.get("step_seconds"), lambda value: wording.significant(value * 1e3)
         ),
-        "changes": [number_text(changes.get(column), wording.nats) for column in CHANGED],
+        "changes": [
+            (wording.nats(one.median), f"{_range(one)} · n {one.n}" if one.n > 1 else "one seed")
+            if (one := changes.get(column))
+            else None
+            for column in CHANGED
+        ],
         "cost": _cost(cell, base),
     }
 

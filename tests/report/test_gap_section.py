@@ -46,14 +46,14 @@ def test_what_a_regularizer_changes_is_paired_by_seed(results: SimulatedResults)
     section = gap.gap_section(gather(results.trials), results.evaluations)
     assert section is not None
     by_label = {row["label"]: row for row in section["rows"]}
-    decayed = by_label["adamw · linear · weight_decay · fp32"]
+    decayed, half = by_label["adamw · linear · weight_decay · fp32"], f"{wording.MINUS}0.500"
     ended = results.trials[results.trials["status"] == "ok"].set_index(["label", "seed"])
     losses = ended["final_loss"]
     apart = (
         losses["adamw · linear · weight_decay · fp32"] - losses["adamw · linear · none · fp32"]
     ).dropna()
 
-    assert decayed["changes"][0] == (f"{wording.MINUS}0.500", f"{wording.MINUS}0.500 · n 3")
+    assert decayed["changes"][0] == (half, f"{half} to {half} · n 3")
     assert decayed["changes"][1][0] == wording.nats(apart.median())
     assert by_label["adamw · linear · none · fp32"]["changes"] == [None, None]
     assert section["told"] == ""  # several cells without a regularizer: one sentence would mix them
@@ -71,10 +71,11 @@ def test_a_sentence_says_what_closed_the_gap_in_every_seed() -> None:
     section = gap.gap_section(gather(trials), evaluations)
 
     assert section is not None
+    half = f"{wording.MINUS}0.500"
     label = next(row["label"] for row in section["rows"] if "weight_decay" in row["label"])
     assert section["told"] == (
-        f"In each of 3 seeds, against none: the gap is smaller with {label} "
-        f"({wording.MINUS}0.500). An observation, no verdict."
+        f"In each of 3 seeds of BERT tiny, against none: the gap is smaller with {label} "
+        f"({half}, {half} to {half}). An observation, no verdict."
     )
 
 
