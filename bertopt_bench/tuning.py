@@ -159,8 +159,7 @@ def tune(
     if plan_only:
         plan_tuning(matrix_file, overrides)
         return
-    stated = read_tuning(matrix_file, overrides)  # mistakes are told at once
-    hold_declared(Path(matrix_file), stated.document, stated.declared())
+    _refuse_mistakes(matrix_file, overrides)
     capabilities = ask_capabilities()
     tuning = read_tuning(matrix_file, overrides, capabilities)
     folder = results_folder(results, f"{tuning.matrix.name}-tuning", new=new)
@@ -175,8 +174,18 @@ def tune(
     sys.stdout.write(f"results: {folder}\n")
     write_page(folder, page)
     if not whole and (folder / TUNED).is_file():
-        command = shlex.join(["bertopt-bench", "run", str(folder / TUNED)])
-        sys.stdout.write(f"next, what was chosen on seeds and text of its own:\n  {command}\n")
+        _tell_next(folder / TUNED)
+
+
+def _refuse_mistakes(matrix_file: Path | str, overrides: Sequence[str]) -> None:
+    """Tell mistakes at once, before the machine is asked; hold a protocol to its lock."""
+    stated = read_tuning(matrix_file, overrides)
+    hold_declared(Path(matrix_file), stated.document, stated.declared())
+
+
+def _tell_next(tuned: Path) -> None:
+    command = shlex.join(["bertopt-bench", "run", str(tuned)])
+    sys.stdout.write(f"next, what was chosen on seeds and text of its own:\n  {command}\n")
 
 
 def _stop(display: Display, again: str, folder: Path) -> NoReturn:

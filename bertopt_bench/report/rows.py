@@ -116,8 +116,9 @@ def marks(cell: Cell) -> list[tuple[str, str]]:
         found += [("one-run", f"edge optimum: {cell.edge_optimum}")] if cell.edge_optimum else []
     elif cell.runs and cell.levels.get("mode") != INFERENCE:
         found.append(("untuned", "untuned"))
-    if cell.epochs_seen is not None and cell.epochs_seen > 1:
-        found.append(("one-run", f"text seen {cell.epochs_seen:.1f} times"))
+    seen = cell.spreads.get("epochs_seen")
+    if seen is not None and seen.high > 1:
+        found.append(("one-run", f"text seen {seen.high:.1f} times"))
     return found
 
 

@@ -128,8 +128,9 @@ def _named(scored: Scored, workload: str, verdict: str) -> str:
     of = scored.finals[
         (scored.finals["workload"] == workload) & (scored.finals["verdict"] == verdict)
     ]
+    unit = f" {scored.asked.aim.unit}".rstrip()
     kept = [
-        f"{row['submission']} ({wording.nats(row['estimate'])} "
+        f"{row['submission']} ({wording.nats(row['estimate'])}{unit} "
         f"[{wording.nats(row['low'])}, {wording.nats(row['high'])}], n {row['n']})"
         for row in of.to_dict("records")
         if "of at least" not in str(row["reason"]) and not math.isnan(row["low"])

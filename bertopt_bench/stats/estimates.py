@@ -122,7 +122,6 @@ class Cell:
     is_tuned: bool
     tuned_points: int | None = None
     edge_optimum: str = ""
-    epochs_seen: float | None = None
 
     @property
     def is_ranked(self) -> bool:
@@ -248,7 +247,6 @@ def summarise_cell(cell_id: str, group: Sequence[Trial]) -> Cell:
         comparable=comparable_key(hashed[0]),
         is_tuned=any(words(row.get("tuning_ledger")) for row in group),
         tuned_points=next((int(n) for r in group if (n := number(r.get("tuned_points")))), None),
-        epochs_seen=max((n for r in group if (n := number(r.get("epochs_seen")))), default=None),
         edge_optimum=next(filter(None, (words(row.get("edge_optimum")) for row in group)), ""),
     )
 

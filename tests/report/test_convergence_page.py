@@ -94,9 +94,9 @@ def test_a_sentence_says_what_was_judged_and_where_the_data_cannot_tell() -> Non
 
     assert verdict_sentences(scored, "w", "BERT tiny") == (
         "Against adamw, the loss of BERT tiny at the end is "
-        "lower with low (−0.500 [−0.502, −0.497], n 8); "  # noqa: RUF001
-        "higher with high (+0.500 [+0.497, +0.502], n 8). "
-        "For even (0.0000 [−0.100, +0.100], n 8) the data cannot tell, "  # noqa: RUF001
+        "lower with low (−0.500 nats [−0.502, −0.497], n 8); "  # noqa: RUF001
+        "higher with high (+0.500 nats [+0.497, +0.502], n 8). "
+        "For even (0.0000 nats [−0.100, +0.100], n 8) the data cannot tell, "  # noqa: RUF001
         "in the loss of BERT tiny at the end."
     )
     empty = replace(scored, finals=pd.DataFrame())

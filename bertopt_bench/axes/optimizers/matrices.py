@@ -48,11 +48,15 @@ def muon(
 
     if foreach:
         raise UserError("optimizer 'muon' has no foreach step: take another optimizer_step.")
-    rows = decayed(groups, weight_decay)
-    matrices = [row for row in rows if row["role"] == "matrix"]
-    others = [row for row in rows if row["role"] != "matrix"]
     own = {"lr": lr, "momentum": momentum, "nesterov": nesterov, "ns_steps": ns_steps}
-    rate = lr if adamw_lr is None else adamw_lr
-    adamw = {"lr": rate, "betas": betas, "eps": eps, "foreach": foreach}
+    adamw = {"lr": lr if adamw_lr is None else adamw_lr, "betas": betas, "eps": eps}
+    matrices, others = _split(decayed(groups, weight_decay))
     kind = Fp32Muon if ns_precision == "fp32" else Muon
-    return join((kind, matrices, own | {"adjust_lr_fn": adjust_lr}), (AdamW, others, adamw))
+    own_part = (kind, matrices, own | {"adjust_lr_fn": adjust_lr})
+    return join(own_part, (AdamW, others, adamw | {"foreach": foreach}))
+
+
+def _split(rows: Groups) -> tuple[Groups, Groups]:
+    """Part the encoder's matrices from all other weights."""
+    matrices = [row for row in rows if row["role"] == "matrix"]
+    return matrices, [row for row in rows if row["role"] != "matrix"]
