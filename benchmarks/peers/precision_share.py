@@ -1,0 +1,134 @@
+"""What share of the machine's matrix-product rate does a training step reach, and what eats the rest?
+
+`mini` at batch 32 and length 128 by default, on real text, as a matrix makes the trial: each round
+takes a step and, beside it, the fastest of three square products in the same precision. The share
+is the step's model FLOPs by what that product's rate would have done in the step's time. Then one
+step under the profiler, by kind of operation: time, and the rate of what has FLOPs.
+
+    python benchmarks/peers/precision_share.py [--precision bf16] [--attention default math ...]
+        [--model mini] [--batch-size 32] [--rounds 20] [--product-size 2048]
+
+On a CPU without 16-bit arithmetic the product in bf16 is a plain loop (here 0.8 GFLOP/s, fp32 67):
+its share says nothing about one that has it. Take --product-size 512 and few rounds there, and
+read the seconds outside the products, which do not go through that loop.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import torch
+from setting import QUICKSTART, request_for
+
+from bertopt_bench.trial.assemble import assemble
+from bertopt_bench.trial.operations import operations_record
+from bertopt_bench.trial.passes import trace
+from bertopt_bench.workload import formulas
+
+if TYPE_CHECKING:
+    from bertopt_bench.trial.live import Trial
+
+GOAL = 0.40
+BATCHES = 4  # distinct ones, over and over
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+def request(arguments: argparse.Namespace, attention: str) -> dict[str, Any]:
+    reduced = attention == "math_reduced"
+    kernel = "{name='math', reduced=true}" if reduced else f"'{attention}'"
+    return request_for(
+        QUICKSTART,
+        f"workload.corpus='{arguments.corpus}'",
+        f"workload.model='{arguments.model}'",
+        f"workload.vocabulary_size={arguments.vocabulary}",
+        f"workload.seq_len={arguments.seq_len}",
+        f"workload.batch_size={arguments.batch_size}",
+        f"workload.steps={BATCHES}",
+        f"workload.evaluate_every={BATCHES}",
+        f"axes.precision='{arguments.precision}'",
+        f"axes.kernel.attention={kernel}",
+        "axes.kernel.optimizer_step='fused'",
+        "axes.optimizer='adamw'",
+        "axes.schedule='constant'",
+        "axes.regularizer='none'",
+    )
+
+
+def step_flops(trial: Trial, vocabulary: int) -> int:
+    batches = trial.batches
+    return formulas.mean_flops(
+        formulas.model_size(trial.cell["workload"]["model"]),
+        vocabulary=vocabulary,
+        slots=batches.slot_tokens[:BATCHES],
+        pairs=batches.attended_pairs[:BATCHES],
+        masked=batches.head_slots[:BATCHES],
+    )
+
+
+def shares(trial: Trial, flops: int, rounds: int, size: int, dtype: torch.dtype) -> list[float]:
+    """Give each round's share, its step beside its own products."""
+    left, right, out = (torch.randn(size, size).to(dtype) for _ in range(3))
+    found = []
+    for index in range(rounds):
+        start = perf_counter()
+        trial.step(index % BATCHES)
+        step = perf_counter() - start
+        trial.drain()
+        products = []
+        for _ in range(3):
+            start = perf_counter()
+            torch.mm(left, right, out=out)
+            products.append(perf_counter() - start)
+        found.append(flops / step / (2 * size**3 / min(products)))
+        print(f"  step {step * 1e3:.1f} ms, {flops / step / 1e9:.1f} GFLOP/s", flush=True)
+    return found
+
+
+def print_kinds(trial: Trial) -> None:
+    traced, _ = trace(trial)
+    record = operations_record(trial, traced.spans)
+    print(f"one traced step: {record['step_seconds'] * 1e3:.1f} ms")
+    for kind in sorted(record["kinds"], key=lambda one: -one["seconds"]):
+        rest = kind["seconds"] - kind["counted_seconds"]
+        rate = kind["flops"] / kind["counted_seconds"] / 1e9 if kind["counted_seconds"] else 0.0
+        print(
+            f"  {kind['kind']:<10} {kind['seconds'] * 1e3:9.2f} ms, of it {rest * 1e3:8.2f} ms in "
+            f"operators without a FLOP formula; the others {rate:.1f} GFLOP/s"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--precision", choices=DTYPES, default="bf16")
+    parser.add_argument("--attention", nargs="*", default=["default", "math_reduced"])
+    parser.add_argument("--corpus", default="news")
+    parser.add_argument("--model", default="mini")
+    parser.add_argument("--vocabulary", type=int, default=30_522)
+    parser.add_argument("--seq-len", type=int, default=128)
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--product-size", type=int, default=2048)
+    arguments = parser.parse_args()
+    dtype = DTYPES[arguments.precision]
+    for attention in arguments.attention:
+        asked = request(arguments, attention)
+        torch.set_num_threads(asked["threads"])
+        trial = assemble(asked)
+        flops = step_flops(trial, asked["text"]["vocabulary_size"])
+        print(f"\n{arguments.model}, {arguments.precision}, attention {attention}: {flops:,} FLOPs")
+        trial.step(0)
+        found = shares(trial, flops, arguments.rounds, arguments.product_size, dtype)
+        print_kinds(trial)
+        median = statistics.median(found)
+        print(
+            f"share of the measured rate: median {median:.1%}, {min(found):.1%} to "
+            f"{max(found):.1%}, n = {len(found)} (goal {GOAL:.0%}): "
+            f"{'met' if median >= GOAL else 'MISSED'}"
+        )
+
+
+if __name__ == "__main__":
+    main()
