@@ -275,7 +275,8 @@ class Trial:
         return zeros / count
 
     def resident_tensors(self) -> list[torch.Tensor]:
-        """Give what stays in memory between steps: weights, optimizer and regularizer state."""
+        """Give what stays in memory between steps: weights, state, and gradients that are kept."""
+        kept = [p.grad for p in self.model.parameters() if p.grad is not None]
         state = [
             value
             for per_parameter in self.optimizer.state.values()
@@ -283,7 +284,7 @@ class Trial:
             if isinstance(value, torch.Tensor)
         ]
         held = self.regularizers.state_tensors()
-        return [*self.model.parameters(), *self.model.buffers(), *state, *held]
+        return [*self.model.parameters(), *self.model.buffers(), *state, *held, *kept]
 
     def close(self) -> None:
         """Leave what kernels entered."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from bertopt_bench.measure.memory import storage_bytes
+from bertopt_bench.measure.memory import graph_pool_bytes, storage_bytes
 from bertopt_bench.measure.syncs import count_host_syncs
 from bertopt_bench.measure.tracing import StepTrace, trace_step
 
@@ -96,8 +96,10 @@ def time_phases(trial: Trial, steps: int) -> dict[str, Any]:
 def trace(trial: Trial) -> tuple[StepTrace, int]:
     """Trace a step (a second one runs before it): what ran, and the peak of allocated bytes.
 
-    The peak is what lies resident between steps (weights, optimizer state) plus the largest sum of
-    the step's own allocations.
+    The peak is what lies resident between steps (weights, optimizer state, gradients that are kept)
+    plus the largest sum of the step's own allocations. A step that is captured whole allocates
+    nothing when it is replayed: its peak is that of the same step in its parts, traced apart. What
+    graphs of `torch.compile` keep in pools of their own is added.
 
     Raises:
         KernelMismatchError: a forced kernel is not among the operations.
@@ -107,7 +109,13 @@ def trace(trial: Trial) -> tuple[StepTrace, int]:
     traced = trace_step(lambda: trial.step(index), trial.device)
     trial.drain()
     check_kernels(trial, traced.operations)
-    return traced, resident + traced.peak_bytes_above_start
+    if trial.whole_step is None:
+        own_bytes = traced.peak_bytes_above_start + graph_pool_bytes(trial.device.type)
+    else:
+        parts = trace_step(lambda: step_in_phases(trial, index, lambda _: None), trial.device)
+        trial.drain()
+        own_bytes = parts.peak_bytes_above_start
+    return traced, resident + own_bytes
 
 
 def check_kernels(trial: Trial, ran: Sequence[str]) -> None:

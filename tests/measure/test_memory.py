@@ -12,6 +12,7 @@ from written_roots import write
 from bertopt_bench.measure.memory import (
     allocation_peak,
     available_bytes,
+    graph_pool_bytes,
     reset_resident_peak,
     resident_peak_bytes,
     storage_bytes,
@@ -46,6 +47,20 @@ def test_storage_bytes_counts_views_and_tied_tensors_once() -> None:
     vector = torch.zeros(3, dtype=torch.float64)
 
     assert storage_bytes([weight, weight[2:], weight.t(), vector, torch.empty(0)]) == 160 + 24
+
+
+def test_what_graphs_keep_is_counted_by_whole_segments(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: sums by hand over an allocator's snapshot in torch's words; (0, 0) is the pool of
+    everything that is not in a graph."""
+    segments = [
+        {"total_size": 20 * MIB, "active_size": MIB, "segment_pool_id": (0, 0)},
+        {"total_size": 2 * MIB, "active_size": 0, "segment_pool_id": (0, 1)},
+        {"total_size": 6 * MIB, "active_size": MIB, "segment_pool_id": (0, 2)},
+    ]
+    monkeypatch.setattr(torch.cuda, "memory_snapshot", lambda: segments)
+
+    assert graph_pool_bytes("cuda") == 8 * MIB
+    assert graph_pool_bytes("cpu") == 0
 
 
 def test_resident_peak_falls_after_a_reset() -> None:

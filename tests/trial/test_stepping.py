@@ -266,6 +266,20 @@ def test_a_whole_step_is_put_back_in_place(
     assert trial.whole_step is not None
 
 
+def test_the_peak_of_a_captured_step_is_that_of_its_parts(
+    make_request: MakeRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Oracle: the plain trial, which holds as much at most; a replay, which allocates nothing, does
+    not lower it."""
+    plain = assemble(make_request(optimizer="momentum"))
+    trial = with_captured_step(make_request(optimizer="momentum", cuda_graph="step"), monkeypatch)
+    for one in (plain, trial):
+        train(one)
+    trial.whole_step = lambda _: None
+
+    assert passes.trace(trial)[1] == pytest.approx(passes.trace(plain)[1], rel=0.02)
+
+
 def test_a_captured_call_is_replayed_after_its_eager_runs() -> None:
     """Oracle: the calls, counted: two eager ones, one capture, then replays only."""
     said: list[str] = []
