@@ -2,9 +2,8 @@
 
 The rate is a guess until a session has measured one: a forecast is for deciding whether to start,
 and, where memory is limited, with which cells.
-How much of a text is padding is known once it is prepared, which planning never does, so every
-layout is forecast as if nothing were padding: more than `unpadded` and
-`packed` take, but for up to 1.4 % of bytes where packed rows stay full.
+How much of a text is padding is known once it was prepared on this machine; before that, which
+planning never does, `unpadded` and `packed` are forecast as if nothing were padding: at most that.
 """
 
 from __future__ import annotations
@@ -18,8 +17,11 @@ from bertopt_bench.matrix.content import kernel_name
 from bertopt_bench.matrix.modes import is_inference
 from bertopt_bench.measure.machine import allowed_cores
 from bertopt_bench.workload import classifier_formulas, formulas, inference_formulas
+from bertopt_bench.workload.activation_memory import is_ragged
+from bertopt_bench.workload.cache import cache_root
 from bertopt_bench.workload.classifier_formulas import EVALUATION_BATCHES, is_classification
 from bertopt_bench.workload.memory_formulas import memory_forecast_bytes
+from bertopt_bench.workload.padding import known_padding
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -69,7 +71,10 @@ def assumed_rate(device: str) -> float:
 
 
 def forecast(
-    plans: Sequence[TrialPlan], matrix: Matrix, rates: Mapping[str, float] | None = None
+    plans: Sequence[TrialPlan],
+    matrix: Matrix,
+    rates: Mapping[str, float] | None = None,
+    paddings: Mapping[str, float] | None = None,
 ) -> Forecast:
     """Forecast a plan.
 
@@ -77,6 +82,7 @@ def forecast(
         plans: the trials; skipped ones take nothing.
         matrix: its timing says how many steps run besides the timed ones.
         rates: measured FLOPs a second by device name; assumed ones fill what is missing.
+        paddings: shares of padding by cell id, for bytes of layouts without it; 0 where unknown.
     """
     devices = {plan.cell.content["device"]["name"] for plan in plans}
     rates = {name: assumed_rate(name) for name in devices} | dict(rates or {})
@@ -87,7 +93,9 @@ def forecast(
             continue
         whole = plan.cell.content["workload"]["steps"]
         if plan.cell.id not in cells:
-            cells[plan.cell.id] = _cell(plan.cell, whole, matrix, rates)
+            cells[plan.cell.id] = _cell(
+                plan.cell, whole, matrix, rates, (paddings or {}).get(plan.cell.id, 0.0)
+            )
         one = cells[plan.cell.id]
         seconds += one.trial_seconds
         if plan.steps != whole:
@@ -96,16 +104,18 @@ def forecast(
     return Forecast(seconds, cells)
 
 
-def _cell(cell: Cell, steps: int, matrix: Matrix, rates: Mapping[str, float]) -> CellForecast:
+def _cell(
+    cell: Cell, steps: int, matrix: Matrix, rates: Mapping[str, float], padding: float
+) -> CellForecast:
     if is_inference(cell.content):
-        return _forward_cell(cell, steps, matrix, rates)
+        return _forward_cell(cell, steps, matrix, rates, padding)
     flops, computed = _step_flops(cell.content)
     step_seconds = computed / rates[cell.content["device"]["name"]] + STEP_OVERHEAD_SECONDS
     return CellForecast(
         flops,
         step_seconds,
         _trial_seconds(cell, steps, step_seconds, matrix),
-        memory_forecast_bytes(cell.content),
+        memory_forecast_bytes(cell.content, padding),
     )
 
 
@@ -162,7 +172,7 @@ def _overhead_seconds(cell: Cell, *, compiling: bool) -> float:
 
 
 def _forward_cell(
-    cell: Cell, steps: int, matrix: Matrix, rates: Mapping[str, float]
+    cell: Cell, steps: int, matrix: Matrix, rates: Mapping[str, float], padding: float
 ) -> CellForecast:
     """Forecast an inference cell: a third of the FLOPs, no gradients, state or activations kept."""
     flops = inference_formulas.forward_flops(cell.content)
@@ -172,7 +182,7 @@ def _forward_cell(
         flops,
         pass_seconds,
         _forward_seconds(cell, steps, pass_seconds, matrix),
-        memory_forecast_bytes(cell.content),
+        memory_forecast_bytes(cell.content, padding),
     )
 
 
@@ -184,25 +194,40 @@ def _forward_seconds(cell: Cell, steps: int, pass_seconds: float, matrix: Matrix
     return _overhead_seconds(cell, compiling=compiling) + passes * pass_seconds
 
 
-def fitting(cells: Sequence[Cell], most_bytes: int | None) -> list[Cell]:
+def fitting(
+    cells: Sequence[Cell], most_bytes: int | None, paddings: Mapping[str, float] | None = None
+) -> list[Cell]:
     """Skip the cells whose forecast of allocated bytes is above a limit, each saying both sizes.
 
-    None is no limit.
+    None is no limit; ``paddings`` as in ``forecast``.
     """
     if most_bytes is None:
         return list(cells)
     kept = []
     for cell in cells:
-        need = 0 if cell.skip is not None else memory_forecast_bytes(cell.content)
+        padding = (paddings or {}).get(cell.id, 0.0)
+        need = 0 if cell.skip is not None else memory_forecast_bytes(cell.content, padding)
         reason = f"needs {_size(need)} by forecast, and --max-memory is {_size(most_bytes)}"
         kept.append(replace(cell, skip=reason) if need > most_bytes else cell)
     return kept
 
 
-def describe_plan(matrix: Matrix, cells: Sequence[Cell]) -> str:
+def known_paddings(cells: Sequence[Cell]) -> dict[str, float]:
+    """Give the share of padding by cell id, of layouts without it whose text is known here."""
+    cache = cache_root()
+    return {
+        cell.id: known_padding(cell.content["workload"], cache)
+        for cell in cells
+        if cell.skip is None and is_ragged(cell.content["workload"])
+    }
+
+
+def describe_plan(
+    matrix: Matrix, cells: Sequence[Cell], paddings: Mapping[str, float] | None = None
+) -> str:
     """Write what a matrix would run: its cells, what is skipped and why, time and memory."""
     plans = plan_trials(cells, matrix, order_seed=0)
-    expected = forecast(plans, matrix)
+    expected = forecast(plans, matrix, paddings=paddings)
     skipped = Counter(cell.skip for cell in cells if cell.skip is not None)
     live = sum(plan.cell.skip is None for plan in plans)
     head = (

@@ -38,7 +38,7 @@ def attribute_memory(trial: Trial, traced_peak_bytes: int) -> dict[str, Any]:
         lambda mark: step_in_phases(trial, index, mark), lambda: _owners(trial), trial.device
     )
     saved = _saved(trial, index)
-    formula = memory_forecast(trial.cell)
+    formula = memory_forecast(trial.cell, _padding(trial, index))
     trial.drain()
     return {
         "peak_bytes": found.peak_bytes,
@@ -56,6 +56,12 @@ def attribute_memory(trial: Trial, traced_peak_bytes: int) -> dict[str, Any]:
         "saved_tensor_bytes": saved,
         "slack_bytes": found.slack_bytes,
     }
+
+
+def _padding(trial: Trial, index: int) -> float:
+    """Give the share of a step's slots that its layout leaves out."""
+    workload = trial.cell["workload"]
+    return 1.0 - trial.batches.slot_tokens[index] / (workload["batch_size"] * workload["seq_len"])
 
 
 def _stored(parts: Mapping[str, int]) -> dict[str, int]:

@@ -98,8 +98,9 @@ def trace(trial: Trial) -> tuple[StepTrace, int]:
 
     The peak is what lies resident between steps (weights, optimizer state, gradients that are kept)
     plus the largest sum of the step's own allocations. A step that is captured whole allocates
-    nothing when it is replayed: its peak is that of the same step in its parts, traced apart. What
-    graphs of `torch.compile` keep in pools of their own is added.
+    nothing when it is replayed, and shows no operator: its peak is that of the same step in its
+    parts, traced apart, and so are the kernels that were forced into it. What graphs of
+    `torch.compile` keep in pools of their own is added.
 
     Raises:
         KernelMismatchError: a forced kernel is not among the operations.
@@ -108,14 +109,14 @@ def trace(trial: Trial) -> tuple[StepTrace, int]:
     resident = storage_bytes(trial.resident_tensors())
     traced = trace_step(lambda: trial.step(index), trial.device)
     trial.drain()
-    check_kernels(trial, traced.operations)
     if trial.whole_step is None:
-        own_bytes = traced.peak_bytes_above_start + graph_pool_bytes(trial.device.type)
-    else:
-        parts = trace_step(lambda: step_in_phases(trial, index, lambda _: None), trial.device)
-        trial.drain()
-        own_bytes = parts.peak_bytes_above_start
-    return traced, resident + own_bytes
+        check_kernels(trial, traced.operations)
+        pools = graph_pool_bytes(trial.device.type)
+        return traced, resident + traced.peak_bytes_above_start + pools
+    parts = trace_step(lambda: step_in_phases(trial, index, lambda _: None), trial.device)
+    trial.drain()
+    check_kernels(trial, sorted({*traced.operations, *parts.operations}))
+    return traced, resident + parts.peak_bytes_above_start
 
 
 def check_kernels(trial: Trial, ran: Sequence[str]) -> None:

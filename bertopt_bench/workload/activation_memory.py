@@ -25,9 +25,10 @@ class Step:
     """What the formulas read of a cell.
 
     ``weight`` and ``compute`` are bytes a number: of weights, and of matrix products' results.
-    Every layout is taken for ``padded``: what a text has of padding is not known to a plan, and the
-    others hold less. ``masked`` are all slots where the loss is ``dense``. ``gradients_stay`` says
-    that a step begins with all of them; ``chunk_rows`` is the fused losses' (0: their own choice).
+    ``slots`` are those that the layout fills: all but the padding in ``unpadded`` and ``packed``,
+    where its share is known. ``masked`` are all slots where the loss is ``dense``.
+    ``gradients_stay`` says that a step begins with all of them; ``chunk_rows`` is the fused losses'
+    (0: their own choice).
     """
 
     size: ModelSize
@@ -50,8 +51,8 @@ class Step:
     chunk_rows: int = 0
 
     @classmethod
-    def of(cls, cell: Mapping[str, Any]) -> Step:
-        """Read a canonical cell."""
+    def of(cls, cell: Mapping[str, Any], padding: float = 0.0) -> Step:
+        """Read a canonical cell; ``padding`` is its text's share, 0 where that is not known."""
         workload, precision = cell["workload"], cell["precision"]["name"]
         sequences: int = workload["batch_size"] // workload["micro_batches"]
         named = {part["name"]: part for part in cell["regularizer"]}
@@ -60,12 +61,14 @@ class Step:
         weight = 8 if precision == "fp64" else 4
         loss = kernel_name(cell, "mlm_loss")
         seq_len, rate = workload["seq_len"], workload["mask_rate"]
-        head_slots = seq_len if loss == "dense" else formulas.masked_slots(seq_len, rate)
+        filled = 1.0 - padding if is_ragged(workload) else 1.0
+        slots = round(filled * sequences * seq_len)
+        masked = sequences * formulas.masked_slots(seq_len, rate)
         return cls(
             size=formulas.model_size(workload["model"]),
             vocabulary=workload["vocabulary_size"],
-            slots=sequences * seq_len,
-            masked=sequences * head_slots,
+            slots=slots,
+            masked=slots if loss == "dense" else masked,
             seq_len=seq_len,
             weight=weight,
             compute=2 if precision in AUTOCAST else weight,
@@ -103,6 +106,11 @@ class Step:
     def noise(self) -> int:
         """Give the bytes that dropout keeps of one number in the compute type."""
         return 1 if self.cuda else self.compute
+
+
+def is_ragged(workload: Mapping[str, Any]) -> bool:
+    """Say whether a workload's padding fills no slots."""
+    return workload.get("layout", "padded") != "padded"
 
 
 def _captured(cell: Mapping[str, Any]) -> bool:

@@ -28,13 +28,14 @@ def forward_flops(cell: Mapping[str, Any]) -> int:
     )
 
 
-def memory_forecast_bytes(cell: Mapping[str, Any]) -> int:
+def memory_forecast_bytes(cell: Mapping[str, Any], padding: float = 0.0) -> int:
     """Forecast the peak of allocated bytes in a forward pass of a canonical inference cell.
 
     The weights lie there always. On top comes the largest of a few moments, each of which holds
     what it reads and writes and nothing for a backward pass: attention, between the feed-forward
     products, one of these, the head. Under autocast products are of 16 bits, of weights that are
-    cast and repacked for each; hidden states are of 32 bits, as norms leave them.
+    cast and repacked for each; hidden states are of 32 bits, as norms leave them. ``padding`` is
+    the text's share, which `unpadded` and `packed` leave out; 0 where it is not known.
     """
     workload, precision = cell["workload"], cell["precision"]["name"]
     size = formulas.model_size(workload["model"])
@@ -42,7 +43,8 @@ def memory_forecast_bytes(cell: Mapping[str, Any]) -> int:
     weight = 8 if precision == "fp64" else 4
     half = precision in _SIXTEEN_BITS
     product, copied = (2, 2) if half else (weight, 0)
-    n = workload["batch_size"] * workload["seq_len"]
+    filled = 1.0 - padding if workload.get("layout", "padded") != "padded" else 1.0
+    n = round(filled * workload["batch_size"] * workload["seq_len"])
     m = workload["batch_size"] * formulas.masked_slots(workload["seq_len"], workload["mask_rate"])
     attention = weight * n * h + _attention_bytes(cell, n, weight, product)
     between = 2 * weight * n * h + product * 2 * n * f + copied * n * h

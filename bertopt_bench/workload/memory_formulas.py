@@ -84,13 +84,19 @@ class Moment:
         return self.gradients + self.activations + self.temporary
 
 
-def memory_forecast(cell: Mapping[str, Any]) -> MemoryForecast:
-    """Forecast the peak of allocated bytes in a training step of a canonical cell."""
+def memory_forecast(cell: Mapping[str, Any], padding: float = 0.0) -> MemoryForecast:
+    """Forecast the peak of allocated bytes in a training step of a canonical cell.
+
+    Args:
+        cell: the canonical cell.
+        padding: its text's share of padding in [0, 1), which `unpadded` and `packed` leave out; 0
+            where it is not known.
+    """
     if is_classification(cell):
         from bertopt_bench.workload.classifier_memory import classifier_memory
 
         return classifier_memory(cell)
-    step = Step.of(cell)
+    step = Step.of(cell, padding)
     groups = parameter_groups(
         step.size,
         vocabulary=step.vocabulary,
@@ -130,14 +136,14 @@ def at_the_peak(
     return MemoryForecast(name.split(":")[0], _beside(lasting, peak), _beside(lasting, largest))
 
 
-def memory_forecast_bytes(cell: Mapping[str, Any]) -> int:
-    """Forecast the peak of allocated bytes in a training step of a canonical cell.
+def memory_forecast_bytes(cell: Mapping[str, Any], padding: float = 0.0) -> int:
+    """Forecast the peak of allocated bytes in a training step, or an inference cell's forward pass.
 
-    Of an inference cell, in a forward pass.
+    As ``memory_forecast``.
     """
     if cell["workload"].get("mode") == "inference":
-        return inference_formulas.memory_forecast_bytes(cell)
-    return memory_forecast(cell).peak_bytes
+        return inference_formulas.memory_forecast_bytes(cell, padding)
+    return memory_forecast(cell, padding).peak_bytes
 
 
 def _beside(lasting: MemoryParts, moment: Moment) -> MemoryParts:

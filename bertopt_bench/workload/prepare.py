@@ -26,6 +26,7 @@ from bertopt_bench.workload import corpora, masking, pairing, tokens
 from bertopt_bench.workload.cache import Kept, cache_root, hash_sources, keep
 from bertopt_bench.workload.classifier_formulas import CLASSIFICATION
 from bertopt_bench.workload.labelled import PreparedLabels, prepare_labelled
+from bertopt_bench.workload.padding import note_padding
 from bertopt_bench.workload.wheels import WheelText, fetch
 
 if TYPE_CHECKING:
@@ -149,6 +150,7 @@ def _prepare(
         key["part"] = tokens.ALL if side == "train" else part
         return _batches(pieces, text, shape, seed, key, cache=cache, progress=progress)
 
+    note_padding(workload, len(sequences), len(train.ids), cache)
     return PreparedText(
         text_sha256=text_sha256,
         tokenizer_sha256=text.files[tokens.TOKENIZER_FILE],

@@ -50,8 +50,7 @@ def test_storage_bytes_counts_views_and_tied_tensors_once() -> None:
 
 
 def test_what_graphs_keep_is_counted_by_whole_segments(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Oracle: sums by hand over an allocator's snapshot in torch's words; (0, 0) is the pool of
-    everything that is not in a graph."""
+    """Oracle: sums by hand over a snapshot in torch's words; (0, 0) is no graph's pool."""
     segments = [
         {"total_size": 20 * MIB, "active_size": MIB, "segment_pool_id": (0, 0)},
         {"total_size": 2 * MIB, "active_size": 0, "segment_pool_id": (0, 1)},

@@ -39,6 +39,11 @@ class Sized:
     mlm_loss: str = "sparse"
     layout: str = "padded"
 
+    @property
+    def slots(self) -> int:
+        """Give the slots of a step, padding included."""
+        return self.batch_size * self.seq_len
+
     def cell(self) -> dict[str, Any]:
         """Give the canonical cell."""
         return {

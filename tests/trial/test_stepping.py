@@ -269,8 +269,7 @@ def test_a_whole_step_is_put_back_in_place(
 def test_the_peak_of_a_captured_step_is_that_of_its_parts(
     make_request: MakeRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Oracle: the plain trial, which holds as much at most; a replay, which allocates nothing, does
-    not lower it."""
+    """Oracle: the plain trial, which holds as much at most; replays here do nothing at all."""
     plain = assemble(make_request(optimizer="momentum"))
     trial = with_captured_step(make_request(optimizer="momentum", cuda_graph="step"), monkeypatch)
     for one in (plain, trial):
