@@ -1,4 +1,4 @@
-"""What share of the machine's matrix-product rate does a training step reach, and what eats the rest?
+"""What share of the matrix-product rate does a training step reach, and what eats the rest?
 
 `mini` at batch 32 and length 128 by default, on real text, as a matrix makes the trial: each round
 takes a step and, beside it, the fastest of three square products in the same precision. The share

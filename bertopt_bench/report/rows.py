@@ -72,7 +72,7 @@ def number_columns(facts: Facts) -> list[Column]:
 
 
 def table_rows(facts: Facts, columns: Sequence[Column]) -> list[dict[str, Any]]:
-    """Make the rows of the results table: ranked cells first, the others in order of name."""
+    """Make the rows of the results table: ranked cells first, and those that never ran last."""
     order = {cell.id: place for place, cell in enumerate(facts.cells)}
     continued = Counter(row["cell_id"] for row in facts.rows if words(row.get("interrupted")))
     return [
@@ -86,7 +86,9 @@ def table_rows(facts: Facts, columns: Sequence[Column]) -> list[dict[str, Any]]:
             "marks": marks(cell) + interruptions(continued[cell.id]),
             "session": facts.sessions.index(cell.session) + 1 if cell.session else None,
         }
-        for cell in sorted(facts.cells, key=lambda c: facts.ranks.get(c.id, float("inf")))
+        for cell in sorted(
+            facts.cells, key=lambda c: (facts.ranks.get(c.id, float("inf")), c.runs == 0)
+        )
     ]
 
 

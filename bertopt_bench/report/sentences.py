@@ -142,8 +142,12 @@ def population(cells: Sequence[Cell], metric: Metric) -> str:
 def strongest(facts: Facts, metric: Metric) -> str:
     """Name the comparison that moved a metric most, with its spread; empty without one."""
     effect = facts.strongest(metric.column)
-    if effect is None or effect.spread is None or effect.spread.median == 0:
+    if effect is None or effect.spread is None:
         return ""
+    if metric.is_none(effect.spread.median):
+        half = metric.resolution / 2
+        least = f"{half * 100:g}{wording.NBSP}%" if metric.is_ratio else f"{half:g} nats"
+        return f", and no comparison moved it by {least} or more (medians)"
     return (
         f", and the {effect.axis} moved it most: {effect.level} against {effect.reference} by "
         f"{wording.change(effect, effect.spread.median)} "

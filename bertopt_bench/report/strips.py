@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 WIDTH, HEIGHT, MARGIN = 232, 28, 8
 MOST_DOTS = 64
+LEAST_RESOLVED = 10  # a scale spans so many of what a metric can tell apart
 
 
 @dataclass(frozen=True)
@@ -28,10 +29,13 @@ class Scale:
 
     @classmethod
     def of(cls, metric: Metric, effects: Sequence[Effect]) -> Scale:
-        """Span all differences and zero, with a little air."""
+        """Span all differences and zero, with a little air; rounding is not blown up."""
         values = [0.0, *(d for effect in effects for d in effect.differences)]
+        least = LEAST_RESOLVED * metric.resolution
         low, high = min(values), max(values)
-        air = (high - low) * 0.04 or (0.01 if metric.is_ratio else 0.001)
+        if high - low < least:
+            low, high = min(low, -least), max(high, least)
+        air = (high - low) * 0.04
         return cls(metric, low - air, high + air)
 
     def x(self, value: float) -> float:
@@ -105,7 +109,7 @@ def dots(effect: Effect, scale: Scale) -> list[str]:
         columns[round(place / 4)] += 1
         shift = (height + 1) // 2 * (3 if height % 2 else -3)
         y = HEIGHT / 2 + max(-10, min(10, shift))
-        side = "same" if value == 0 else "better" if sign * value > 0 else "worse"
+        side = "same" if effect.metric.is_none(value) else "better" if sign * value > 0 else "worse"
         sides.setdefault(side, []).append(f"M{place:g} {y:g}h0")
     # A zero-length line with round ends is a dot, at a fifth of a circle's bytes.
     return [f'<path class="dot {side}" d="{"".join(at)}"/>' for side, at in sides.items()]

@@ -41,6 +41,16 @@ class Metric:
     is_ratio: bool
     is_timed: bool
     higher_is_better: bool = False
+    resolution: float = 0.001
+    """Differences below it are rounding: written as 0, drawn as none. A ratio's is a logarithm."""
+
+    def is_none(self, difference: float) -> bool:
+        """Say whether a difference would be written as 0.
+
+        >>> LOSS.is_none(-0.0004), LOSS.is_none(0.0006)
+        (True, False)
+        """
+        return abs(difference) < self.resolution / 2
 
 
 LOSS = Metric("final_loss", "held-out loss", "nats per masked token", False, False)
@@ -184,9 +194,13 @@ def natural_order(level: str) -> list[tuple[int, float, str]]:
 
 
 def axis_columns(rows: Sequence[Trial]) -> list[str]:
-    """Name the columns that are axes, in the order in which people read a cell."""
+    """Name the columns that are axes, in the order in which people read a cell.
+
+    An entry's options have columns of their own, `kernel.attention.reduced` say: those that vary
+    are in the axis' level.
+    """
     present = {key for row in rows for key in row}
-    kernels = sorted(key for key in present if key.startswith("kernel."))
+    kernels = sorted(key for key in present if key.startswith("kernel.") and key.count(".") == 1)
     return [a for a in (*WORKLOAD_AXES, *CHOICE_AXES, *kernels) if a in present]
 
 

@@ -58,6 +58,18 @@ def test_lists_read_as_sentences() -> None:
     assert wording.listed([]) == ""
 
 
+def test_rounding_is_neither_blown_up_nor_coloured() -> None:
+    """Oracle: the metric's resolution, a thousandth of a nat: what is far below it is none."""
+    rounding = effect(LOSS, -2e-7, 1e-7, 3e-7)
+    scale = strips.Scale.of(LOSS, [rounding])
+
+    assert [scale.x(value) for value in rounding.differences] == [scale.x(0.0)] * 3
+    drawn = "".join(strips.dots(rounding, scale))
+    assert drawn.count("same") == 1
+    assert "worse" not in drawn
+    assert "worse" in "".join(strips.dots(effect(LOSS, 0.001), scale))
+
+
 def test_strips_share_a_scale_that_spans_all_and_zero() -> None:
     """Places are linear in the difference and inside the drawing."""
     near, far = effect(LOSS, 0.1, 0.2), effect(LOSS, 1.0, 2.0)

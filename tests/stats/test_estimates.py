@@ -213,6 +213,25 @@ def test_the_usual_level_is_the_reference_else_the_most_frequent() -> None:
     assert set(axes) == {"optimizer", "schedule"}
 
 
+def test_an_option_that_one_implementation_has_does_not_keep_it_apart() -> None:
+    """Oracle: by hand: math has an option `reduced` in a column of its own, flash has none."""
+    trials = [
+        trial(seq_len=n, **{"kernel.attention": name, **more}, tokens_per_second=rate)
+        for n in (64, 128)
+        for name, more, rate in (
+            ("flash", {}, 100.0),
+            ("math", {"kernel.attention.reduced": "False"}, 50.0),
+        )
+    ]
+
+    (effect,) = effects_of(trials, "kernel.attention", THROUGHPUT)
+
+    assert effect.differences == pytest.approx((math.log(0.5),) * 2)
+    assert {axis.name for axis in varying_axes(trial_rows(pd.DataFrame(trials)))} == {
+        "seq_len", "kernel.attention",
+    }  # fmt: skip
+
+
 def test_levels_sort_by_number() -> None:
     levels = ["128", "64", "adamw lr=0.001", "adamw lr=0.0003", "adamw lr=2e-05"]
 
