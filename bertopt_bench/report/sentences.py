@@ -148,10 +148,11 @@ def strongest(facts: Facts, metric: Metric) -> str:
         half = metric.resolution / 2
         least = f"{half * 100:g}{wording.NBSP}%" if metric.is_ratio else f"{half:g} nats"
         return f", and no comparison moved it by {least} or more (medians)"
+    median = "median; " if effect.spread.n > 1 else ""
     return (
         f", and the {effect.axis} moved it most: {effect.level} against {effect.reference} by "
-        f"{wording.change(effect, effect.spread.median)} "
-        f"(median; {wording.spread_of_changes(effect, effect.spread)})"
+        f"{wording.change(effect, effect.spread.median)} ({median}"
+        f"{wording.spread_of_changes(effect, effect.spread)})"
     )
 
 

@@ -53,12 +53,12 @@ class Facts:
         return sorted(kept, key=lambda cell: cell.spreads[column].median)
 
     def strongest(self, column: str) -> Effect | None:
-        """Find the comparison that moved a metric most, by its median over two contexts or more."""
+        """Find the comparison that moved a metric most, by its median over contexts."""
         found = [
             effect
             for effects in self.effects.values()
             for effect in effects
-            if effect.metric.column == column and effect.spread and effect.spread.n > 1
+            if effect.metric.column == column and effect.spread
         ]
         return max(found, key=lambda e: abs(e.spread.median) if e.spread else 0.0, default=None)
 

@@ -30,6 +30,9 @@ TRAINED = (
     "tuned_adamw",
     "tuned_adamw_confirmation",
     "overfitting",
+    "layouts",
+    "inference",
+    "kernels",
     *TUNED,
 )
 SCORED = {
