@@ -23,7 +23,11 @@ _ON_CUDA = {  # entries that exist on CUDA only, by operation
     "cuda_graph": ("step",),
 }
 _CHUNKED_SINCE = (2, 13)
-_GRAPH_SAFE = ("sgd", "momentum", "nesterov")  # their steps count nothing
+_FUSED_ALONE = ("sgd", "momentum", "nesterov")
+"""They count no steps; but torch.optim.SGD's loop and lists take the rate as a number (``alpha``),
+and only its fused kernel reads it from the device (``_fused_sgd_.tensor_lr``)."""
+
+_LISTS_ALONE = ("rmsprop",)  # its loop takes the rate as a number even where it is capturable
 _CAPTURED = ("none", "l1", "l2", "weight_decay", "dropout", "label_smoothing", "grad_clip")
 """Regularizers that keep nothing between steps and ask the host for nothing."""
 
@@ -216,8 +220,7 @@ def uncapturable_step(cell: Cell, capabilities: Capabilities) -> str | None:
     """Skip CUDA graphs of whole steps that ask the host, or hold state that no graph can renew."""
     if kernel_name(cell, "cuda_graph") != "step":
         return None
-    optimizer, step = cell["optimizer"]["name"], kernel_name(cell, "optimizer_step")
-    accepts = capabilities["accepts"].get(optimizer, ())
+    step = kernel_name(cell, "optimizer_step")
     names = [part["name"] for part in cell["regularizer"]]
     others = [name for name in names if name not in _CAPTURED]
     compiler, recomputes = (
@@ -227,8 +230,6 @@ def uncapturable_step(cell: Cell, capabilities: Capabilities) -> str | None:
     layout = layout_of(cell)
     reasons = {
         f"layout {layout} has tensors of other shapes in each batch": layout != "padded",
-        f"optimizer {optimizer} has no capturable step": "capturable" not in accepts
-        and optimizer not in _GRAPH_SAFE,
         f"it has the update in it, so optimizer_step {step} cannot be": step
         in {"compiled", "capturable"},
         "the scaler of fp16 asks the host in each step": cell["precision"]["name"] == "fp16",
@@ -237,7 +238,24 @@ def uncapturable_step(cell: Cell, capabilities: Capabilities) -> str | None:
         "recomputed dropout reads the random state on the host": recomputes and "dropout" in names,
     }
     found = [reason for reason, holds in reasons.items() if holds]
+    found += _update_asks(cell, capabilities)
     return f"no CUDA graph of the step: {found[0]}" if found else None
+
+
+def _update_asks(cell: Cell, capabilities: Capabilities) -> list[str]:
+    """Say why an update cannot be part of a graph: it would ask the host for its rate or count.
+
+    Source: torch.optim's sgd.py and rmsprop.py, torch 2.13: ``alpha=-lr`` of a tensor.
+    """
+    optimizer, step = cell["optimizer"]["name"], kernel_name(cell, "optimizer_step")
+    if optimizer in _FUSED_ALONE:
+        asks = f"{optimizer} asks the host for its rate; optimizer_step fused does not"
+        return [] if step == "fused" else [asks]
+    if optimizer in _LISTS_ALONE and step == "loop":
+        return [f"{optimizer}'s loop asks the host for its rate; optimizer_step foreach does not"]
+    if "capturable" in capabilities["accepts"].get(optimizer, ()):
+        return []
+    return [f"optimizer {optimizer} has no capturable step"]
 
 
 def flex_takes_no_blocks(cell: Cell, _capabilities: Capabilities) -> str | None:

@@ -67,7 +67,7 @@ class StepSpans:
         launched: dict[int, float] = defaultdict(float)
         for event in listed:
             launcher = by_correlation.get(event.linked_correlation_id())
-            if launcher is not None and event.device_type().name != "CPU":
+            if launcher is not None and _is_work(event):
                 launched[id(launcher)] += event.duration_ns() * 1e-9
         return cls((end - begin) * 1e-9, roots, launched, device_type != "cpu")
 
@@ -112,6 +112,13 @@ class StepSpans:
 
 def _add(found: OperationSum, seconds: float) -> None:
     found.seconds += seconds
+
+
+def _is_work(event: Any) -> bool:
+    """Say whether a device did something, and for whom: no range of a user's, seen from there."""
+    linked = event.linked_correlation_id() != 0  # 0: nobody's, though host events have it too
+    on_device = event.device_type().name != "CPU"
+    return linked and on_device and not event.is_user_annotation()
 
 
 def _node(event: Any, origin_ns: int) -> Node:

@@ -171,6 +171,10 @@ SKIPPED = [
         ("uncapturable_step", cell(cuda_graph="step", device="cuda", **axes), gpu(9, 0))
         for axes in (
             {"optimizer": "lion"},
+            {"optimizer": "sgd"},
+            {"optimizer": "momentum", "optimizer_step": "foreach"},
+            {"optimizer": "nesterov", "optimizer_step": "loop"},
+            {"optimizer": "rmsprop", "optimizer_step": "loop"},
             {"optimizer_step": "compiled"},
             {"precision": "fp16"},
             {"compile": "max_autotune"},
@@ -268,7 +272,19 @@ POSSIBLE = [
     (laid_out("packed", attention="varlen", **GPU), gpu(8, 0)),
     (cell(mlm_loss="cut_cross_entropy", layer_norm="liger", **GPU), gpu(8, 0)),
     (cell(cuda_graph="step", optimizer_step="fused", **GPU), gpu(8, 0)),
-    (cell(cuda_graph="step", optimizer="momentum", compile="default", **GPU), gpu(8, 0)),
+    (
+        cell(
+            cuda_graph="step",
+            optimizer="momentum",
+            optimizer_step="fused",
+            compile="default",
+            **GPU,
+        ),
+        gpu(8, 0),
+    ),
+    (cell(cuda_graph="step", optimizer="nesterov", optimizer_step="fused", **GPU), gpu(8, 0)),
+    (cell(cuda_graph="step", optimizer="rmsprop", **GPU), gpu(8, 0)),
+    (cell(cuda_graph="step", optimizer="radam", optimizer_step="loop", **GPU), gpu(8, 0)),
     (cell(optimizer_step="capturable", checkpointing="layers", **GPU), gpu(8, 0)),
     (cell() | {"workload": {**CELL["workload"], "mode": "inference"}}, CPU_ONLY),
     (cell(optimizer="adagrad", optimizer_step="fused"), CPU_ONLY | {"torch": "2.11.0"}),
@@ -320,6 +336,16 @@ def test_allowable_rules_are_those_of_bad_ideas() -> None:
             "optimizer adamw (0.1), regularizer weight_decay (0.01); keep one",
         ),
         (cell(micro_batches=3), CPU_ONLY, "batch_size 16 is no multiple of 3"),
+        (
+            cell(cuda_graph="step", optimizer="sgd", **GPU),
+            gpu(9, 0),
+            "sgd asks the host for its rate; optimizer_step fused does not",
+        ),
+        (
+            cell(cuda_graph="step", optimizer="rmsprop", optimizer_step="loop", **GPU),
+            gpu(9, 0),
+            "rmsprop's loop asks the host for its rate; optimizer_step foreach does not",
+        ),
     ],
 )
 def test_reasons_say_what_to_do(

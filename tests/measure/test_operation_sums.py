@@ -107,6 +107,20 @@ def test_a_devices_time_is_that_of_the_kernels_launched() -> None:
     assert times == {"attention": 0, "product": 7, OPTIMIZER: 3, OTHER: 0}
 
 
+def test_ranges_seen_from_the_device_and_what_nobody_launched_are_no_work() -> None:
+    """A GPU's trace repeats ranges around the kernels in them. Oracle: the sums without them."""
+    beside = [
+        Event("a range of the host", 0, 1, number=0),
+        Event("Optimizer.step#AdamW.step", 200, 260, "CUDA", linked=3, annotation=True),
+        Event("Memset (Device)", 260, 290, "CUDA", linked=0),
+    ]
+
+    found = StepSpans.of([*STEP, *beside], BOUNDARY, "cuda")
+    times = {kind: round(sum_.seconds * 1e6, 3) for kind, sum_ in found.sums(by_name).items()}
+
+    assert times == {"attention": 0, "product": 7, OPTIMIZER: 3, OTHER: 0}
+
+
 class Cpu:
     """The least a meter asks of a device."""
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from functools import partial
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,7 +18,7 @@ from bertopt_bench.trial.assemble import assemble
 from bertopt_bench.trial.optimizing import InPlaceReset, initial_values, set_rates
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from bertopt_bench.trial.live import Trial
@@ -292,3 +294,77 @@ def test_a_captured_call_is_replayed_after_its_eager_runs() -> None:
         captured()
 
     assert said == ["ran", "ran", "captured", "replayed", "replayed"]
+
+
+class Streams:
+    """Stands in for what a capture asks of torch.cuda; notes in which stream calls are made."""
+
+    def __init__(self) -> None:
+        self.made, self.current, self.log = 0, "main", list[str]()
+
+    def make(self) -> Any:
+        self.made += 1
+        return SimpleNamespace(name=f"side {self.made}", wait_stream=lambda _: None)
+
+    @contextmanager
+    def within(self, stream: Any) -> Iterator[None]:
+        before, self.current = self.current, stream.name
+        yield
+        self.current = before
+
+    def graph(self, _graph: Any, stream: Any) -> Any:
+        return self.within(stream)
+
+    def called(self) -> None:
+        self.log.append(self.current)
+
+
+def test_a_call_is_captured_in_the_stream_that_it_ran_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: the streams that the calls see: one side stream, for eager runs and the capture."""
+    streams = Streams()
+    given = {
+        "Stream": streams.make,
+        "stream": streams.within,
+        "graph": streams.graph,
+        "CUDAGraph": lambda: SimpleNamespace(replay=lambda: None),
+        "current_stream": lambda: SimpleNamespace(wait_stream=lambda _: None),
+        "current_device": lambda: 0,
+        "synchronize": lambda: None,
+    }
+    for name, value in given.items():
+        monkeypatch.setattr(torch.cuda, name, value)
+    _steps._side.cache_clear()
+    step = _steps.Captured(streams.called, _steps.capture, _steps.beside)
+    try:
+        for _ in range(4):
+            step()
+    finally:
+        _steps._side.cache_clear()
+
+    assert streams.log == ["side 1"] * 3  # two eager runs and the capture
+
+
+class OnGpu:
+    """An optimizer whose weights say that they lie on a GPU."""
+
+    def __init__(self, *groups: dict[str, Any], cuda: bool = True) -> None:
+        weight = SimpleNamespace(is_cuda=cuda, dtype=torch.float32, device="cpu")
+        self.param_groups = [{"params": [weight], "lr": 0.1, **group} for group in groups]
+        self.state: dict[Any, Any] = {}
+
+    def step(self) -> None:
+        """Do nothing."""
+
+
+@pytest.mark.parametrize("cuda", [True, False])
+def test_a_reset_leaves_what_dynamo_would_set_on_a_gpu(cuda: bool) -> None:
+    """Groups that know ``capturable`` have it from the start; oracle: Dynamo's own rule."""
+    optimizer: Any = OnGpu({"capturable": False}, {}, cuda=cuda)
+    _steps.compile_step(optimizer)
+    reset = InPlaceReset(optimizer, {})
+    if cuda:  # torch._dynamo.variables.optimizer, _set_capturable
+        optimizer.param_groups[0]["capturable"] = True
+    reset()
+
+    assert optimizer.param_groups[0]["capturable"] is cuda
+    assert "capturable" not in optimizer.param_groups[1]

@@ -6,7 +6,7 @@ Hooks (decay, an fp16 scaler's) run around the new step, eagerly, as they did ar
 from __future__ import annotations
 
 import inspect
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -37,6 +37,7 @@ def compile_step(optimizer: torch.optim.Optimizer) -> None:
             own(dict(COMPILE))
             continue
         rates_to_tensors(part)
+        _count_on_the_device(part)
         # below torch's wrappers, which break the graph around the body
         body = torch.compile(inspect.unwrap(type(part).step), **COMPILE)
         _step_by(part, partial(_without_gradients, body, part))
@@ -56,6 +57,18 @@ def rates_to_tensors(optimizer: torch.optim.Optimizer) -> None:
         like = group["params"][0]
         dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
         group["lr"] = torch.tensor(float(group["lr"]), dtype=dtype, device=like.device)
+
+
+def _count_on_the_device(optimizer: torch.optim.Optimizer) -> None:
+    """Say now what Dynamo would write into groups on a GPU when it first traces the step.
+
+    Written later, a reset to the groups as they were would undo it, and every graph be made anew.
+
+    Source: torch._dynamo.variables.optimizer, ``_set_capturable``.
+    """
+    for group in optimizer.param_groups:
+        if "capturable" in group and all(weight.is_cuda for weight in group["params"]):
+            group["capturable"] = True
 
 
 class Captured:
@@ -82,9 +95,8 @@ class Captured:
 
 
 def beside(call: Callable[[], Any]) -> None:
-    """Run a call in a stream of its own, as one that will be captured must have run before."""
-    make: Any = torch.cuda.Stream  # torch leaves it untyped
-    stream, current = make(), torch.cuda.current_stream()
+    """Run a call in the stream that will capture it, as it must have run there before."""
+    stream, current = _side(torch.cuda.current_device()), torch.cuda.current_stream()
     stream.wait_stream(current)
     with torch.cuda.stream(stream):
         call()
@@ -95,10 +107,20 @@ def capture(call: Callable[[], Any]) -> Callable[[], Any]:
     """Capture a call as a CUDA graph and give what replays it; capturing runs nothing."""
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, stream=_side(torch.cuda.current_device())):
         call()
     replay: Callable[[], Any] = graph.replay
     return replay
+
+
+@cache
+def _side(_device: int) -> Any:
+    """Give the one stream beside a device's own: autograd and libraries keep things by stream.
+
+    Source: torch.cuda.graphs; the notes on CUDA graphs of torch's documentation.
+    """
+    make: Any = torch.cuda.Stream  # torch leaves it untyped
+    return make()
 
 
 def _parts(optimizer: torch.optim.Optimizer) -> Iterator[torch.optim.Optimizer]:
