@@ -13,7 +13,7 @@ from bertopt_bench.workload.prepare import prepare
 
 FOLDER = Path(__file__).parents[2] / "benchmarks" / "gpu"
 FILES = sorted(FOLDER.glob("*.toml"))
-WRITTEN = ("inference", "kernels", "optimizers", "precisions")
+WRITTEN = ("inference", "kernels", "layouts", "optimizers", "precisions")
 MOST_SECONDS = 600.0
 CARD_BYTES = 80e9
 
