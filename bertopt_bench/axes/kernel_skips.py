@@ -31,6 +31,9 @@ _LISTS_ALONE = ("rmsprop",)  # its loop takes the rate as a number even where it
 _CAPTURED = ("none", "l1", "l2", "weight_decay", "dropout", "label_smoothing", "grad_clip")
 """Regularizers that keep nothing between steps and ask the host for nothing."""
 
+_COUNTING_LOSSES = ("liger", "cut_cross_entropy")
+"""Their sources ask for a number on the host: `target_mask.sum().item()`, `nonzero()`."""
+
 _FUSED_ADAGRAD_ON_CUDA = (2, 12)
 _MOST_HEAD_SIZE = 256  # of flash attention
 
@@ -227,7 +230,11 @@ def uncapturable_step(cell: Cell, capabilities: Capabilities) -> str | None:
         kernel_name(cell, "compile"),
         kernel_name(cell, "checkpointing") == "layers",
     )
-    layout = layout_of(cell)
+    layout, attention, loss = (
+        layout_of(cell),
+        kernel_name(cell, "attention"),
+        kernel_name(cell, "mlm_loss"),
+    )
     reasons = {
         f"layout {layout} has tensors of other shapes in each batch": layout != "padded",
         f"it has the update in it, so optimizer_step {step} cannot be": step
@@ -236,10 +243,27 @@ def uncapturable_step(cell: Cell, capabilities: Capabilities) -> str | None:
         f"compile {compiler} captures its own": compiler in {"reduce_overhead", "max_autotune"},
         f"regularizer {', '.join(others)} keeps state or asks the host": bool(others),
         "recomputed dropout reads the random state on the host": recomputes and "dropout" in names,
+        f"mlm_loss {loss} counts the masked slots on the host": loss in _COUNTING_LOSSES,
+        "attention flex makes its blocks anew for each mask": attention == "flex",
     }
     found = [reason for reason, holds in reasons.items() if holds]
     found += _update_asks(cell, capabilities)
     return f"no CUDA graph of the step: {found[0]}" if found else None
+
+
+def graphs_hide_kernels(cell: Cell, _capabilities: Capabilities) -> str | None:
+    """Skip forced attention where the compiler's CUDA graphs are replayed: no operator shows then.
+
+    What cannot be proved to have run is not timed under its name.
+    """
+    compiler, attention = kernel_name(cell, "compile"), cell["kernel"]["attention"]["name"]
+    replays = cell["device"]["name"] == "cuda" and compiler in {"reduce_overhead", "max_autotune"}
+    if not replays or attention == "default":
+        return None
+    return (
+        f"compile {compiler} replays graphs that show no operator, so that attention {attention} "
+        "cannot be proved to have run: take compile default"
+    )
 
 
 def _update_asks(cell: Cell, capabilities: Capabilities) -> list[str]:

@@ -181,8 +181,11 @@ SKIPPED = [
             {"regularizer": [{"name": "ema", "decay": 0.9}]},
             {"regularizer": [{"name": "my:Own"}]},
             {"regularizer": [{"name": "dropout", "dropout": 0.1}], "checkpointing": "layers"},
+            {"mlm_loss": "liger", "precision": "bf16"},
+            {"attention": "flex", "precision": "bf16"},
         )
     ],
+    ("graphs_hide_kernels", cell(compile="reduce_overhead", attention="math", **GPU), gpu(9, 0)),
     ("attention_needs_half", cell(attention="cudnn", device="cuda"), gpu(9, 0)),
     (
         "attention_needs_half",
@@ -259,6 +262,8 @@ POSSIBLE = [
     (cell(precision="bf16"), CPU_ONLY | {"precision_ratio": {"cpu": {"bf16": 1.3}}}),
     (cell(seq_len=512, micro_batches=4), CPU_ONLY),
     (cell(compile="max_autotune"), CPU_ONLY),
+    (cell(compile="max_autotune", attention="math"), CPU_ONLY),
+    (cell(compile="reduce_overhead", **GPU), gpu(9, 0)),
     (cell(layout="unpadded", attention="flash"), CPU_ONLY),
     (cell(layout="packed", compile="default", regularizer=[DROPOUT]), CPU_ONLY),
     (cell(layout="packed", device="cuda", precision="bf16"), gpu(8, 0)),
