@@ -50,3 +50,10 @@ def compiled_so_far() -> Compiled:
         misses=int(found["fxgraph_cache_miss"]),
         bypassed=int(found["fxgraph_cache_bypass"]),
     )
+
+
+def graphs_left_out() -> int:
+    """Count the graphs that were to be CUDA graphs and, for a reason of torch's, are not."""
+    from torch._dynamo.utils import counters
+
+    return int(counters["inductor"]["cudagraph_skips"])

@@ -101,6 +101,18 @@ class StepSpans:
             found[kind].bytes += cost.bytes
         return dict(found)
 
+    def names(self, prefix: str) -> tuple[set[str], set[str]]:
+        """Part the host's names: what ran within ranges that begin so, and what ran elsewhere."""
+        within: set[str] = set()
+        elsewhere: set[str] = set()
+        stack = [(root, elsewhere) for root in self.roots]
+        while stack:
+            node, found = stack.pop()
+            found = within if node.name.startswith(prefix) else found
+            found.add(node.name)
+            stack += [(child, found) for child in node.children]
+        return within, elsewhere
+
     def _own(self, node: Node) -> float:
         """Give a node's time without what it called."""
         return self.launched.get(id(node), 0.0) if self.on_device else node.self_duration

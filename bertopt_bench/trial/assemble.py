@@ -173,7 +173,10 @@ def _open_texts(cell: Mapping[str, Any], text: Mapping[str, Any], seed: int, dev
 
 
 def _kernels(cell: Mapping[str, Any]) -> dict[str, Kernel]:
-    """Build the cell's kernels; within a compiled model nothing names what is computed again."""
+    """Build the cell's kernels; within a compiled model nothing names what is computed again.
+
+    There the whole model is one graph (``fullgraph``), which torch marks what to compute again in.
+    """
     kernels = {op: build_kernel(op, choice) for op, choice in cell["kernel"].items()}
     if "checkpointing" in kernels and cell["kernel"]["compile"]["name"] != "off":
         kernels["checkpointing"] = replace(kernels["checkpointing"], expects=())

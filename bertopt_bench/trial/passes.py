@@ -5,10 +5,13 @@ All of them run before the exact restore, so that none leaves a mark on the traj
 
 from __future__ import annotations
 
+from dataclasses import replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from bertopt_bench.measure.compiling import graphs_left_out
 from bertopt_bench.measure.memory import graph_pool_bytes, storage_bytes
+from bertopt_bench.measure.operation_sums import OPTIMIZER_RANGE
 from bertopt_bench.measure.syncs import count_host_syncs
 from bertopt_bench.measure.tracing import StepTrace, trace_step
 
@@ -108,32 +111,57 @@ def trace(trial: Trial) -> tuple[StepTrace, int]:
     index = min(1, trial.batches.count - 1)
     resident = storage_bytes(trial.resident_tensors())
     traced = trace_step(lambda: trial.step(index), trial.device)
+    seen = [traced]
+    if trial.whole_step is not None:
+        seen.append(trace_step(lambda: step_in_phases(trial, index, lambda _: None), trial.device))
     trial.drain()
+    check_kernels(trial, seen)
+    ran = tuple(sorted({name for one in seen for name in one.operations}))
+    own_bytes = seen[-1].peak_bytes_above_start + resident
     if trial.whole_step is None:
-        check_kernels(trial, traced.operations)
-        pools = graph_pool_bytes(trial.device.type)
-        return traced, resident + traced.peak_bytes_above_start + pools
-    parts = trace_step(lambda: step_in_phases(trial, index, lambda _: None), trial.device)
-    trial.drain()
-    check_kernels(trial, sorted({*traced.operations, *parts.operations}))
-    return traced, resident + parts.peak_bytes_above_start
+        own_bytes += graph_pool_bytes(trial.device.type)
+    return replace(traced, operations=ran), own_bytes
 
 
-def check_kernels(trial: Trial, ran: Sequence[str]) -> None:
-    """Compare what each kernel expects and forbids with the operations that ran.
+def check_kernels(trial: Trial, traces: Sequence[StepTrace]) -> None:
+    """Compare what each kernel expects and forbids with what ran, in the update and elsewhere.
 
     Raises:
         KernelMismatchError: a forced kernel did not run, or one ran that it rules out.
     """
-    seen = ", ".join(name for name in ran if any(part in name for part in _TOLD))
+    update, rest = _by_place(traces)
+    seen = ", ".join(n for n in sorted(update | rest) if any(part in n for part in _TOLD))
+    on_cuda = trial.device.type == "cuda"
     for operation, kernel in trial.kernels.items():
-        if kernel.expects and not any(part in name for part in kernel.expects for name in ran):
-            raise KernelMismatchError(
-                f"kernel.{operation} was forced, but no operation named "
-                f"{' or '.join(kernel.expects)} ran; what ran: {seen or 'none of its kind'}."
-            )
-        others = [name for name in ran if any(part in name for part in kernel.forbids)]
+        ran = update if operation == "optimizer_step" else rest
+        for wanted in (kernel.expects, kernel.expects_on_cuda if on_cuda else ()):
+            if wanted and not _among(ran, wanted):
+                raise KernelMismatchError(
+                    f"kernel.{operation} was forced, but no operation named "
+                    f"{' or '.join(wanted)} ran; what ran: {seen or 'none of its kind'}."
+                )
+        others = _among(ran, kernel.forbids)
         if others:
             raise KernelMismatchError(
                 f"kernel.{operation} was forced, but {', '.join(others)} ran as well."
             )
+        if on_cuda and kernel.expects_on_cuda and graphs_left_out():
+            raise KernelMismatchError(
+                f"kernel.{operation} was forced, but torch made no CUDA graph of "
+                f"{graphs_left_out()} of its graphs; TORCH_LOGS=cudagraphs says why."
+            )
+
+
+def _among(ran: set[str], parts: Sequence[str]) -> list[str]:
+    return sorted(name for name in ran if any(part in name for part in parts))
+
+
+def _by_place(traces: Sequence[StepTrace]) -> tuple[set[str], set[str]]:
+    """Part the names into those of the optimizers' steps and all others, a device's among these."""
+    update: set[str] = set()
+    rest: set[str] = set()
+    for traced in traces:
+        within, elsewhere = traced.spans.names(OPTIMIZER_RANGE)
+        update |= within
+        rest |= elsewhere | (set(traced.operations) - within)
+    return update, rest

@@ -49,7 +49,9 @@ def test_forced_attention_is_what_runs(name: str) -> None:
     names = operations(lambda: attend(kernel))
 
     assert seen(kernel.expects, names)
+    assert not seen(kernel.forbids, names)
     assert not seen(catalogue.resolve("kernel.attention", other)().expects, names)
+    assert seen(catalogue.resolve("kernel.attention", other)().forbids, names)
 
 
 @pytest.mark.parametrize("name", ["math", "flash"])
@@ -252,19 +254,20 @@ def test_reduced_puts_the_flag_of_the_process_back(before: bool) -> None:
     ("name", "options"),
     [
         ("off", {}),
-        ("default", {"mode": "default"}),
-        ("reduce_overhead", {"mode": "reduce-overhead"}),
-        ("max_autotune", {"mode": "max-autotune"}),
+        ("default", {"mode": "default", "fullgraph": True}),
+        ("reduce_overhead", {"mode": "reduce-overhead", "fullgraph": True}),
+        ("max_autotune", {"mode": "max-autotune", "fullgraph": True}),
     ],
 )
-def test_compile_modes_are_torchs(name: str, options: dict[str, str]) -> None:
-    """Each mode is one that torch.compile knows."""
+def test_compile_modes_are_torchs(name: str, options: dict[str, Any]) -> None:
+    """Each mode is one that torch.compile knows; one of CUDA graphs expects them on a GPU."""
     made = catalogue.resolve("kernel.compile", name)()
 
     assert made.options == options
     assert made.compiles == bool(made.expects) == bool(options)
     if options:
-        assert torch._inductor.list_mode_options(options["mode"]) is not None
+        patched = torch._inductor.list_mode_options(options["mode"])
+        assert bool(made.expects_on_cuda) == patched.get("triton.cudagraphs", False)
 
 
 @pytest.mark.cuda

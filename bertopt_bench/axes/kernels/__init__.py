@@ -21,8 +21,10 @@ class Kernel:
         options: handed to the optimizer (optimizer_step), to torch.compile (compile), or to the
             model (mlm_loss, checkpointing).
         expects: parts of the names of profiler operations; one of them must be in a traced training
-            step, else the kernel was not what ran. Empty where nothing is forced.
-        forbids: parts of the names of operations that must not be in that step.
+            step, else the kernel was not what ran: of an optimizer step within its own range, of
+            all others outside of it. Empty where nothing is forced.
+        expects_on_cuda: as ``expects``, one of these as well, where the device is a GPU.
+        forbids: parts of the names of operations that must not be there.
         exact: computes what the operation says, to rounding, so that it can be checked.
         in_place: what was compiled or captured holds on to the optimizer's tensors, so that they
             are put back by the initial values that the optimizer declares, never made anew.
@@ -33,6 +35,7 @@ class Kernel:
     context: Callable[[], AbstractContextManager[Any]] | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     expects: tuple[str, ...] = ()
+    expects_on_cuda: tuple[str, ...] = ()
     forbids: tuple[str, ...] = ()
     exact: bool = True
     in_place: bool = False
@@ -41,3 +44,6 @@ class Kernel:
 
 COMPILED = ("Torch-Compiled Region", "CompiledFxGraph")
 """What the profiler calls a graph of torch.compile that runs (torch 2.9 to 2.13)."""
+
+LAUNCHED = ("cudaGraphLaunch", "cuGraphLaunch")
+"""What the profiler calls the replay of a CUDA graph."""

@@ -14,6 +14,14 @@ if TYPE_CHECKING:
 PACKAGES = {"flash_attn": "flash_attn"}
 """Entries that need a package beyond torch, which has no extra here: it builds for hours."""
 
+_OPERATIONS = {
+    "MATH": "_scaled_dot_product_attention_math",
+    "FLASH_ATTENTION": "_scaled_dot_product_flash_attention",
+    "EFFICIENT_ATTENTION": "_scaled_dot_product_efficient_attention",
+    "CUDNN_ATTENTION": "_scaled_dot_product_cudnn_attention",
+}
+"""What each backend of scaled_dot_product_attention is called in a trace."""
+
 
 def default() -> Kernel:
     """Let torch choose.
@@ -37,8 +45,7 @@ def math(*, reduced: bool = False) -> Kernel:
         torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp (on a CPU too; torch calls it beta).
     """
     # torch.compile dissolves the operation into its products; no other backend has any
-    operations = ("_scaled_dot_product_attention_math", "bmm")
-    return _only("MATH", *operations, wrap=_reduced if reduced else None)
+    return _only("MATH", "bmm", wrap=_reduced if reduced else None)
 
 
 def flash() -> Kernel:
@@ -46,7 +53,7 @@ def flash() -> Kernel:
 
     Source: Dao et al., arXiv 2205.14135; torch.nn.attention.SDPBackend.FLASH_ATTENTION.
     """
-    return _only("FLASH_ATTENTION", "_scaled_dot_product_flash_attention")
+    return _only("FLASH_ATTENTION")
 
 
 def efficient() -> Kernel:
@@ -54,7 +61,7 @@ def efficient() -> Kernel:
 
     Source: Rabe and Staats, arXiv 2112.05682; torch.nn.attention.SDPBackend.EFFICIENT_ATTENTION.
     """
-    return _only("EFFICIENT_ATTENTION", "_scaled_dot_product_efficient_attention")
+    return _only("EFFICIENT_ATTENTION")
 
 
 def cudnn() -> Kernel:
@@ -62,7 +69,7 @@ def cudnn() -> Kernel:
 
     Source: NVIDIA cuDNN; torch.nn.attention.SDPBackend.CUDNN_ATTENTION.
     """
-    return _only("CUDNN_ATTENTION", "_scaled_dot_product_cudnn_attention")
+    return _only("CUDNN_ATTENTION")
 
 
 def flex() -> Kernel:
@@ -169,10 +176,12 @@ def _reduced() -> Iterator[None]:
 
 def _only(
     backend: str,
-    *operations: str,
+    *dissolved: str,
     wrap: Callable[[], AbstractContextManager[None]] | None = None,
 ) -> Kernel:
-    """Force one backend for the trial, within ``wrap``.
+    """Force one backend for the trial, within ``wrap``; no other's operation may run.
+
+    ``dissolved`` is what torch.compile makes of the backend's operation.
 
     torch.compile's caches on disk know graphs by everything but the backend that was forced (seen
     in torch 2.13: a graph of math attention came back under flash), so they are left out.
@@ -192,4 +201,5 @@ def _only(
                 stack.enter_context(wrap())
             yield
 
-    return Kernel(context=context, expects=operations)
+    others = tuple(name for other, name in _OPERATIONS.items() if other != backend)
+    return Kernel(context=context, expects=(_OPERATIONS[backend], *dissolved), forbids=others)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bertopt_bench.axes.kernels import Kernel
+from bertopt_bench.axes.kernels import LAUNCHED, Kernel
 
 
 def off() -> Kernel:
@@ -17,6 +17,4 @@ def step() -> Kernel:
 
     Source: torch.cuda.CUDAGraph; Nguyen et al., 2021, on pytorch.org/blog.
     """
-    return Kernel(
-        options={"capturable": True}, expects=("cudaGraphLaunch", "cuGraphLaunch"), in_place=True
-    )
+    return Kernel(options={"capturable": True}, expects=LAUNCHED, in_place=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from bertopt_bench.axes.kernels import COMPILED, Kernel
+from bertopt_bench.axes.kernels import COMPILED, LAUNCHED, Kernel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -77,7 +77,7 @@ def capturable() -> Kernel:
     return Kernel(
         call=_capture,
         options={"capturable": True},
-        expects=("cudaGraphLaunch", "cuGraphLaunch"),
+        expects=LAUNCHED,
         in_place=True,
     )
 
