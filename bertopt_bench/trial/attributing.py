@@ -61,7 +61,8 @@ def attribute_memory(trial: Trial, traced_peak_bytes: int) -> dict[str, Any]:
 def _padding(trial: Trial, index: int) -> float:
     """Give the share of a step's slots that its layout leaves out."""
     workload = trial.cell["workload"]
-    return 1.0 - trial.batches.slot_tokens[index] / (workload["batch_size"] * workload["seq_len"])
+    slots: int = workload["batch_size"] * workload["seq_len"]
+    return 1.0 - trial.batches.slot_tokens[index] / slots
 
 
 def _stored(parts: Mapping[str, int]) -> dict[str, int]:

@@ -117,10 +117,10 @@ def trace(trial: Trial) -> tuple[StepTrace, int]:
     trial.drain()
     check_kernels(trial, seen)
     ran = tuple(sorted({name for one in seen for name in one.operations}))
-    own_bytes = seen[-1].peak_bytes_above_start + resident
+    peak = resident + seen[-1].peak_bytes_above_start
     if trial.whole_step is None:
-        own_bytes += graph_pool_bytes(trial.device.type)
-    return replace(traced, operations=ran), own_bytes
+        peak += graph_pool_bytes(trial.device.type)
+    return replace(traced, operations=ran), peak
 
 
 def check_kernels(trial: Trial, traces: Sequence[StepTrace]) -> None:

@@ -110,7 +110,7 @@ class Step:
 
 def is_ragged(workload: Mapping[str, Any]) -> bool:
     """Say whether a workload's padding fills no slots."""
-    return workload.get("layout", "padded") != "padded"
+    return bool(workload.get("layout", "padded") != "padded")
 
 
 def _captured(cell: Mapping[str, Any]) -> bool:

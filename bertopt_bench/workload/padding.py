@@ -1,6 +1,6 @@
-"""Remember how much of a prepared text is padding, so that a plan can forecast ragged layouts.
+"""Remember how many slots of a prepared text each layout leaves out, for a plan's forecast.
 
-Planning prepares nothing: it takes the share that was seen when the text was last prepared here.
+Planning prepares nothing: it takes the shares that were seen when the text was last prepared here.
 """
 
 from __future__ import annotations
@@ -13,32 +13,49 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
 _FOLDER = "padding"
 _DECIDING = (
     "corpus", "vocabulary_size", "seq_len", "lower_case", "held_out_fraction", "train_tokens",
+    "batch_size", "micro_batches",
 )  # fmt: skip
-_SPECIAL_TOKENS = 2  # [CLS] and [SEP] of every sequence
+_DRAWS = 64  # micro-batches on which the sequences are placed
 
 
-def note_padding(workload: Mapping[str, Any], sequences: int, tokens: int, cache: Path) -> None:
-    """Keep the share of padding of a text that was cut into ``sequences`` with ``tokens`` pieces.
+def note_padding(workload: Mapping[str, Any], lengths: NDArray[Any], cache: Path) -> None:
+    """Keep the share of slots that each layout leaves out of a micro-batch, in the mean.
 
-    Pairs of the next-sentence task are drawn anew and are not counted.
+    Args:
+        workload: canonical.
+        lengths: [N] of all train sequences, special tokens counted.
+        cache: its folder.
     """
-    if workload.get("next_sentence") or not sequences:
-        return
-    real = tokens + _SPECIAL_TOKENS * sequences
-    share = max(0.0, 1.0 - real / (sequences * workload["seq_len"]))
+    import numpy as np
+
+    from bertopt_bench.workload.packing import PLACES
+
+    size = workload["batch_size"] // workload.get("micro_batches", 1)
+    drawn = np.random.default_rng(0).choice(lengths, (_DRAWS, size)).astype(np.int64)
+    slots = size * workload["seq_len"]
+    shares = {
+        layout: float(np.mean([1 - place(one, workload["seq_len"]).slots / slots for one in drawn]))
+        for layout, place in PLACES.items()
+    }
     file = _file(workload, cache)
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps({"padding": share}), encoding="utf-8")
+    file.write_text(json.dumps(shares), encoding="utf-8")
 
 
 def known_padding(workload: Mapping[str, Any], cache: Path) -> float:
-    """Give the share of padding in [0, 1) as it was when the text was last prepared; else 0."""
+    """Give the share in [0, 1) that a workload's layout left out when its text was last prepared.
+
+    0 where it is not known, and of `padded`.
+    """
     try:
-        share: float = json.loads(_file(workload, cache).read_text(encoding="utf-8"))["padding"]
-    except (OSError, ValueError, KeyError, TypeError):
+        shares = json.loads(_file(workload, cache).read_text(encoding="utf-8"))
+        share: float = shares.get(workload.get("layout", "padded"), 0.0)
+    except (OSError, ValueError, AttributeError):
         return 0.0
     return share
 

@@ -38,6 +38,7 @@ __all__ = ["PreparedText", "cache_root", "prepare", "read_documents"]
 
 _REPORT_SECONDS = 0.1  # between two lines of progress on one thing
 _SMALLEST_VOCABULARY = 64
+_SPECIAL_TOKENS = 2  # [CLS] and [SEP] of every sequence
 _DOCUMENTS = "documents.json"
 
 
@@ -150,7 +151,8 @@ def _prepare(
         key["part"] = tokens.ALL if side == "train" else part
         return _batches(pieces, text, shape, seed, key, cache=cache, progress=progress)
 
-    note_padding(workload, len(sequences), len(train.ids), cache)
+    if isinstance(sequences, masking.Sequences):  # pairs are drawn anew for each batch
+        note_padding(workload, sequences.length + _SPECIAL_TOKENS, cache)
     return PreparedText(
         text_sha256=text_sha256,
         tokenizer_sha256=text.files[tokens.TOKENIZER_FILE],

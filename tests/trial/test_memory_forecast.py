@@ -69,7 +69,7 @@ def error(folder: Path, sized: Sized) -> float:
     """Give the forecast's distance from the attributed peak, as a share of it."""
     trial = live(folder, sized)
     measured: int = attribute_memory(trial, 1)["peak_bytes"]
-    share = 1 - sum(trial.batches.real_tokens) / (trial.batches.count * sized.slots)
+    share = 1 - sum(trial.batches.slot_tokens) / (trial.batches.count * sized.slots)
     trial.close()
     return memory_forecast_bytes(sized.cell(), share) / measured - 1
 
