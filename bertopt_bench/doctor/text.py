@@ -138,6 +138,10 @@ def _ceilings(ceilings: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
                 len(values["samples"][f"{key}_seconds"]),
             )
             yield _row(f"{device}: {name}", f"{rate / 1e9:,.1f} GB/s ({note}; fastest of {count})")
+        for mix, rate in (values.get("update_bytes_per_second") or {}).items():
+            count = len(values["samples"]["update_seconds"][mix])
+            note = f"{rate / 1e9:,.1f} GB/s (fastest of {count})"
+            yield _row(f"{device}: in place, {mix}", note)
 
 
 def _noise(noise: Mapping[str, Any]) -> Iterator[str]:

@@ -6,21 +6,27 @@ trial process, right between two trials, since a shared machine's limits drift.
 
 from __future__ import annotations
 
+import math
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from bertopt_bench.measure.clock import MeasuredDevice, step_clock
+from bertopt_bench.measure.in_place import ADAMW_STATES, MIXES, mix_bytes, mix_name, updates
 from bertopt_bench.measure.machine import last_level_cache_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from torch import Tensor
 
-MATMUL_SIZE = 2048
+MATMUL_SIZES = {"cpu": 2048, "cuda": 8192}
+"""Edge of the square matrices: a GPU is still far from its full rate at 2048."""
+MATMUL_SIZE = MATMUL_SIZES["cpu"]
 PROBE_SIZE = 512
+WARM_SECONDS = {"cuda": 0.3}
+"""Untimed products before a data type's first sample: a GPU's clock rises with its load."""
 BANDWIDTH_MIX = "4 reads and 3 writes of float32 a parameter, in place, as AdamW's step"
-BANDWIDTH_BYTES_PER_PARAMETER = 4 * (4 + 3)
+BANDWIDTH_BYTES_PER_PARAMETER = mix_bytes(ADAMW_STATES)
 # A processor may read a line before it writes all of it: such traffic is not counted, so that a
 # copy shows less than the mix, which writes only what it has read.
 COPY_BYTES_PER_PARAMETER = 4 * (1 + 1)
@@ -30,7 +36,9 @@ _DEFAULTS = {
     "cuda": ("float32", "tf32", "bfloat16", "float16"),
 }
 _BANDWIDTH_SHARE = 0.25
-_SAMPLES_AT_MOST = 30
+_SAMPLES_AT_MOST = {"cuda": 1000}  # there the time decides: a product takes a millisecond or two
+_USUAL_SAMPLES = 30
+_ARRAYS = max(MIXES) + 2
 
 
 class TensorDevice(MeasuredDevice, Protocol):
@@ -46,44 +54,58 @@ def measure_ceilings(
     seconds_budget: float = 1.0,
     *,
     dtypes: Sequence[str] | None = None,
-    matmul_size: int = MATMUL_SIZE,
+    matmul_size: int | None = None,
     array_bytes: int | None = None,
 ) -> dict[str, Any]:
     """Measure every ceiling in about `seconds_budget` seconds, with three samples at the least.
 
+    On a GPU untimed products come on top, a fraction of a second a data type.
+
     Args:
         device: the threads in use are those that the process has set.
-        seconds_budget: shared between the dtypes (three quarters) and the two bandwidths.
+        seconds_budget: shared between the dtypes (three quarters) and the bandwidths.
         dtypes: names of torch dtypes, or "tf32"; by default those worth training in on the device.
-        matmul_size: edge of the square matrices.
-        array_bytes: size of each of the bandwidths' four arrays; by default well beyond the caches.
+        matmul_size: edge of the square matrices; by default the device's in `MATMUL_SIZES`.
+        array_bytes: size of each of the bandwidths' five arrays; by default well beyond the caches.
 
     Returns:
-        `matmul_flops_per_second` by dtype, `bandwidth_bytes_per_second` of the optimizer's mix,
-        `copy_bytes_per_second` of a plain copy, the raw `samples` in seconds, `skipped` dtypes with
-        the reason, and what was measured: size, mix and bytes.
+        `matmul_flops_per_second` by dtype, `bandwidth_bytes_per_second` of AdamW's mix,
+        `update_bytes_per_second` of each optimizer's mix by `mix_name`, `copy_bytes_per_second` of
+        a plain copy, the raw `samples` in seconds, `skipped` dtypes with the reason, and what was
+        measured: size, untimed seconds, mix and bytes.
     """
+    size = matmul_size or MATMUL_SIZES.get(device.type, MATMUL_SIZE)
     names = tuple(dtypes or _DEFAULTS.get(device.type, ("float32",)))
     share = seconds_budget * (1 - _BANDWIDTH_SHARE) / len(names)
-    seen = {
-        name: _matmul_seconds(device, name, matmul_size, share, seconds_budget) for name in names
-    }
+    seen = {name: _matmul_seconds(device, name, size, share, seconds_budget) for name in names}
     samples = {name: outcome for name, outcome in seen.items() if not isinstance(outcome, str)}
     moved = _bandwidths(device, array_bytes, seconds_budget * _BANDWIDTH_SHARE)
     return {
         "matmul_flops_per_second": {
-            name: 2 * matmul_size**3 / min(times) for name, times in samples.items()
+            name: 2 * size**3 / min(times) for name, times in samples.items()
         },
-        "bandwidth_bytes_per_second": moved["bandwidth_bytes"] / min(moved["bandwidth_seconds"]),
-        "copy_bytes_per_second": moved["copy_bytes"] / min(moved["copy_seconds"]),
+        **_rates(moved),
         "samples": {
             "matmul_seconds": samples,
-            **{key: moved[key] for key in ("bandwidth_seconds", "copy_seconds")},
+            **{key: moved[key] for key in ("bandwidth_seconds", "copy_seconds", "update_seconds")},
         },
         "skipped": {name: why for name, why in seen.items() if isinstance(why, str)},
-        "matmul_size": matmul_size,
+        "matmul_size": size,
+        "matmul_warm_seconds": WARM_SECONDS.get(device.type, 0.0),
         "bandwidth_mix": BANDWIDTH_MIX,
-        **{key: moved[key] for key in ("bandwidth_bytes", "copy_bytes")},
+        **{key: moved[key] for key in ("bandwidth_bytes", "copy_bytes", "update_bytes")},
+    }
+
+
+def _rates(moved: Mapping[str, Any]) -> dict[str, Any]:
+    """Give bytes a second of the fastest sample of each way to move them."""
+    return {
+        "bandwidth_bytes_per_second": moved["bandwidth_bytes"] / min(moved["bandwidth_seconds"]),
+        "update_bytes_per_second": {
+            name: moved["update_bytes"][name] / min(seconds)
+            for name, seconds in moved["update_seconds"].items()
+        },
+        "copy_bytes_per_second": moved["copy_bytes"] / min(moved["copy_seconds"]),
     }
 
 
@@ -100,7 +122,15 @@ def _matmul_seconds(
                 return f"one product of {size} cubed would take about {estimate:.1f} s here"
         product = _product(device, name, size)
         burn_in = max(_timed(device, product, 1))
-        return _timed(device, product, _repeats(share - burn_in, burn_in))
+        if warm := WARM_SECONDS.get(device.type):
+            return _timed(device, product, _repeats(device, share, _warmed(device, product, warm)))
+        return _timed(device, product, _repeats(device, share - burn_in, burn_in))
+
+
+def _warmed(device: TensorDevice, product: Callable[[], Any], seconds: float) -> float:
+    """Keep the device at work until its clock has risen; give the seconds of a product then."""
+    each = min(_timed(device, product, 3))
+    return min(_timed(device, product, max(1, math.ceil(seconds / each)))[-3:])
 
 
 def _product(device: TensorDevice, name: str, size: int) -> Callable[[], Any]:
@@ -112,8 +142,8 @@ def _product(device: TensorDevice, name: str, size: int) -> Callable[[], Any]:
     generator = torch.Generator().manual_seed(0)
     left, right = (
         torch.randn(size, 16, generator=generator)
-        .repeat(1, -(-size // 16))[:, :size]
         .to(device.torch_device, dtype)
+        .repeat(1, -(-size // 16))[:, :size]
         .contiguous()
         for _ in range(2)
     )
@@ -122,44 +152,48 @@ def _product(device: TensorDevice, name: str, size: int) -> Callable[[], Any]:
 
 
 def _bandwidths(device: TensorDevice, array_bytes: int | None, share: float) -> dict[str, Any]:
-    """Give the bytes and the seconds of each mix and of each copy, on the same four arrays."""
+    """Give the bytes and the seconds of each mix and of each copy, on the same five arrays.
+
+    Each gets time by what it moves, so that all get as many samples.
+    """
     import torch
 
     block = torch.randn(2**14, generator=torch.Generator().manual_seed(0))
     copies = max(1, (array_bytes or _array_bytes(device)) // (4 * block.numel()))
-    weight, gradient, mean, square = (
-        block.to(device.torch_device).repeat(copies) for _ in range(4)
-    )
-    mix = _adamw_mix(weight, gradient, mean, square)
+    arrays = [block.to(device.torch_device).repeat(copies) for _ in range(_ARRAYS)]
+    copied = COPY_BYTES_PER_PARAMETER * arrays[0].numel()
+    ways = {states: updates(arrays, states) for states in MIXES}
+    each = share / (copied + sum(moved for _, moved in ways.values()))
+    seconds = {
+        states: _moved_seconds(device, _in_turn(calls), each * moved)
+        for states, (calls, moved) in ways.items()
+    }
     return {
-        "bandwidth_bytes": BANDWIDTH_BYTES_PER_PARAMETER * weight.numel(),
-        "bandwidth_seconds": _moved_seconds(device, mix, share / 2),
-        "copy_bytes": COPY_BYTES_PER_PARAMETER * weight.numel(),
-        "copy_seconds": _moved_seconds(device, _copy(gradient, mean), share / 2),
+        "bandwidth_bytes": ways[ADAMW_STATES][1],
+        "bandwidth_seconds": seconds[ADAMW_STATES],
+        "update_bytes": {mix_name(states): moved for states, (_, moved) in ways.items()},
+        "update_seconds": {mix_name(states): times for states, times in seconds.items()},
+        "copy_bytes": copied,
+        "copy_seconds": _moved_seconds(device, _copy(arrays[0], arrays[1]), each * copied),
     }
 
 
 def _moved_seconds(device: TensorDevice, move: Callable[[], None], share: float) -> list[float]:
     burn_in = max(_timed(device, move, 2))
-    return _timed(device, move, _repeats(share - 2 * burn_in, burn_in))
+    return _timed(device, move, _repeats(device, share - 2 * burn_in, burn_in))
+
+
+def _in_turn(calls: Sequence[Callable[[], None]]) -> Callable[[], None]:
+    def move() -> None:
+        for call in calls:
+            call()
+
+    return move
 
 
 def _copy(source: Tensor, target: Tensor) -> Callable[[], None]:
     def move() -> None:
         target.copy_(source)
-
-    return move
-
-
-def _adamw_mix(
-    weight: Tensor, gradient: Tensor, mean: Tensor, square: Tensor
-) -> Callable[[], None]:
-    """Touch memory as AdamW does: read four arrays, write three of them, next to no arithmetic."""
-
-    def move() -> None:
-        mean.lerp_(gradient, 0.1)
-        square.mul_(0.999)
-        weight.mul_(0.999)
 
     return move
 
@@ -174,12 +208,13 @@ def _timed(device: TensorDevice, operation: Callable[[], Any], repeats: int) -> 
     return clock.durations_seconds()
 
 
-def _repeats(seconds: float, each: float) -> int:
-    return max(3, min(_SAMPLES_AT_MOST, int(seconds / each)))
+def _repeats(device: TensorDevice, seconds: float, each: float) -> int:
+    most = _SAMPLES_AT_MOST.get(device.type, _USUAL_SAMPLES)
+    return max(3, min(most, int(seconds / each)))
 
 
 def _array_bytes(device: TensorDevice) -> int:
-    """Take four arrays that together are at least four times the last cache."""
+    """Take arrays of which any four together are at least four times the last cache."""
     if device.type == "cpu":
         return max(64 * 2**20, last_level_cache_bytes() or 0)
     return 256 * 2**20

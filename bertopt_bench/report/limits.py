@@ -139,11 +139,19 @@ def _work_row(cell: Cell, trials: Trials) -> dict[str, Any]:
             told("ceiling_share", wording.share),
             told("datasheet_share", wording.share),
             told("optimizer_bytes_per_second", _prefixed("B/s")),
-            told("optimizer_bandwidth_share", wording.share),
+            _with_mix(told("optimizer_bandwidth_share", wording.share), trials),
             told("time_to_first_step_seconds", wording.duration),
         ],
         "compiled": _compiled(trials),
     }
+
+
+def _with_mix(told: tuple[str, str] | None, trials: Trials) -> tuple[str, str] | None:
+    """Write under a share which mix of reads and writes it is of, where the trials say one."""
+    mixes = {words(row.get("update_mix")) for row in trials} - {""}
+    if told is None or len(mixes) != 1:
+        return told
+    return told[0], f"of {mixes.pop()} · {told[1]}"
 
 
 def _prefixed(unit: str) -> Callable[[float], str]:
@@ -165,14 +173,16 @@ def _compiled(trials: Trials) -> list[tuple[str, tuple[str, str]]]:
 
 def _reasons(rows: Trials) -> list[str]:
     """Say why a number is missing, each reason once."""
-    found: dict[str, list[str]] = {"datasheet_missing": [], "optimizer_bytes_missing": []}
+    names = ("datasheet_missing", "optimizer_bytes_missing", "update_mix_missing")
+    found: dict[str, list[str]] = {name: [] for name in names}
     for row in rows:
         for column, reasons in found.items():
             reason = words(row.get(column))
             if reason and row["status"] == "ok" and reason not in reasons:
                 reasons.append(reason)
     told = [f"No datasheet share: {reason}." for reason in found["datasheet_missing"]]
-    return told + [f"No optimizer bandwidth: {r}." for r in found["optimizer_bytes_missing"]]
+    told += [f"No optimizer bandwidth: {r}." for r in found["optimizer_bytes_missing"]]
+    return told + [f"Another mix's bandwidth: {r}." for r in found["update_mix_missing"]]
 
 
 def _unmeasured(sessions: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -206,8 +216,11 @@ def _ceilings(session: Mapping[str, Any]) -> list[str]:
         where = device.get("name", "") if isinstance(device, dict) else str(device or "")
         for dtype, rate in (values.get("matmul_flops_per_second") or {}).items():
             seen[f"{where} {dtype}|FLOP/s"].append(rate)
-        if moved := values.get("bandwidth_bytes_per_second"):
+        of_mixes = values.get("update_bytes_per_second") or {}
+        if (moved := values.get("bandwidth_bytes_per_second")) and not of_mixes:
             seen[f"{where} in-place update|B/s"].append(moved)
+        for mix, moved in of_mixes.items():
+            seen[f"{where} in-place update of {mix}|B/s"].append(moved)
     lines = []
     for key, rates in seen.items():
         name, unit = key.split("|")

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from bertopt_bench.matrix.identity import canonical_json
 from bertopt_bench.matrix.modes import is_inference
 from bertopt_bench.measure.datasheets import Datasheet, datasheet_of
-from bertopt_bench.workload.optimizer_work import step_bytes, why_uncounted
+from bertopt_bench.measure.in_place import ADAMW_STATES, mix_name
+from bertopt_bench.workload.optimizer_work import step_bytes, step_count, why_uncounted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -41,11 +42,13 @@ class Limits:
     """What a session measured of each device at most, and the GPUs that it saw.
 
     A device is its whole choice as canonical JSON (two threads do less than eight); early sessions
-    noted its name only.
+    noted its name only. ``bandwidths`` are of AdamW's mix of reads and writes, ``updates`` of each
+    mix by its name, which early sessions lack.
     """
 
     rates: Mapping[tuple[str, str], float]
     bandwidths: Mapping[str, float]
+    updates: Mapping[tuple[str, str], float]
     gpus: Sequence[Mapping[str, Any]] = ()
 
     @classmethod
@@ -53,6 +56,7 @@ class Limits:
         """Take the highest of what was measured over the session: a limit is a limit."""
         rates: dict[tuple[str, str], float] = defaultdict(float)
         bandwidths: dict[str, float] = defaultdict(float)
+        updates: dict[tuple[str, str], float] = defaultdict(float)
         for measured in session.ceilings:
             device = measured.get("device")
             named = canonical_json(device) if isinstance(device, dict) else str(device)
@@ -61,9 +65,12 @@ class Limits:
                 rates[named, dtype] = max(rates[named, dtype], rate)
             moved = values.get("bandwidth_bytes_per_second") or 0.0
             bandwidths[named] = max(bandwidths[named], moved)
+            for mix, moved in (values.get("update_bytes_per_second") or {}).items():
+                updates[named, mix] = max(updates[named, mix], moved)
         return cls(
             {key: rate for key, rate in rates.items() if rate > 0},
             {key: rate for key, rate in bandwidths.items() if rate > 0},
+            {key: rate for key, rate in updates.items() if rate > 0},
             session.machine.get("gpus") or (),
         )
 
@@ -75,13 +82,26 @@ class Limits:
         return self.rates.get((canonical_json(device), dtype), of_name)
 
     def bytes_per_second(self, record: Record) -> float:
-        """Give the measured bandwidth of the trial's device, of an in-place update's mix."""
+        """Give the measured bandwidth of the trial's device, of AdamW's in-place update."""
         device = record.cell["device"]
         of_name = self.bandwidths.get(device["name"], NAN)
         return self.bandwidths.get(canonical_json(device), of_name)
 
+    def update_bandwidth(self, record: Record) -> tuple[str, float]:
+        """Give the mix of the trial's optimizer with its bandwidth; AdamW's where it is unmeasured.
 
-UNMEASURED = Limits({}, {})
+        LAMB reads more in a second pass: it is measured against the mix of what it writes.
+        """
+        count = step_count(record.cell["optimizer"])
+        if count is not None:
+            mix = mix_name(count.states)
+            rate = self.updates.get((canonical_json(record.cell["device"]), mix))
+            if rate is not None:
+                return mix, rate
+        return mix_name(ADAMW_STATES), self.bytes_per_second(record)
+
+
+UNMEASURED = Limits({}, {}, {})
 
 
 def limit_columns(record: Record, limits: Limits) -> dict[str, Any]:
@@ -185,12 +205,25 @@ def _optimizer(record: Record, limits: Limits) -> dict[str, Any]:
         width = 8 if record.cell["precision"]["name"] == "fp64" else 4
         moved = step_bytes(choice, record.parameter_count, width)
     rate = moved / seconds if moved and seconds > 0 else NAN
+    mix, most = limits.update_bandwidth(record)
     return {
         "optimizer_bytes_per_step": NAN if moved is None else float(moved),
         "optimizer_bytes_per_second": rate,
         "bandwidth_ceiling_bytes_per_second": limits.bytes_per_second(record),
-        "optimizer_bandwidth_share": rate / limits.bytes_per_second(record),
+        "update_ceiling_bytes_per_second": most,
+        "update_mix": "" if math.isnan(rate / most) else mix,
+        "update_mix_missing": "" if math.isnan(rate / most) else _why_other_mix(choice, mix),
+        "optimizer_bandwidth_share": rate / most,
         "optimizer_bytes_missing": "a forward pass updates nothing"
         if forward
         else why_uncounted(choice),
     }
+
+
+def _why_other_mix(choice: Mapping[str, Any], mix: str) -> str:
+    """Say that an optimizer is measured against a mix that is not its own; empty where it is."""
+    count = step_count(choice)
+    own = mix if count is None else mix_name(count.states)
+    if own == mix:
+        return ""
+    return f"{choice['name']} has {own}, which its session did not measure: {mix} stand in"

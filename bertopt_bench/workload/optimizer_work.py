@@ -27,6 +27,11 @@ class StepCount:
         """Numbers moved."""
         return self.reads + self.writes
 
+    @property
+    def states(self) -> int:
+        """Number of state tensors, which are written as the weight is."""
+        return self.writes - 1
+
 
 OPTIMIZER_STEPS = {
     "sgd": StepCount(2, 1, 2),
