@@ -24,7 +24,7 @@ from pairing import paired_ratio
 
 from bertopt_bench import catalogue
 from bertopt_bench.axes import optimizers
-from bertopt_bench.measure.ceilings import BANDWIDTH_BYTES_PER_PARAMETER, _adamw_mix
+from bertopt_bench.measure.in_place import ADAMW_STATES, in_place_mix, mix_bytes
 from bertopt_bench.trial.assemble import build_kernel
 from bertopt_bench.trial.regularizing import Regularizers
 from bertopt_bench.trial.stepping import make_optimizer
@@ -83,7 +83,7 @@ def make_step(name: str, step: str) -> Callable[[], float]:
 def make_ceiling() -> Callable[[], float]:
     """Give a call that moves the ceiling's bytes once and gives the seconds."""
     arrays = [torch.randn(2**10).repeat(CEILING_PARAMETERS // 2**10) for _ in range(4)]
-    mix = _adamw_mix(*arrays)
+    mix = in_place_mix(*arrays)
 
     def timed() -> float:
         start = perf_counter()
@@ -104,7 +104,7 @@ def main() -> None:
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     parameters = sum(p.numel() for group in make_groups() for p in group["params"])
     ceiling = make_ceiling()
-    moved = BANDWIDTH_BYTES_PER_PARAMETER * (CEILING_PARAMETERS // 2**10 * 2**10)
+    moved = mix_bytes(ADAMW_STATES) * (CEILING_PARAMETERS // 2**10 * 2**10)
     print(f"{parameters / 1e6:.1f} M parameters, {torch.get_num_threads()} threads")
     print("| optimizer | step | share of the ceiling | interval | GB/s | ms |")
     print("|---|---|---|---|---|---|")

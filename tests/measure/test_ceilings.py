@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from bertopt_bench.measure import ceilings
 from bertopt_bench.measure.ceilings import BANDWIDTH_BYTES_PER_PARAMETER, measure_ceilings
+from bertopt_bench.measure.in_place import in_place_mix
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -91,11 +93,45 @@ def test_the_callers_float32_setting_is_kept() -> None:
     assert torch.get_float32_matmul_precision() == before
 
 
+def test_a_gpus_products_are_larger_and_start_warm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: the calls: 0.3 s of products of 10 ms before the samples, which the time limits."""
+    calls: list[int] = []
+
+    def timed(_device: Any, operation: Callable[[], Any], repeats: int) -> list[float]:
+        if operation() is not None:
+            calls.append(repeats)
+        return [0.01] * repeats
+
+    monkeypatch.setattr(ceilings, "_timed", timed)
+    monkeypatch.setitem(ceilings.MATMUL_SIZES, "cuda", 64)
+    device: Any = SimpleNamespace(type="cuda", torch_device="cpu")
+
+    values = measure_ceilings(device, 2.0, dtypes=["float32"], array_bytes=2**16)
+
+    assert calls == [1, 3, 30, 150]
+    assert (values["matmul_size"], values["matmul_warm_seconds"]) == (64, 0.3)
+    assert len(values["samples"]["matmul_seconds"]["float32"]) == 150
+
+
+def test_every_mix_moves_what_its_name_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: 4 bytes for each read and write of a parameter, over scripted seconds."""
+    monkeypatch.setattr(ceilings, "_timed", scripted({64: 0.01, 0: 0.02}))
+
+    values = measure_ceilings(Cpu(), dtypes=["float32"], matmul_size=64, array_bytes=2**16)
+
+    assert values["update_bytes_per_second"] == {
+        "2 reads, 1 write": 2 * 12 * 2**14 / 0.02,  # two pairs of the five arrays
+        "3 reads, 2 writes": 20 * 2**14 / 0.02,
+        "4 reads, 3 writes": 28 * 2**14 / 0.02,
+        "5 reads, 4 writes": 36 * 2**14 / 0.02,
+    }
+
+
 def test_the_mix_is_adamws_four_reads_and_three_writes() -> None:
     """Oracle: which of the four arrays changed; three in-place passes read those and a gradient."""
     weight, gradient, mean, square = (torch.full((3,), 2.0 + index) for index in range(4))
 
-    ceilings._adamw_mix(weight, gradient, mean, square)()
+    in_place_mix(gradient, mean, square, weight)()
 
     assert BANDWIDTH_BYTES_PER_PARAMETER == 28
     assert gradient.tolist() == [3.0] * 3

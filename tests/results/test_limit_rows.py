@@ -98,6 +98,22 @@ def test_optimizer_bandwidth_is_the_least_bytes_by_the_phases_time() -> None:
     assert row["optimizer_bytes_missing"] == ""
 
 
+def test_an_optimizers_share_is_of_its_own_mix() -> None:
+    """Oracle: by hand: SGD's 12 bytes of a million weights in 2 ms, 6 GB/s, of 12; AdamW's 20."""
+    cpu, sgd = {"name": "cpu"}, record(content(optimizer="sgd"), parameter_count=10**6)
+    measured = event({}, 20e9, cpu)
+    measured["values"]["update_bytes_per_second"] = {"2 reads, 1 write": 12e9}
+    own, other = columns(sgd, measured), columns(sgd, event({}, 20e9, cpu))
+
+    assert own["optimizer_bandwidth_share"] == pytest.approx(0.5)
+    assert (own["update_mix"], own["update_mix_missing"]) == ("2 reads, 1 write", "")
+    assert other["optimizer_bandwidth_share"] == pytest.approx(0.3)
+    assert other["update_mix"] == "4 reads, 3 writes"
+    assert "sgd has 2 reads, 1 write, which its session did not measure" in str(
+        other["update_mix_missing"]
+    )
+
+
 @pytest.mark.parametrize(
     ("cell", "why"),
     [
