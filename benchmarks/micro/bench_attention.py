@@ -6,6 +6,13 @@ GRID = {
     "seq_len": (64, 128, 256, 512),
     "cache": ("hot", "cold"),
 }
+ONE_AT_A_TIME = {
+    "batch_size": (2, 32),
+    "heads": (2, 8),
+    "head_size": (32, 128),
+    "padding": (0.25, 0.5),
+    "direction": ("forward", "backward"),
+}
 
 
 def test_attention(case, measure) -> None:

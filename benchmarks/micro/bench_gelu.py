@@ -6,6 +6,7 @@ GRID = {
     "hidden_size": (512, 1024, 2048),
     "cache": ("hot", "cold"),
 }
+ONE_AT_A_TIME = {"batch_size": (2, 32), "direction": ("forward", "backward")}
 
 
 def test_gelu(case, measure) -> None:

@@ -6,6 +6,7 @@ GRID = {
     "hidden_size": (128, 256, 512),
     "cache": ("hot", "cold"),
 }
+ONE_AT_A_TIME = {"batch_size": (2, 32), "direction": ("forward", "backward")}
 
 
 def test_layer_norm(case, measure) -> None:

@@ -6,6 +6,11 @@ GRID = {
     "seq_len": (32, 64, 128),
     "cache": ("hot", "cold"),
 }
+ONE_AT_A_TIME = {
+    "batch_size": (2, 32),
+    "vocabulary_size": (2048, 8192),
+    "direction": ("forward",),  # never backward alone: the loss overwrites what it keeps
+}
 
 
 def test_mlm_loss(case, measure) -> None:

@@ -63,13 +63,17 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "case" not in metafunc.fixturenames:
         return
     try:
-        cases = list(_cases(metafunc.config, metafunc.module.OPERATION, metafunc.module.GRID))
+        module = metafunc.module
+        cases = list(_cases(metafunc.config, module.OPERATION, module.GRID, module.ONE_AT_A_TIME))
     except UserError as error:
         raise pytest.UsageError(str(error)) from error
     metafunc.parametrize("case", [_param(*case) for case in cases])
 
 
-def _cases(config: pytest.Config, name: str, grid: dict[str, tuple[Any, ...]]) -> Any:
+def _cases(
+    config: pytest.Config, name: str, grid: dict[str, tuple[Any, ...]], varied: dict[str, Any]
+) -> Any:
+    """Give the grid's combinations; where the command line asks for none, the others one by one."""
     operation = find_operation(name)
     asked = {key: config.getoption(f"micro_{key}") for key in operation.keys}
     levels = {key: _list(text) for key, text in asked.items() if text is not None}
@@ -78,6 +82,10 @@ def _cases(config: pytest.Config, name: str, grid: dict[str, tuple[Any, ...]]) -
         for values in product(*wide.values()):
             chosen = dict(zip(wide, values, strict=True))
             yield name, implementation, read_options(operation, chosen, "command line"), chosen
+        for key, values in {} if levels else varied.items():
+            for value in values:
+                chosen = {key: value}
+                yield name, implementation, read_options(operation, chosen, "the suite"), chosen
 
 
 def _implementations(config: pytest.Config, operation: Any, usual: tuple[str, ...]) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +49,8 @@ _ROWS: Mapping[str, Key] = {
     "batch_size": Key("int", 8, least=1, most=1_000_000),
     "seq_len": Key("int", 128, least=1, most=1_000_000),
 }
+_PACKAGES = {"liger": "liger_kernel", "cut_cross_entropy": "cut_cross_entropy"}
+_LEAST_FLEX_HEAD = 16  # torch/_inductor/kernel/flex/flex_attention.py
 _HIDDEN = Key("int", 256, least=1, most=1_000_000)
 
 
@@ -70,7 +73,7 @@ OPERATIONS: Mapping[str, Operation] = {
     for one in (
         Operation(
             "attention",
-            ("default", "math", "flash", "efficient", "cudnn"),
+            ("default", "math", "flash", "efficient", "cudnn", "flex"),
             {
                 **_ROWS,
                 "heads": Key("int", 4, least=1, most=10_000),
@@ -82,7 +85,7 @@ OPERATIONS: Mapping[str, Operation] = {
         ),
         Operation(
             "layer_norm",
-            ("default", "composed", "compiled"),
+            ("default", "composed", "compiled", "liger"),
             {**_ROWS, "hidden_size": _HIDDEN, **_TAIL},
             "(input, normalized_shape, weight, bias, eps), as torch's layer_norm",
         ),
@@ -94,7 +97,7 @@ OPERATIONS: Mapping[str, Operation] = {
         ),
         Operation(
             "mlm_loss",
-            ("dense", "sparse", "chunked"),
+            ("dense", "sparse", "chunked", "liger", "cut_cross_entropy"),
             {
                 **_ROWS,
                 "hidden_size": _HIDDEN,
@@ -169,19 +172,47 @@ def read_options(
 
 def impossible(operation: str, implementation: str, options: Mapping[str, Any]) -> str | None:
     """Say why an implementation cannot run so, where that is known beforehand."""
-    on_cpu, padded = options["device"] == "cpu", options.get("padding", 0.0) > 0
+    on_cpu, wide = options["device"] == "cpu", options["dtype"] in {"float32", "float64"}
     if operation == "attention":
-        if implementation in {"efficient", "cudnn"} and on_cpu:
-            return f"torch has {implementation} attention on CUDA only"
-        if implementation == "flash" and padded and not on_cpu:
-            return "torch's flash attention takes no mask on CUDA"
-        if implementation in {"flash", "cudnn"} and not on_cpu and options["dtype"] == "float32":
-            return f"torch's {implementation} attention takes 16-bit numbers only on CUDA"
+        return _impossible_attention(implementation, options, on_cpu=on_cpu, wide=wide)
+    if implementation in _PACKAGES:
+        return _impossible_package(implementation, on_cpu=on_cpu, wide=wide)
     if operation == "mlm_loss" and options["direction"] == "backward":
         return "the loss overwrites what its backward pass keeps: it runs once; take both"
     if operation == "optimizer_step" and options["dtype"] == "float16":
         return "AdamW's second moment of small gradients is 0 in float16"
     return None
+
+
+def _impossible_package(implementation: str, *, on_cpu: bool, wide: bool) -> str | None:
+    package = _PACKAGES[implementation]
+    reasons = {
+        f"{implementation}'s kernels run on CUDA only": on_cpu,
+        "cut_cross_entropy takes 16-bit numbers only": package == "cut_cross_entropy" and wide,
+        f"{package} is not installed: pip install 'bertopt-bench[kernels]'": not find_spec(package),
+    }
+    return next((reason for reason, holds in reasons.items() if holds), None)
+
+
+def _impossible_attention(
+    implementation: str, options: Mapping[str, Any], *, on_cpu: bool, wide: bool
+) -> str | None:
+    name, heads = implementation, options["head_size"]
+    reasons = {
+        f"torch has {name} attention on CUDA only": name in {"efficient", "cudnn"} and on_cpu,
+        "torch's flex attention has no backward pass on a CPU": name == "flex" and on_cpu,
+        f"torch's flex attention takes heads of {_LEAST_FLEX_HEAD} and more": name == "flex"
+        and heads < _LEAST_FLEX_HEAD,
+        "torch's flash attention takes no mask on CUDA": name == "flash"
+        and options["padding"] > 0
+        and not on_cpu,
+        f"torch's {name} attention takes 16-bit numbers only on CUDA": name in {"flash", "cudnn"}
+        and wide
+        and not on_cpu,
+        "torch's efficient attention takes no 64-bit numbers": name == "efficient"
+        and options["dtype"] == "float64",
+    }
+    return next((reason for reason, holds in reasons.items() if holds), None)
 
 
 def micro_cell(operation: Operation, implementation: str, options: Mapping[str, Any]) -> Cell:

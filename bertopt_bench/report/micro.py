@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from bertopt_bench.results.micro import MicroFile, MicroRow
 
 DASH = "–"  # noqa: RUF001 - a dash in a table
-AXES = ("seq_len", "batch_size", "hidden_size", "heads", "head_size", "vocabulary_size")
+AXES = (
+    "seq_len", "batch_size", "hidden_size", "heads", "head_size", "vocabulary_size", "padding",
+)  # fmt: skip
 """Options that a crossover may be drawn over."""
 
 MOST_FIGURES = 40

@@ -1,6 +1,7 @@
 """Draw calls' seconds over a length or a size, a line an implementation: plain SVG, no script.
 
-Both axes are logarithmic, so that a cost that grows as a power is a straight line. Places along x
+Both axes are logarithmic (a share's is not), so that a cost that grows as a power is a straight
+line. Places along x
 are per cent of the width; lines stand in a stretched drawing whose strokes do not scale.
 """
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from bertopt_bench.results.micro import MicroRow
 
 HEIGHT, AXIS_HEIGHT, UNITS = 240, 22, 1000
+LINEAR = ("padding",)  # shares, which may be 0
 MOST_SERIES = 7  # colours that can be told apart
 MOST_LEVELS = 6
 
@@ -41,7 +43,7 @@ def crossover(title: str, axis: str, lines: Mapping[str, Sequence[MicroRow]]) ->
     names = list(lines)[:MOST_SERIES]
     shown = {name: sorted(lines[name], key=lambda row: row.options[axis]) for name in names}
     rows = [row for line in shown.values() for row in line]
-    across = Scale.of([_log(row.options[axis]) for row in rows], air=0.04)
+    across = Scale.of([_along(axis, row.options[axis]) for row in rows], air=0.04)
     ends = [end for row in rows for end in (row.q1, row.q3) if end > 0]
     up = Scale.of([math.log10(end) for end in ends], air=0.08)
     drawn = "".join(
@@ -92,8 +94,12 @@ def _log(value: float) -> float:
     return math.log10(value) if value > 0 else 0.0
 
 
+def _along(axis: str, value: float) -> float:
+    return value if axis in LINEAR else _log(value)
+
+
 def _place(row: MicroRow, axis: str, across: Scale) -> float:
-    return across.at(_log(row.options[axis]))
+    return across.at(_along(axis, row.options[axis]))
 
 
 def _y(seconds: float, up: Scale) -> float:
@@ -143,7 +149,7 @@ def _levels(up: Scale) -> str:
 
 def _ticks(rows: Sequence[MicroRow], axis: str, across: Scale) -> str:
     values = sorted({row.options[axis] for row in rows})
-    places = [(across.at(_log(value)), f"{value:,}") for value in values]
+    places = [(across.at(_along(axis, value)), f"{value:,}") for value in values]
     return "".join(
         f'<line class="tick" x1="{x}%" x2="{x}%" y1="{HEIGHT}" y2="{HEIGHT + 5}"/>'
         f'<text class="middle" x="{x}%" y="{HEIGHT + 17}">{text}</text>'

@@ -62,6 +62,9 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return done, file
 
 
+VARIED = {"padding": (0.25,)}
+
+
 @pytest.mark.slow
 def test_every_operation_is_timed_and_leaves_what_a_row_needs(small_run: Any) -> None:
     """Oracle: the file that pytest-benchmark wrote, row by row."""
@@ -142,17 +145,24 @@ def test_a_mistake_is_told_with_what_is_allowed(arguments: list[str], said: str)
     """Oracle: the text, as duel --micro gives it."""
     given = dict(zip(arguments[::2], arguments[1::2], strict=True))
     with pytest.raises(UserError, match=said):
-        list(SUITES._cases(Options(given), "attention", {"implementation": ("math",)}))
+        list(SUITES._cases(Options(given), "attention", {"implementation": ("math",)}, VARIED))
 
 
 def test_lists_span_the_cases_and_unknown_names_of_other_operations_are_left_out() -> None:
     """Oracle: by hand: 2 lengths x 2 shares; sparse is no attention."""
     given = {"--seq-len": "8,16", "--padding": "0.0,0.5", "--implementation": "sparse,flash,m:f"}
-    cases = list(SUITES._cases(Options(given), "attention", {"implementation": ("math",)}))
+    cases = list(SUITES._cases(Options(given), "attention", {"implementation": ("math",)}, VARIED))
 
     assert [name for _, name, *_ in cases] == ["flash"] * 4 + ["m:f"] * 4
     spanned = {(options["seq_len"], options["padding"]) for *_, options, _ in cases[:4]}
     assert spanned == {(8, 0.0), (16, 0.0), (8, 0.5), (16, 0.5)}
+
+
+def test_other_options_are_varied_one_by_one_unless_some_are_asked_for() -> None:
+    """Oracle: by hand: the usual case, and one with a quarter of padding."""
+    cases = list(SUITES._cases(Options({}), "attention", {"implementation": ("math",)}, VARIED))
+
+    assert [options["padding"] for *_, options, _ in cases] == [0.0, 0.25]
 
 
 @pytest.mark.slow

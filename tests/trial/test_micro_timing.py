@@ -365,7 +365,7 @@ def test_a_bench_on_this_processor_times_real_calls(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.cuda
 def test_hot_batches_agree_with_tritons_do_bench() -> None:
-    """Oracle: triton.testing.do_bench, within 5 %, on work that no cache changes."""
+    """Oracle: triton.testing.do_bench, within 5 %; 268 MB in and out exceed any cache."""
     torch = pytest.importorskip("torch")
     if not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
@@ -374,9 +374,9 @@ def test_hot_batches_agree_with_tritons_do_bench() -> None:
 
     device = cuda()
     device.seed(1)
-    given = {"seq_len": 2048, "dtype": "bfloat16", "device": "cuda", "direction": "forward"}
-    options = read_options(OPERATIONS["attention"], given)
-    case = open_case("attention", "flash", options, device)
+    given = {"batch_size": 1024, "dtype": "bfloat16", "device": "cuda", "direction": "forward"}
+    options = read_options(OPERATIONS["gelu"], given)
+    case = open_case("gelu", "default", options, device)
     bench = Bench(case, device)
     ours = sorted(b.seconds / b.calls for b in (bench.batch() for _ in range(20)))[10]
     with case.context():

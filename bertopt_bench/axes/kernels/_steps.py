@@ -94,13 +94,17 @@ class Captured:
             self.replay()
 
 
-def beside(call: Callable[[], Any]) -> None:
-    """Run a call in the stream that will capture it, as it must have run there before."""
+def beside(call: Callable[[], Any]) -> Any:
+    """Run a call in the stream that will capture it, as it must have run there before.
+
+    A backward pass runs in the stream of its forward pass: to be captured, that must be here too.
+    """
     stream, current = _side(torch.cuda.current_device()), torch.cuda.current_stream()
     stream.wait_stream(current)
     with torch.cuda.stream(stream):
-        call()
+        made = call()
     current.wait_stream(stream)
+    return made
 
 
 def capture(call: Callable[[], Any]) -> Callable[[], Any]:

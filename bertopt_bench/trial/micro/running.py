@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from bertopt_bench.axes.kernels._steps import beside
 from bertopt_bench.trial.micro import checking
 from bertopt_bench.trial.micro.functions import FUNCTIONS, Function
 from bertopt_bench.trial.micro.implementations import Implementation, find_function
@@ -139,5 +140,10 @@ class _Run:
             return lambda: apply(call, inputs)
         if self.direction == "both":
             return lambda: torch.autograd.grad(apply(call, inputs), learned, gradient)
-        out = apply(call, inputs)
+
+        def forward() -> Tensor:
+            out: Tensor = apply(call, inputs)
+            return out
+
+        out = beside(forward) if gradient.is_cuda else forward()
         return lambda: torch.autograd.grad(out, learned, gradient, retain_graph=True)

@@ -179,10 +179,14 @@ class TorchGpu:
             for call in calls:
                 call()
 
+        import torch
+
         beside(every)
+        current = torch.cuda.current_stream()
         try:
             return capture(every)
-        except RuntimeError:
+        except RuntimeError:  # torch leaves the capture's stream in place where it fails
+            torch.cuda.set_stream(current)
             self.synchronize()
             return None
 
