@@ -266,6 +266,24 @@ def graphs_hide_kernels(cell: Cell, _capabilities: Capabilities) -> str | None:
     )
 
 
+def gradients_in_a_graphs_pool(cell: Cell, _capabilities: Capabilities) -> str | None:
+    """Skip the compiler's CUDA graphs where gradients outlive a replay, which overwrites them.
+
+    Source: pytorch issue 169545; torch._inductor.cudagraph_trees.
+    """
+    compiler = kernel_name(cell, "compile")
+    if cell["device"]["name"] != "cuda" or compiler not in {"reduce_overhead", "max_autotune"}:
+        return None
+    kept = {
+        "micro_batches are summed": cell["workload"].get("micro_batches", 1) > 1,
+        "optimizer_step capturable keeps them": kernel_name(cell, "optimizer_step") == "capturable",
+    }
+    found = [reason for reason, holds in kept.items() if holds]
+    if not found:
+        return None
+    return f"compile {compiler} overwrites gradients in its graphs' memory, and {found[0]}"
+
+
 def _update_asks(cell: Cell, capabilities: Capabilities) -> list[str]:
     """Say why an update cannot be part of a graph: it would ask the host for its rate or count.
 

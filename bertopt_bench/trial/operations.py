@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 KINDS = ("linear", "attention", "layer_norm", "gelu", "mlm_loss", OPTIMIZER, OTHER)
 _NAMED = {
-    "attention": ("scaled_dot_product", "ScaledDotProduct", "flash_attn", "flex_attention"),
+    "attention": (
+        "scaled_dot_product", "ScaledDotProduct", "flash_attn", "flex_attention",
+        "_flash_attention", "varlen_attn",
+    ),
     "layer_norm": ("layer_norm", "LayerNorm"),
     "gelu": ("gelu", "Gelu"),
     "mlm_loss": (

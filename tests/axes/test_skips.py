@@ -185,6 +185,16 @@ SKIPPED = [
             {"attention": "flex", "precision": "bf16"},
         )
     ],
+    (
+        "gradients_in_a_graphs_pool",
+        cell(compile="reduce_overhead", optimizer_step="capturable", **GPU),
+        gpu(9, 0),
+    ),
+    (
+        "gradients_in_a_graphs_pool",
+        cell(compile="max_autotune", micro_batches=2, **GPU),
+        gpu(9, 0),
+    ),
     ("graphs_hide_kernels", cell(compile="reduce_overhead", attention="math", **GPU), gpu(9, 0)),
     ("attention_needs_half", cell(attention="cudnn", device="cuda"), gpu(9, 0)),
     (

@@ -19,6 +19,7 @@ from bertopt_bench.trial.arm import run_arm
 from bertopt_bench.trial.assemble import assemble
 from bertopt_bench.trial.worker import run_task
 from bertopt_bench.workload import formulas, inference_formulas
+from bertopt_bench.workload.loss import IGNORED
 from bertopt_bench.workload.memory_formulas import memory_forecast_bytes
 
 if TYPE_CHECKING:
@@ -53,6 +54,25 @@ def test_a_pass_gives_the_logits_of_the_network_in_evaluation_mode(
     assert torch.equal(seen[0], expected)
     assert seen[0].is_inference()
     assert not seen[0].requires_grad
+
+
+@pytest.mark.parametrize("layout", ["unpadded", "packed"])
+def test_a_layout_gives_the_padded_logits(make_request: MakeRequest, layout: str) -> None:
+    """Oracle: the padded trial of the same weights and batch, to rounding; fewer slots."""
+    padded, other = (
+        assemble(make_request({**FORWARD, "layout": name})) for name in ("padded", layout)
+    )
+    seen = []
+    for one in (padded, other):
+        batch = one.fetch(1, 0)
+        with torch.no_grad():
+            logits = one.logits(batch)[batch.labels != IGNORED]
+        seen.append((sorted(batch.labels[batch.labels != IGNORED].tolist()), logits))
+
+    assert seen[0][0] == seen[1][0]
+    expected, found = (logits.logsumexp(1).sort().values for _, logits in seen)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    assert sum(other.batches.slot_tokens) <= sum(padded.batches.slot_tokens)
 
 
 def test_passes_change_nothing_and_keep_nothing(make_request: MakeRequest) -> None:

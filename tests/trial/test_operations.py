@@ -35,6 +35,12 @@ def operations(folder: Path, sized: Sized) -> tuple[dict[str, OperationKind], in
     return {one.kind: one for one in found.kinds}, flops
 
 
+@pytest.mark.parametrize("name", ["torch_attn::_varlen_attn", "aten::_flash_attention_forward"])
+def test_attention_by_borders_is_attention(name: str) -> None:
+    """Oracle: the operators' names in torch 2.13, nn/attention/varlen.py and its native ones."""
+    assert kind_of(name, [[40, 2, 64]] * 3, vocabulary=4096, sizes=(128, 512)) == "attention"
+
+
 @pytest.mark.parametrize("sized", [Sized(), Sized(precision="bf16", micro_batches=2)], ids=str)
 def test_products_are_the_models_flops(tmp_path: Path, sized: Sized) -> None:
     """Oracle: model FLOPs by formula; fused attention's backward pass computes a product again.
