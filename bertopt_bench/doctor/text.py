@@ -121,12 +121,13 @@ def _ceilings(ceilings: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
             yield f"  {device}: not measured: {values['reason']}"
             continue
         size = values["matmul_size"]
+        warm = values.get("matmul_warm_seconds")
+        before = f"{warm:g} s of them" if warm else "one"
         for dtype, flops in values["matmul_flops_per_second"].items():
             count = len(values["samples"]["matmul_seconds"][dtype])
             name = f"{device}: product in {dtype}"
-            yield _row(
-                name, f"{flops / 1e9:,.0f} GFLOP/s ({size} cubed, fastest of {count} after one)"
-            )
+            note = f"{size} cubed, fastest of {count} after {before}"
+            yield _row(name, f"{flops / 1e9:,.0f} GFLOP/s ({note})")
         for dtype, why in values["skipped"].items():
             yield _row(f"{device}: product in {dtype}", f"not measured: {why}")
         for name, key, note in (

@@ -175,10 +175,10 @@ def impossible(operation: str, implementation: str, options: Mapping[str, Any]) 
     on_cpu, wide = options["device"] == "cpu", options["dtype"] in {"float32", "float64"}
     if operation == "attention":
         return _impossible_attention(implementation, options, on_cpu=on_cpu, wide=wide)
-    if implementation in _PACKAGES:
-        return _impossible_package(implementation, on_cpu=on_cpu, wide=wide)
     if operation == "mlm_loss" and options["direction"] == "backward":
         return "the loss overwrites what its backward pass keeps: it runs once; take both"
+    if implementation in _PACKAGES:
+        return _impossible_package(implementation, on_cpu=on_cpu, wide=wide)
     if operation == "optimizer_step" and options["dtype"] == "float16":
         return "AdamW's second moment of small gradients is 0 in float16"
     return None
@@ -200,7 +200,8 @@ def _impossible_attention(
     name, heads = implementation, options["head_size"]
     reasons = {
         f"torch has {name} attention on CUDA only": name in {"efficient", "cudnn"} and on_cpu,
-        "torch's flex attention has no backward pass on a CPU": name == "flex" and on_cpu,
+        "flex attention is measured on CUDA only: on a CPU it does not train": name == "flex"
+        and on_cpu,
         f"torch's flex attention takes heads of {_LEAST_FLEX_HEAD} and more": name == "flex"
         and heads < _LEAST_FLEX_HEAD,
         "torch's flash attention takes no mask on CUDA": name == "flash"

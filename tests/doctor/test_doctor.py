@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from bertopt_bench import doctor
+from bertopt_bench.doctor import text
 from bertopt_bench.doctor.budget import Budget
 from bertopt_bench.doctor.text import shown, write
 from bertopt_bench.errors import UserError
@@ -90,6 +91,18 @@ def test_ceilings_carry_their_units_and_how_they_were_taken(tmp_path: Path) -> N
     assert "57.6 GB/s (4 reads and 3 writes; fastest of 15)" in text
     assert "42.6 GB/s (1 read and 1 write of float32; fastest of 18)" in text
     assert "not measured: one product would take about 9 s here" in text
+
+
+def test_a_gpus_warm_start_and_every_mix_are_told() -> None:
+    """Oracle: scripted values as a session on a GPU has them."""
+    values = {**CEILINGS["cpu"], "matmul_size": 8192, "matmul_warm_seconds": 0.3}
+    values["update_bytes_per_second"] = {"2 reads, 1 write": 31e9}
+    values["samples"] = {**values["samples"], "update_seconds": {"2 reads, 1 write": [0.1] * 4}}
+    told = "\n".join(text._ceilings({"cuda 0": values}))
+
+    assert "(8192 cubed, fastest of 2 after 0.3 s of them)" in told
+    assert "in place, 2 reads, 1 write" in told
+    assert "31.0 GB/s (fastest of 4)" in told
 
 
 def test_the_noise_floor_has_n_estimate_interval_and_half_width(tmp_path: Path) -> None:

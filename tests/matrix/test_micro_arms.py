@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bertopt_bench.errors import UserError
+from bertopt_bench.matrix import micro
 from bertopt_bench.matrix.duels import Settings, read_settings
 from bertopt_bench.matrix.micro import (
     OPERATIONS,
@@ -109,3 +110,15 @@ def test_a_duel_without_a_file_takes_its_settings_from_the_command_line() -> Non
     settings = read_settings(None, {"replicates": 7})
 
     assert settings == Settings(replicates=7)
+
+
+@pytest.mark.parametrize("name", OPERATIONS["mlm_loss"].implementations)
+def test_no_loss_runs_backward_alone_not_even_a_packages(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Oracle: fused losses make gradients in the forward pass: alone, nothing would be timed."""
+    monkeypatch.setattr(micro, "find_spec", lambda _package: True)
+    given = {"device": "cuda", "dtype": "bfloat16", "direction": "backward"}
+    options = read_options(OPERATIONS["mlm_loss"], given)
+
+    assert "take both" in str(impossible("mlm_loss", name, options))

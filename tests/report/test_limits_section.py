@@ -15,6 +15,7 @@ from bertopt_bench.stats.facts import gather
 
 SECONDS = {"data": 0.001, "forward": 0.03, "backward": 0.06, "optimizer": 0.008, "rest": 0.001}
 CPU_WHY = "no maker of CPUs states it"
+LENT = "sgd has 2 reads, 1 write, not measured"
 
 
 def measured(frame: pd.DataFrame) -> pd.DataFrame:
@@ -36,6 +37,8 @@ def measured(frame: pd.DataFrame) -> pd.DataFrame:
     sgd = frame["optimizer"] == "sgd"
     frame["optimizer_bytes_missing"] = sgd.map({True: "sgd: not counted", False: ""})
     frame.loc[sgd, "optimizer_bytes_per_second"] = math.nan
+    frame["update_mix"] = "4 reads, 3 writes"
+    frame["update_mix_missing"] = sgd.map({True: LENT, False: ""})
     frame["compile_seconds"] = [12.0 if seed == 1 else 2.0 for seed in frame["seed"]]
     frame["compile_cache"] = ["cold" if seed == 1 else "warm" for seed in frame["seed"]]
     return frame
@@ -91,6 +94,26 @@ def test_work_is_written_with_units_and_n(section: dict[str, Any]) -> None:
     assert sgd["numbers"][4] is None
     assert f"No datasheet share: {CPU_WHY}." in section["reasons"]
     assert "No optimizer bandwidth: sgd: not counted." in section["reasons"]
+
+
+def test_a_share_says_of_which_mix_it_is_and_where_that_is_anothers(
+    section: dict[str, Any],
+) -> None:
+    """Oracle: the columns by hand: the mix stands under the share, the reason below the table."""
+    assert section["rows"][0]["numbers"][5][1].startswith("of 4 reads, 3 writes · ")
+    assert section["reasons"].count(f"Another mix's bandwidth: {LENT}.") == 1
+
+
+def test_the_mixes_that_a_session_measured_stand_by_name() -> None:
+    """Oracle: two measures by hand; AdamW's is not told twice."""
+    values = [
+        {"bandwidth_bytes_per_second": r, "update_bytes_per_second": {"2 reads, 1 write": r}}
+        for r in (1e10, 2e10)
+    ]
+    seen = [{"device": {"name": "cpu"}, "values": one} for one in values]
+    (told,) = limits._ceilings({"ceilings": seen})
+
+    assert told.startswith("cpu in-place update of 2 reads, 1 write: 20 GB/s at most (least 10 ")
 
 
 def test_cold_and_warm_compile_times_are_never_mixed(section: dict[str, Any]) -> None:

@@ -115,6 +115,30 @@ def test_an_optimizers_share_is_of_its_own_mix() -> None:
 
 
 @pytest.mark.parametrize(
+    ("optimizer", "words", "mix"),
+    [
+        ("lion", 5, "3 reads, 2 writes"),
+        ("adamw", 7, "4 reads, 3 writes"),
+        ("lamb", 10, "4 reads, 3 writes"),
+        ("ademamix", 9, "5 reads, 4 writes"),
+    ],
+)
+def test_each_optimizer_has_its_mix_and_the_best_of_its_measures(
+    optimizer: str, words: int, mix: str
+) -> None:
+    """Oracle: by hand: a million weights in 2 ms by the mix's rate, the better one of two."""
+    rates = {"3 reads, 2 writes": 2e10, "4 reads, 3 writes": 3e10, "5 reads, 4 writes": 4e10}
+    events = [event({}, 3e10 * part, {"name": "cpu"}) for part in (0.5, 1.0)]
+    for part, one in zip((0.5, 1.0), events, strict=True):
+        one["values"]["update_bytes_per_second"] = {k: part * v for k, v in rates.items()}
+    row = columns(record(content(optimizer=optimizer), parameter_count=10**6), *events)
+
+    assert row["optimizer_bandwidth_share"] == pytest.approx(4e6 * words / 2e-3 / rates[mix])
+    assert (row["update_mix"], row["update_mix_missing"]) == (mix, "")
+    assert row["bandwidth_ceiling_bytes_per_second"] == 3e10
+
+
+@pytest.mark.parametrize(
     ("cell", "why"),
     [
         (content(optimizer="muon"), "muon: its matrices"),
