@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Any
 from bertopt_bench.axes.asking import AMPERE, HALF, capability_of, dotted
 from bertopt_bench.axes.kernels import mlm_loss
 from bertopt_bench.axes.optimizers import LOOP_ONLY
-from bertopt_bench.matrix.content import kernel_name, layout_of
+from bertopt_bench.matrix.content import (
+    FLASH,
+    attention_dropout,
+    kernel_name,
+    layout_of,
+    walks_segments,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,6 +28,13 @@ _ON_CUDA = {  # entries that exist on CUDA only, by operation
     "optimizer_step": ("capturable",),
     "cuda_graph": ("step",),
 }
+_COMPILED = {  # entries that compile, by operation: torch.compile's C++, and Triton's launchers
+    "compile": ("default", "reduce_overhead", "max_autotune"),
+    "optimizer_step": ("compiled",),
+    "attention": ("flex",),
+    "layer_norm": ("liger",),
+    "mlm_loss": ("liger", "cut_cross_entropy"),
+}
 _CHUNKED_SINCE = (2, 13)
 _FUSED_ALONE = ("sgd", "momentum", "nesterov")
 """They count no steps; but torch.optim.SGD's loop and lists take the rate as a number (``alpha``),
@@ -35,7 +48,9 @@ _COUNTING_LOSSES = ("liger", "cut_cross_entropy")
 """Their sources ask for a number on the host: `target_mask.sum().item()`, `nonzero()`."""
 
 _FUSED_ADAGRAD_ON_CUDA = (2, 12)
+_UNEQUAL_SINCE = (2, 10)
 _MOST_HEAD_SIZE = 256  # of flash attention
+_LEAST_FLEX_HEAD_SIZE = 16
 
 
 def no_foreach_step(cell: Cell, capabilities: Capabilities) -> str | None:
@@ -56,8 +71,7 @@ def fused_adagrad_needs_torch(cell: Cell, capabilities: Capabilities) -> str | N
     step, device = cell["kernel"]["optimizer_step"]["name"], cell["device"]["name"]
     if (cell["optimizer"]["name"], step, device) != ("adagrad", "fused", "cuda"):
         return None
-    version = tuple(int(part) for part in capabilities["torch"].split(".")[:2])
-    if version >= _FUSED_ADAGRAD_ON_CUDA:
+    if _has_torch(capabilities, _FUSED_ADAGRAD_ON_CUDA):
         return None
     return f"adagrad's fused step on CUDA needs torch 2.12 or newer; this: {capabilities['torch']}"
 
@@ -101,9 +115,16 @@ def kernel_needs_cuda(cell: Cell, _capabilities: Capabilities) -> str | None:
 def attention_without_dropout(cell: Cell, _capabilities: Capabilities) -> str | None:
     """Skip attention dropout with kernels that have none."""
     kernel = kernel_name(cell, "attention")
-    if kernel not in {"flex", "varlen"} or not _attention_dropout(cell):
+    if not attention_dropout(cell):
         return None
-    return f"attention {kernel} has no dropout: set attention_dropout = 0"
+    if kernel in {"flex", "varlen"}:
+        return f"attention {kernel} has no dropout: set attention_dropout = 0"
+    if kernel in FLASH and cell["device"]["name"] == "cuda" and layout_of(cell) != "padded":
+        return (
+            f"attention {kernel} has no dropout over unequal lengths (layout {layout_of(cell)}): "
+            "set attention_dropout = 0"
+        )
+    return None
 
 
 def varlen_needs_a_layout(cell: Cell, _capabilities: Capabilities) -> str | None:
@@ -118,7 +139,7 @@ def attention_needs_half(cell: Cell, _capabilities: Capabilities) -> str | None:
     kernel, precision = cell["kernel"]["attention"]["name"], cell["precision"]["name"]
     if cell["device"]["name"] != "cuda":
         return None
-    if kernel in {"flash", "cudnn", "varlen", "flash_attn"} and precision not in HALF:
+    if kernel in {"cudnn", "varlen", *FLASH} and precision not in HALF:
         return f"attention {kernel} computes in bf16 and fp16 only on CUDA, not in {precision}"
     if kernel == "efficient" and precision == "fp64":
         return "attention efficient computes in 16 and 32 bits only, not in fp64"
@@ -129,7 +150,7 @@ def flash_with_dropout_on_cpu(cell: Cell, _capabilities: Capabilities) -> str | 
     """Skip flash attention with attention dropout on a CPU, which has no such kernel."""
     if cell["kernel"]["attention"]["name"] != "flash" or cell["device"]["name"] != "cpu":
         return None
-    if not _attention_dropout(cell):
+    if not attention_dropout(cell):
         return None
     return "flash attention on a CPU has no dropout: set attention_dropout = 0"
 
@@ -139,57 +160,54 @@ def flash_with_padding_on_cuda(cell: Cell, _capabilities: Capabilities) -> str |
 
     Allow: yes
     """
-    flash = kernel_name(cell, "attention") in {"flash", "flash_attn"}
+    flash = kernel_name(cell, "attention") in FLASH
     if not flash or cell["device"]["name"] != "cuda":
         return None
     if layout_of(cell) != "padded":
         return None
-    return "flash attention on CUDA takes no mask, and padded text needs one"
-
-
-def forced_flash_without_padding_on_cuda(cell: Cell, _capabilities: Capabilities) -> str | None:
-    """Skip forced flash attention on a GPU over sequences of unequal lengths: it has no mask."""
-    forced = kernel_name(cell, "attention") in {"flash", "flash_attn"}
-    if not forced or cell["device"]["name"] != "cuda":
-        return None
-    if layout_of(cell) == "padded":
-        return None
     return (
-        f"layout {layout_of(cell)} on CUDA needs a mask, which forced flash attention does not "
-        "take; attention default runs flash's own kernel for unequal lengths in bf16 and fp16"
+        "flash attention on CUDA takes no mask, and padded text needs one: take layout unpadded "
+        "or packed"
     )
 
 
 def no_kernel_for_unequal_lengths(cell: Cell, capabilities: Capabilities) -> str | None:
-    """Skip layouts without padding where a GPU's default attention cannot run them.
+    """Skip layouts without padding where a GPU cannot run flash attention's form for them.
 
-    That is flash attention for unequal lengths (torch.nn.attention.varlen), in bf16 and fp16 and
-    without attention dropout; otherwise a mask keeps sequences apart, in any kernel that takes one.
+    Without it a mask keeps sequences apart, in any kernel that takes one.
+
+    Source: torch.nn.attention.varlen, in torch since 2.10.
     """
     capability = capability_of(cell, capabilities)
-    dropout = any(part.get("attention_dropout") for part in cell["regularizer"])
-    if (
-        layout_of(cell) == "padded"
-        or kernel_name(cell, "attention") not in {"default", "varlen"}
-        or cell["precision"]["name"] not in HALF
-        or capability is None
-        or dropout
-    ):
+    if not walks_segments(cell) or capability is None:
         return None
     advice = "take attention efficient or math, which keep sequences apart by a mask"
+    needed = f"attention {kernel_name(cell, 'attention')} over unequal lengths"
     if capability < AMPERE:
-        return (
-            "attention over unequal lengths needs compute capability 8.0, this GPU has "
-            f"{dotted(capability)}; {advice}"
-        )
-    model = cell["workload"]["model"]
-    size = 64 if isinstance(model, str) else model["hidden"] // model["heads"]
+        return f"{needed} needs compute capability 8.0, this GPU has {dotted(capability)}; {advice}"
+    if kernel_name(cell, "attention") != "flash_attn" and not _has_torch(
+        capabilities, _UNEQUAL_SINCE
+    ):
+        return f"{needed} needs torch 2.10 or newer, this is {capabilities['torch']}; {advice}"
+    size = _head_size(cell)
     if size % 8 or size > _MOST_HEAD_SIZE:
         return (
-            "attention over unequal lengths takes heads of a multiple of 8 up to "
-            f"{_MOST_HEAD_SIZE}, not of {size}; {advice}"
+            f"{needed} takes heads of a multiple of 8 up to {_MOST_HEAD_SIZE}, not of {size}; "
+            f"{advice}"
         )
     return None
+
+
+def flex_needs_wide_heads(cell: Cell, _capabilities: Capabilities) -> str | None:
+    """Skip FlexAttention with heads that are too narrow for its matrix products.
+
+    Source: torch.nn.attention.flex_attention, torch 2.13: "embedding dimension ... at least 16".
+    """
+    if kernel_name(cell, "attention") != "flex" or _head_size(cell) >= _LEAST_FLEX_HEAD_SIZE:
+        return None
+    return (
+        f"attention flex takes heads of {_LEAST_FLEX_HEAD_SIZE} and more, not of {_head_size(cell)}"
+    )
 
 
 def loss_needs_half(cell: Cell, _capabilities: Capabilities) -> str | None:
@@ -204,8 +222,7 @@ def chunked_loss_needs_torch(cell: Cell, capabilities: Capabilities) -> str | No
     """Skip the chunked loss where torch has none yet."""
     if kernel_name(cell, "mlm_loss") != "chunked":
         return None
-    version = tuple(int(part) for part in capabilities["torch"].split(".")[:2])
-    if version >= _CHUNKED_SINCE:
+    if _has_torch(capabilities, _CHUNKED_SINCE):
         return None
     return f"mlm_loss chunked needs torch 2.13 or newer, this is {capabilities['torch']}"
 
@@ -308,19 +325,26 @@ def flex_takes_no_blocks(cell: Cell, _capabilities: Capabilities) -> str | None:
 
 
 def no_compiler(cell: Cell, capabilities: Capabilities) -> str | None:
-    """Skip torch.compile without a C++ compiler."""
-    compiles = (
-        kernel_name(cell, "compile") not in {None, "off"}
-        or kernel_name(cell, "optimizer_step") == "compiled"
-        or kernel_name(cell, "attention") == "flex"
-    )
-    if capabilities["compiler"] or not compiles:
+    """Skip what compiles, torch.compile and kernels in Triton, without a C++ compiler."""
+    found = [
+        f"{operation} {name}"
+        for operation, names in _COMPILED.items()
+        if (name := kernel_name(cell, operation)) in names
+    ]
+    if capabilities["compiler"] or not found:
         return None
-    return "torch.compile needs a C++ compiler, and none was found: install g++ or clang++"
+    return f"{found[0]} needs a C++ compiler, and none was found: install g++ or clang++"
 
 
-def _attention_dropout(cell: Cell) -> bool:
-    return any(part.get("attention_dropout") for part in cell["regularizer"])
+def _head_size(cell: Cell) -> int:
+    """Give the size of a head; of the models that have a name it is 64."""
+    model = cell["workload"]["model"]
+    return 64 if isinstance(model, str) else model["hidden"] // model["heads"]
+
+
+def _has_torch(capabilities: Capabilities, version: tuple[int, int]) -> bool:
+    """Say whether torch is of this version or newer."""
+    return tuple(int(part) for part in capabilities["torch"].split(".")[:2]) >= version
 
 
 def _no_step(cell: Cell, capabilities: Capabilities, kind: str) -> str | None:

@@ -1,4 +1,4 @@
-"""Ask a cell's content: which entry of an operation, which layout."""
+"""Ask a cell's content: which entry of an operation, which layout, which form of attention."""
 
 from __future__ import annotations
 
@@ -6,6 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+FLASH = ("flash", "flash_attn")
+"""Attention kernels that take no mask on CUDA."""
+
+_OVER_SEGMENTS = ("default", "varlen", *FLASH)
+_SIXTEEN_BITS = ("bf16", "fp16")
 
 
 def kernel_name(cell: Mapping[str, Any], operation: str) -> str | None:
@@ -18,3 +24,23 @@ def layout_of(cell: Mapping[str, Any]) -> str:
     """Name the layout; a cell that says none is padded."""
     layout: str = cell["workload"].get("layout", "padded")
     return layout
+
+
+def attention_dropout(cell: Mapping[str, Any]) -> bool:
+    """Say whether a regularizer drops attention weights out."""
+    return any(part.get("attention_dropout") for part in cell["regularizer"])
+
+
+def walks_segments(cell: Mapping[str, Any]) -> bool:
+    """Say whether flash attention's form for unequal lengths serves a layout without padding.
+
+    It is CUDA's alone, takes 16 bits only and has no dropout. It stands for the default attention
+    and for the kinds of flash, not for another kernel that was forced.
+    """
+    return (
+        cell["device"]["name"] == "cuda"
+        and layout_of(cell) != "padded"
+        and cell["kernel"]["attention"]["name"] in _OVER_SEGMENTS
+        and cell["precision"]["name"] in _SIXTEEN_BITS
+        and not attention_dropout(cell)
+    )

@@ -1,12 +1,15 @@
 """Check the kernels of a cell against float64 before they are timed.
 
-Each replaced operation runs once on a small sample of the cell's own shapes, in the cell's dtype.
-Its errors in output and gradients stand beside those that torch's own implementation makes on the
-same numbers: a kernel may be some times less exact than torch in that dtype, and no more.
+Each replaced operation runs once on a small sample of the cell's own shapes, in the cell's dtype; a
+model that a user's own ``compile`` made runs on the first micro-batch. Errors in output and
+gradients stand beside those that torch's own implementation makes on the same numbers: a kernel may
+be some times less exact than torch in that dtype, and no more. Where nothing is trained, gradients
+are not asked for.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -14,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn import functional
 
+from bertopt_bench.matrix.modes import is_inference
+from bertopt_bench.trial import whole_model
 from bertopt_bench.workload import references
 from bertopt_bench.workload.loss import decoded_cross_entropy
 from bertopt_bench.workload.ragged import Ragged
@@ -61,11 +66,36 @@ def check_numbers(trial: Trial) -> list[dict[str, Any]]:
         if kernel is None or kernel.call is None or not kernel.exact:
             continue
         case = make(trial, kernel.call)
-        who = f"kernel.{operation} '{trial.cell['kernel'][operation]['name']}'"
+        who = _name(trial, operation)
         for row in _errors(trial, case, who):
             rows.append({"operation": operation, **row})
             _refuse(who, row)
-    return rows
+    own = trial.kernels.get("compile")
+    return rows if own is None or own.call is None else [*rows, *_check_compiled(trial)]
+
+
+def _check_compiled(trial: Trial) -> list[dict[str, Any]]:
+    """Check a model that is a user's own: its logits, and of its gradients the worst."""
+    who = _name(trial, "compile")
+    exact, own, usual = whole_model.outcomes(trial, gradients=not is_inference(trial.cell))
+    scales = whole_model.gradient_scales(exact)
+    rows = _compared(exact, (own, usual), scales, _computed_in(trial), who)
+    gradients = rows[1:]
+    if gradients:
+        worst = max(gradients, key=lambda row: _ratio(row["error"], row["allowed_error"]))
+        rows = [rows[0], worst]
+    for row in rows:
+        _refuse(who, row)
+    return [{"operation": "compile", **row} for row in rows]
+
+
+def _ratio(error: float, allowed: float) -> float:
+    """Give the share of what is allowed; NaN is worse than any."""
+    return math.inf if math.isnan(error) else error / allowed
+
+
+def _name(trial: Trial, operation: str) -> str:
+    return f"kernel.{operation} '{trial.cell['kernel'][operation]['name']}'"
 
 
 def _refuse(who: str, row: Mapping[str, Any]) -> None:
@@ -81,13 +111,30 @@ def _refuse(who: str, row: Mapping[str, Any]) -> None:
 
 def _errors(trial: Trial, case: Case, who: str) -> list[dict[str, Any]]:
     """Compare output and gradients: greatest difference by greatest value of the reference."""
-    exact = _run(case.reference, {name: _double(value) for name, value in case.inputs.items()})
+    gradients = not is_inference(trial.cell)
+    run = partial(_run, gradients=gradients)
+    exact = run(case.reference, {name: _double(value) for name, value in case.inputs.items()})
     results = []
     for call in (case.own, case.usual):
         with trial.precision.context(trial.device.type):
             copies = {name: value.clone() for name, value in case.inputs.items()}
-            results.append(_run(call, copies))
-    dtype = _computed_in(trial)
+            results.append(run(call, copies))
+    scales = {name: value.abs().max() for name, value in exact.items()}
+    return _compared(exact, results, scales, _computed_in(trial), who)
+
+
+def _compared(
+    exact: Mapping[str, Tensor],
+    results: Sequence[Mapping[str, Tensor]],
+    scales: Mapping[str, Tensor],
+    dtype: torch.dtype,
+    who: str,
+) -> list[dict[str, Any]]:
+    """Compare the kernel's and torch's own results with the exact ones, a row a quantity.
+
+    Raises:
+        KernelCheckError: a result has another shape.
+    """
     rows = []
     for name, truth in exact.items():
         own, usual = (found[name] for found in results)
@@ -95,7 +142,7 @@ def _errors(trial: Trial, case: Case, who: str) -> list[dict[str, Any]]:
             raise KernelCheckError(
                 f"{who}: its {name} has shape {list(own.shape)}; it must have {list(truth.shape)}."
             )
-        error, torchs = _difference(own, truth), _difference(usual, truth)
+        error, torchs = (_difference(given, truth, scales[name]) for given in (own, usual))
         least = ALLOWED_EPSILONS * torch.finfo(dtype).eps
         rows.append(
             {
@@ -109,17 +156,22 @@ def _errors(trial: Trial, case: Case, who: str) -> list[dict[str, Any]]:
     return rows
 
 
-def _difference(given: Tensor, truth: Tensor) -> float:
-    scale = truth.abs().max().clamp(min=torch.finfo(torch.float64).tiny)
-    return float((given.double() - truth).abs().max() / scale)
+def _difference(given: Tensor, truth: Tensor, scale: Tensor) -> float:
+    least = torch.finfo(torch.float64).tiny
+    return float((given.double() - truth).abs().max() / scale.clamp(min=least))
 
 
 def _double(value: Tensor) -> Tensor:
     return value.to(torch.float64, copy=True) if value.is_floating_point() else value
 
 
-def _run(call: Callable[..., Tensor], inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _run(
+    call: Callable[..., Tensor], inputs: Mapping[str, Tensor], *, gradients: bool
+) -> dict[str, Tensor]:
     """Give the output and the gradients of the floating inputs, for drawn output gradients."""
+    if not gradients:
+        with torch.no_grad():
+            return {"output": call(*inputs.values())}
     floating = {
         name: value.requires_grad_() for name, value in inputs.items() if value.is_floating_point()
     }
@@ -128,13 +180,13 @@ def _run(call: Callable[..., Tensor], inputs: Mapping[str, Tensor]) -> dict[str,
         draw = torch.Generator().manual_seed(_SEED)
         weights = torch.randn(output.shape, generator=draw, dtype=torch.float64)
         weights = weights if output.ndim else torch.ones(())  # a loss is scaled by nothing
-        gradients = torch.autograd.grad(
+        found = torch.autograd.grad(
             output, [*floating.values()], weights.to(output.device, output.dtype), allow_unused=True
         )
-    found = {"output": output.detach()}
-    for (name, value), gradient in zip(floating.items(), gradients, strict=True):
-        found[f"gradient of {name}"] = torch.zeros_like(value) if gradient is None else gradient
-    return found
+    results = {"output": output.detach()}
+    for (name, value), gradient in zip(floating.items(), found, strict=True):
+        results[f"gradient of {name}"] = torch.zeros_like(value) if gradient is None else gradient
+    return results
 
 
 def _computed_in(trial: Trial) -> torch.dtype:
@@ -177,6 +229,9 @@ def _sample(trial: Trial) -> tuple[int, int]:
 
 
 def _attention(trial: Trial, call: Callable[..., Tensor]) -> Case:
+    given = trial.batches.at(0).attention_mask
+    if isinstance(given, Ragged) and given.borders is not None:
+        return _segments(trial, call)
     draw, (rows, slots) = _Draw(trial), _sample(trial)
     size = _config(trial).size
     shape = (rows, size.heads, slots, size.head_size)
@@ -184,7 +239,6 @@ def _attention(trial: Trial, call: Callable[..., Tensor]) -> Case:
         name: draw.normal(*shape, dtype=draw.activations) for name in ("query", "key", "value")
     }
     mask = None
-    given = trial.batches.at(0).attention_mask
     given = given.mask if isinstance(given, Ragged) else given
     if given is not None:
         lengths = draw.whole(max(1, slots // 2), slots + 1, (rows, 1, 1, 1))
@@ -197,6 +251,31 @@ def _attention(trial: Trial, call: Callable[..., Tensor]) -> Case:
         partial(call, **plain),
         partial(functional.scaled_dot_product_attention, **plain),
         partial(references.attention, mask=mask),
+    )
+
+
+def _segments(trial: Trial, call: Any) -> Case:
+    """Check attention within segments of unequal lengths, which lie one after the other."""
+    draw, (rows, slots) = _Draw(trial), _sample(trial)
+    size = _config(trial).size
+    lengths = draw.whole(max(1, slots // 2), slots + 1, (rows,))
+    borders = functional.pad(lengths.cumsum(0), (1, 0)).to(torch.int32)
+    owners = torch.repeat_interleave(torch.arange(rows, device=lengths.device), lengths)
+    mask = owners[:, None] == owners
+    shape = (len(owners), size.heads, size.head_size)
+    inputs = {
+        name: draw.normal(*shape, dtype=draw.activations) for name in ("query", "key", "value")
+    }
+
+    def masked(function: Callable[..., Tensor], *flat: Tensor) -> Tensor:
+        """Attend [T, a, d] as one row, each slot to those of its own segment."""
+        return function(*(x.transpose(0, 1)[None] for x in flat), mask)[0].transpose(0, 1)
+
+    return Case(
+        inputs,
+        lambda query, key, value: call.segments(query, key, value, borders, slots),
+        partial(masked, functional.scaled_dot_product_attention),
+        partial(masked, references.attention),
     )
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bertopt_bench.matrix.content import layout_of
+from bertopt_bench.matrix.content import layout_of, walks_segments
 from bertopt_bench.trial.batches import Batch, Batches, load_arrays, place
 from bertopt_bench.workload import packing
 from bertopt_bench.workload.loss import IGNORED
@@ -30,9 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SLOT_MULTIPLE = 64  # of fixed token counts: matrix products like whole tiles
-_SIXTEEN_BITS = ("bf16", "fp16")
 _SHAPE_KEEPING = ("compile", "cuda_graph")
-_SEGMENTED = ("default", "varlen")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,20 +46,14 @@ class Arrangement:
 
 
 def arrange(cell: Mapping[str, Any]) -> Arrangement:
-    """Choose for a cell.
-
-    On CUDA flash attention's form for segments takes 16 bits only and has no dropout; it stands
-    for the default attention and for varlen, not for another kernel that was forced.
-    """
+    """Choose for a cell."""
     layout = layout_of(cell)
     named = {operation: choice["name"] for operation, choice in cell["kernel"].items()}
     fixed = any(named.get(operation, "off") != "off" for operation in _SHAPE_KEEPING)
-    if cell["device"]["name"] != "cuda":
-        return Arrangement(layout, "rows" if fixed else "runs", fixed)
-    dropout = any(part.get("attention_dropout") for part in cell["regularizer"])
-    half = cell["precision"]["name"] in _SIXTEEN_BITS
-    flash = half and not dropout and named["attention"] in _SEGMENTED
-    return Arrangement(layout, "borders" if flash else "rows", fixed)
+    if walks_segments(cell):
+        return Arrangement(layout, "borders", fixed)
+    on_cuda = cell["device"]["name"] == "cuda"
+    return Arrangement(layout, "rows" if fixed or on_cuda else "runs", fixed)
 
 
 def open_batches(

@@ -41,9 +41,14 @@ class Ragged(NamedTuple):
 def attend_within(
     ragged: Ragged, attend: Attention, query: Tensor, key: Tensor, value: Tensor, dropout: float
 ) -> Tensor:
-    """Mix values [T, H, D] within each sequence; give [T, H * D]. What padding gets is finite."""
+    """Mix values [T, H, D] within each sequence; give [T, H * D]. What padding gets is finite.
+
+    Over borders an attention that has a method ``segments`` serves itself: it is called as
+    ``segments(query, key, value, borders, longest)``; for all others torch's flash attention does.
+    """
     if ragged.borders is not None:
-        return _varlen(query, key, value, ragged.borders, ragged.longest).flatten(1)
+        segments = getattr(attend, "segments", _varlen)
+        return segments(query, key, value, ragged.borders, ragged.longest).flatten(1)
     if ragged.mask is not None:
         return _by_rows(ragged, ragged.mask, attend, (query, key, value), dropout)
     return _by_runs(ragged.runs, attend, (query, key, value), dropout)

@@ -105,6 +105,7 @@ NO_EXTRAS = CPU_ONLY | {"packages": {"pytorch_optimizer": None, "datasets": None
 DECAY = {"name": "weight_decay", "weight_decay": 0.01}
 COUPLED = {"name": "l2", "l2": 1e-4}
 DROPOUT = {"name": "dropout", "dropout": 0.0, "attention_dropout": 0.1}
+NARROW_HEADS = {"hidden": 64, "heads": 8, "positions": 512}
 ODD_HEADS = {"hidden": 60, "heads": 5, "positions": 512}
 SMOOTHING = {"name": "label_smoothing", "label_smoothing": 0.1}
 GPU: dict[str, Any] = {"device": "cuda", "precision": "bf16"}
@@ -208,11 +209,15 @@ SKIPPED = [
         cell(attention="flash", device="cuda", precision="bf16"),
         gpu(9, 0),
     ),
-    (
-        "forced_flash_without_padding_on_cuda",
-        cell(attention="flash", device="cuda", precision="bf16", layout="packed"),
-        gpu(9, 0),
-    ),
+    *[
+        (
+            "attention_without_dropout",
+            laid_out("packed", attention=kernel, regularizer=[DROPOUT], **GPU),
+            gpu(9, 0),
+        )
+        for kernel in ("flash", "flash_attn")
+    ],
+    ("attention_needs_half", laid_out("packed", attention="flash", device="cuda"), gpu(9, 0)),
     (
         "no_kernel_for_unequal_lengths",
         cell(device="cuda", precision="fp16", layout="unpadded"),
@@ -224,11 +229,18 @@ SKIPPED = [
         gpu(9, 0),
     ),
     (
+        "no_kernel_for_unequal_lengths",
+        laid_out("unpadded", attention="flash", **GPU),
+        gpu(9, 0) | {"torch": "2.9.1"},
+    ),
+    ("flex_needs_wide_heads", cell(attention="flex", model=NARROW_HEADS, **GPU), gpu(9, 0)),
+    (
         "flex_takes_no_blocks",
         cell(attention="flex", device="cuda", precision="bf16", layout="packed"),
         gpu(9, 0),
     ),
     ("no_compiler", cell(compile="default"), CPU_ONLY | {"compiler": False}),
+    ("no_compiler", cell(layer_norm="liger", **GPU), gpu(9, 0) | {"compiler": False}),
     (
         "decay_twice",
         cell(optimizer={"name": "adamw", "weight_decay": 0.1}, regularizer=[DECAY]),
@@ -285,6 +297,9 @@ POSSIBLE = [
     (cell(gelu="tanh", checkpointing="layers", regularizer=[DROPOUT]), CPU_ONLY),
     (cell(attention="flex", **GPU), gpu(8, 0)),
     (laid_out("packed", attention="varlen", **GPU), gpu(8, 0)),
+    (laid_out("packed", attention="flash", **GPU), gpu(8, 0)),
+    (laid_out("unpadded", attention="flash_attn", **GPU), gpu(8, 0) | {"torch": "2.9.1"}),
+    (cell(compile="my:compiler"), CPU_ONLY | {"compiler": False}),
     (cell(mlm_loss="cut_cross_entropy", layer_norm="liger", **GPU), gpu(8, 0)),
     (cell(cuda_graph="step", optimizer_step="fused", **GPU), gpu(8, 0)),
     (

@@ -6,12 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from segmented import by_segments
 from torch.nn import functional
 
 from bertopt_bench.axes.kernels import Kernel
+from bertopt_bench.trial import assemble as assembling
 from bertopt_bench.trial import checking, worker
 from bertopt_bench.trial.assemble import assemble
 from bertopt_bench.trial.checking import KernelCheckError, check_numbers
+from bertopt_bench.trial.layouts import Arrangement
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -150,6 +153,117 @@ def test_our_own_chunked_loss_is_checked(make_request: MakeRequest) -> None:
         assert [row["quantity"] for row in rows] == [
             "output", "gradient of hidden", "gradient of weight", "gradient of bias",
         ]  # fmt: skip
+
+
+class Segments:
+    """Attention by plain operations that also walks over segments, as flash-attn does."""
+
+    def __init__(self, scale: float = 1.0) -> None:
+        self.scale = scale
+
+    def __call__(self, query: Any, key: Any, value: Any, **options: Any) -> Any:
+        return attention(query * self.scale, key, value, **options)
+
+    def segments(self, query: Any, key: Any, value: Any, borders: Any, longest: int) -> Any:
+        return by_segments(query * self.scale, key, value, borders, longest)
+
+
+@pytest.mark.parametrize("layout", ["unpadded", "packed"])
+def test_attention_over_segments_is_checked_as_it_runs(
+    make_request: MakeRequest, monkeypatch: pytest.MonkeyPatch, layout: str
+) -> None:
+    """Oracle: the formula on one row, each slot to those of its own segment."""
+    monkeypatch.setattr(assembling, "arrange", lambda _: Arrangement(layout, "borders", False))
+
+    def rows(call: Any) -> list[dict[str, Any]]:
+        request = make_request({"layout": layout})
+        return check_numbers(with_kernel(assemble(request), "attention", call))
+
+    assert [row["quantity"] for row in rows(Segments())] == [
+        "output", "gradient of query", "gradient of key", "gradient of value",
+    ]  # fmt: skip
+    with pytest.raises(KernelCheckError, match="its output differs"):
+        rows(Segments(1.1))
+
+
+@pytest.mark.parametrize(
+    "axes",
+    [
+        {},
+        {"precision": "bf16"},
+        {"precision": "fp64"},
+        {"regularizer": ["dropout"]},
+    ],
+)
+@pytest.mark.parametrize("layout", ["padded", "unpadded", "packed"])
+def test_a_whole_model_of_ones_own_is_checked(
+    make_request: MakeRequest, layout: str, axes: dict[str, Any]
+) -> None:
+    """Oracle: the textbook's model in float64; of all gradients the worst has a row."""
+    trial = assemble(make_request({"layout": layout}, **axes))
+    compiled(trial, lambda model: model)
+    state = torch.get_rng_state()
+
+    rows = check_numbers(trial)
+
+    assert [row["operation"] for row in rows] == ["compile", "compile"]
+    assert rows[0]["quantity"] == "output"
+    assert rows[1]["quantity"].startswith("gradient of ")
+    assert all(row["error"] == row["torch_error"] for row in rows)
+    assert trial.model.training
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(parameter.grad is None for parameter in trial.model.parameters())
+
+
+def compiled(trial: Trial, make: Callable[[Any], Any]) -> Trial:
+    with_kernel(trial, "compile", make)
+    trial.compiled = make(trial.model)
+    return trial
+
+
+def half_of_a_gradient(model: Any) -> Any:
+    def run(*inputs: Any, **named: Any) -> Any:
+        logits = model(*inputs, **named)
+        return logits.detach() * 0.5 + logits * 0.5
+
+    return run
+
+
+WRONG_MODELS: list[tuple[Any, str]] = [
+    (lambda model: lambda *inputs, **named: model(*inputs, **named) * 1.001, "output"),
+    (half_of_a_gradient, "gradient of"),
+    (lambda model: lambda ids, _mask, index: model(ids, None, index), "output"),
+]
+
+
+@pytest.mark.parametrize(("make", "quantity"), WRONG_MODELS)
+def test_a_wrong_model_fails_with_both_numbers(
+    make_request: MakeRequest, make: Any, quantity: str
+) -> None:
+    """Oracle: mistakes made on purpose: a scale, half a gradient, a mask that is forgotten."""
+    trial = compiled(assemble(make_request()), make)
+
+    with pytest.raises(KernelCheckError) as error:
+        check_numbers(trial)
+
+    assert str(error.value).startswith(f"kernel.compile 'mine:own': its {quantity}")
+
+
+def test_forward_only_no_gradient_is_asked_for(make_request: MakeRequest) -> None:
+    """A kernel without a backward pass serves in inference; its output is checked all the same."""
+
+    def only_forward(hidden: Any) -> Any:
+        assert not torch.is_grad_enabled()
+        return gelu(hidden)
+
+    request = make_request({"mode": "inference"})
+    trial = with_kernel(assemble(request), "gelu", only_forward)
+    compiled(trial, lambda model: model)
+
+    assert [(row["operation"], row["quantity"]) for row in check_numbers(trial)] == [
+        ("gelu", "output"),
+        ("compile", "output"),
+    ]
 
 
 def test_the_check_draws_nothing_from_the_trials_generators(make_request: MakeRequest) -> None:

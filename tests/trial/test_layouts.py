@@ -236,6 +236,8 @@ def test_the_arrangement_follows_device_precision_and_kernels(make_request: Make
     assert on_cuda(precision="bf16") == ("borders", False)
     assert on_cuda(precision="fp16", compile="default") == ("borders", True)
     assert on_cuda() == ("rows", False)
+    assert on_cuda(precision="bf16", attention="flash") == ("borders", False)
+    assert on_cuda(precision="fp16", attention="flash_attn") == ("borders", False)
     assert on_cuda(precision="bf16", attention="efficient") == ("rows", False)
     assert on_cuda(precision="bf16", regularizer=["dropout"]) == ("rows", False)
     hidden = [{"name": "dropout", "attention_dropout": 0.0}]

@@ -174,8 +174,11 @@ def test_on_cuda(make_request: MakeRequest, precision: str) -> None:
     )
 
 
+ONE_HEAD = {"model": {"hidden": 16, "layers": 1, "heads": 1, "intermediate": 32}}  # of 16
 ON_CUDA = [
-    {"attention": "flex"},
+    {"attention": "flex", "workload": ONE_HEAD},
+    {"attention": "flash", "workload": {"layout": "packed"}},
+    {"attention": "flash", "workload": {"layout": "unpadded"}, "compile": "default"},
     {"optimizer_step": "capturable"},
     {"cuda_graph": "step"},
     {"cuda_graph": "step", "optimizer_step": "fused", "regularizer": ["dropout", "grad_clip"]},

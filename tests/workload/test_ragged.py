@@ -109,6 +109,24 @@ def test_runs_give_attention_dense_calls_without_masks() -> None:
     assert not mixed[11:].any()
 
 
+def test_attention_that_walks_over_segments_itself_does_so() -> None:
+    """Oracle: the call that it gets, by hand: the flat tensors, the borders and the longest."""
+    flat = torch.randn(3, 4, 8)
+    borders = torch.tensor([0, 1, 3], dtype=torch.int32)
+    mask = Ragged(torch.zeros(3, dtype=torch.int32), 8, borders=borders)
+    calls = []
+
+    class Own:
+        def segments(self, *given: Any) -> torch.Tensor:
+            calls.append(given)
+            return flat
+
+    mixed = ragged.attend_within(mask, Own(), flat, flat, flat, 0.0)  # type: ignore[arg-type]
+
+    assert calls == [(flat, flat, flat, borders, 8)]
+    assert torch.equal(mixed, flat.view(3, 32))
+
+
 def test_a_row_longer_than_the_positions_is_refused() -> None:
     ids = torch.ones(9, dtype=torch.int32)
     mask = Ragged(torch.arange(9, dtype=torch.int32), 9, runs=((1, 9),))

@@ -28,7 +28,7 @@ class Kernel:
         exact: computes what the operation says, to rounding, so that it can be checked.
         in_place: what was compiled or captured holds on to the optimizer's tensors, so that they
             are put back by the initial values that the optimizer declares, never made anew.
-        compiles: torch.compile is at work.
+        compiles: torch.compile or Triton is at work, so that burn-in takes every core.
     """
 
     call: Callable[..., Any] | None = None

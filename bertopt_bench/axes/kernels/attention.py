@@ -51,9 +51,12 @@ def math(*, reduced: bool = False) -> Kernel:
 def flash() -> Kernel:
     """Compute attention tile by tile and never write the matrix.
 
-    Source: Dao et al., arXiv 2205.14135; torch.nn.attention.SDPBackend.FLASH_ATTENTION.
+    On CUDA it takes no mask: text without padding is computed by its form for unequal lengths.
+
+    Source: Dao et al., arXiv 2205.14135; torch.nn.attention.SDPBackend.FLASH_ATTENTION and, for
+        unequal lengths, torch.nn.attention.varlen.varlen_attn.
     """
-    return _only("FLASH_ATTENTION")
+    return _only("FLASH_ATTENTION", "_flash_attention_forward")
 
 
 def efficient() -> Kernel:
@@ -95,9 +98,9 @@ def varlen() -> Kernel:
 def flash_attn() -> Kernel:
     """Use the flash-attn package: CUDA, 16 bits, and no mask.
 
-    Source: Dao, arXiv 2307.08691; flash_attn.flash_attn_func.
+    Source: Dao, arXiv 2307.08691; flash_attn.flash_attn_func and flash_attn_varlen_func.
     """
-    return Kernel(call=_flash_attn, expects=("FlashAttnFunc", "flash_fwd_kernel"))
+    return Kernel(call=_FlashAttn(), expects=("FlashAttn", "flash_attn::", "flash_fwd"))
 
 
 class _Flex:
@@ -144,20 +147,29 @@ def _block_mask(mask: Any) -> Any:
     return create_block_mask(real, rows, None, slots, slots, device=keep.device)
 
 
-def _flash_attn(
-    query: Any, key: Any, value: Any, attn_mask: Any = None, dropout_p: float = 0.0
-) -> Any:
-    """Attend [B, a, S, d].
+class _FlashAttn:
+    """The flash-attn package, over rows of one length and over sequences of any."""
 
-    Raises:
-        RuntimeError: there is a mask.
-    """
-    from flash_attn import flash_attn_func
+    def __call__(
+        self, query: Any, key: Any, value: Any, attn_mask: Any = None, dropout_p: float = 0.0
+    ) -> Any:
+        """Attend [B, a, S, d].
 
-    if attn_mask is not None:
-        raise RuntimeError("flash-attn takes no mask, and padded text needs one")
-    rows = (tensor.transpose(1, 2) for tensor in (query, key, value))
-    return flash_attn_func(*rows, dropout_p=dropout_p).transpose(1, 2)
+        Raises:
+            RuntimeError: there is a mask.
+        """
+        from flash_attn import flash_attn_func
+
+        if attn_mask is not None:
+            raise RuntimeError("flash-attn takes no mask, and padded text needs one")
+        rows = (tensor.transpose(1, 2) for tensor in (query, key, value))
+        return flash_attn_func(*rows, dropout_p=dropout_p).transpose(1, 2)
+
+    def segments(self, query: Any, key: Any, value: Any, borders: Any, longest: int) -> Any:
+        """Attend [T, a, d] within segments, whose ``borders`` [N + 1] are int32."""
+        from flash_attn import flash_attn_varlen_func
+
+        return flash_attn_varlen_func(query, key, value, borders, borders, longest, longest)
 
 
 @contextmanager

@@ -25,7 +25,8 @@ def liger() -> Kernel:
 
     Source: Hsu et al., arXiv 2410.10989; liger_kernel.transformers.functional.liger_layer_norm.
     """
-    return Kernel(call=_liger, expects=("LigerLayerNorm", "_layer_norm_forward_kernel"))
+    ran = ("LigerLayerNorm", "_layer_norm_forward_kernel")
+    return Kernel(call=_liger, expects=ran, compiles=True)
 
 
 def _liger(hidden: Any, _shape: Any, weight: Any, bias: Any, eps: float) -> Any:

@@ -63,7 +63,8 @@ def liger() -> Kernel:
     Source: Hsu et al., arXiv 2410.10989;
         liger_kernel.transformers.functional.liger_fused_linear_cross_entropy.
     """
-    return Kernel(call=_liger, expects=("LigerFusedLinearCrossEntropy", "liger_cross_entropy"))
+    ran = ("LigerFusedLinearCrossEntropy", "liger_cross_entropy")
+    return Kernel(call=_liger, expects=ran, compiles=True)
 
 
 def cut_cross_entropy() -> Kernel:
@@ -73,7 +74,7 @@ def cut_cross_entropy() -> Kernel:
 
     Source: Wijmans et al., arXiv 2411.09009; cut_cross_entropy.linear_cross_entropy.
     """
-    return Kernel(call=_cut, expects=("LinearCrossEntropy", "_cce_"))
+    return Kernel(call=_cut, expects=("LinearCrossEntropy", "_cce_"), compiles=True)
 
 
 @contextmanager
