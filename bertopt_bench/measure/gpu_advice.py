@@ -25,7 +25,7 @@ def gpu_advice(
     """
     said = []
     for index, gpu in enumerate(gpus):
-        rules = _RULES if "now" in gpu else (_bindings,)
+        rules = (*_OF_NOW, *_OF_THE_BOARD) if "now" in gpu else (_bindings, *_OF_THE_BOARD)
         said += [advice for rule in rules if (advice := rule(index, gpu)) is not None]
     heat = _brakes(blocks)
     return [*said, *([heat] if heat else [])]
@@ -34,7 +34,7 @@ def gpu_advice(
 def _bindings(index: int, gpu: Mapping[str, Any]) -> Advice | None:
     return Advice(
         f"GPU {index}",
-        f"{gpu.get('name')}: clocks, heat, power and other processes are not visible",
+        f"{gpu.get('name')}: its clock and heat of the moment and other processes are not visible",
         "without them a throttled or shared GPU goes unnoticed",
         "pip install nvidia-ml-py (the extra `gpu` of this package)",
     )
@@ -132,7 +132,8 @@ def _mig(index: int, gpu: Mapping[str, Any]) -> Advice | None:
     )
 
 
-_RULES = (_others, _hot, _power, _persistence, _clocks, _mode, _mig)
+_OF_NOW = (_others, _hot, _clocks)  # only NVML tells
+_OF_THE_BOARD = (_power, _persistence, _mode, _mig)
 
 
 def _brakes(blocks: Sequence[Mapping[str, Any]]) -> Advice | None:

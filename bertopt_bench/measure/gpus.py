@@ -1,4 +1,4 @@
-"""Describe NVIDIA GPUs through NVML, or as far as the kernel module tells, never through CUDA.
+"""Describe NVIDIA GPUs through NVML, nvidia-smi or the kernel module, never through CUDA.
 
 Everything here reads; nothing changes a GPU's settings.
 """
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from bertopt_bench.measure.kernel_files import hashed, text
+from bertopt_bench.measure.nvidia_smi import describe_by_command
 
 _ROOT = Path("/")
 _NOT_FOUND = 6  # NVML_ERROR_NOT_FOUND: no sample since then, which is an answer
@@ -35,12 +36,13 @@ THROTTLE_REASONS = {
 def describe_gpus(root: Path = _ROOT) -> list[dict[str, Any]]:
     """Describe every GPU; an empty list where there is none.
 
-    With nvidia-ml-py installed this tells clocks, power limit, ECC, MIG and, under `now`, what goes
-    on at this moment as well. A fact that a GPU does not support is None.
+    With nvidia-ml-py installed this tells, under `now`, what goes on at this moment as well; with
+    neither that nor nvidia-smi it tells no clock, no power limit and no memory. A fact that a GPU
+    does not support is None.
     """
     nvml = _open_nvml()
     if nvml is None:
-        return _from_kernel_module(root)
+        return describe_by_command() or _from_kernel_module(root)
     try:
         handles = [nvml.nvmlDeviceGetHandleByIndex(i) for i in range(nvml.nvmlDeviceGetCount())]
         return [_describe(_Gpu(nvml, handle)) for handle in handles]

@@ -105,6 +105,16 @@ def test_without_the_bindings_they_are_asked_for_and_nothing_else() -> None:
     assert "pip install nvidia-ml-py" in advice.do
 
 
+def test_what_nvidia_smi_told_is_judged_without_the_bindings() -> None:
+    """Oracle: by hand: a limit of 650 of 700 W, next to the bindings that are missing."""
+    told = {"name": "Example H", "power_limit_watts": 650.0, "power_limit_default_watts": 700.0}
+
+    bindings, power = gpu_advice([told])
+
+    assert "pip install nvidia-ml-py" in bindings.do
+    assert power.do == "sudo nvidia-smi -i 0 -pl 700"
+
+
 def test_each_gpu_is_named_by_its_number() -> None:
     seen = gpu_advice([GOOD, {**GOOD, "persistence": 0}])
 

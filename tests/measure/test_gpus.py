@@ -147,6 +147,53 @@ def test_without_the_package_the_kernel_module_tells(
     assert (gpu["name"], gpu["driver"], gpu["vbios"]) == ("Example H", "550.54.15", "96.00")
 
 
+ANSWER = (
+    "Example H, GPU-1234, 550.54.15, 96.00, 81559, 650.00, 700.00, 1980, 1980, [N/A], Enabled, "
+    "Disabled, Enabled, 5, 16\n"
+)
+"""As nvidia-smi writes it with --format=csv,noheader,nounits."""
+
+
+def with_command(folder: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> None:
+    """Put a command of that name first on the path; the package is missing."""
+    script = folder / "nvidia-smi"
+    script.write_text(f"#!/bin/sh\n{body}\n")
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+
+
+def test_without_the_package_nvidia_smi_tells(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Oracle: a command that checks what it is asked for and gives an answer by hand."""
+    asks = 'case "$1$2" in --query-gpu=name,uuid,*power.limit,*--format=csv,noheader,nounits) '
+    with_command(tmp_path, monkeypatch, f"{asks} printf '{ANSWER}{ANSWER}';; esac")
+
+    gpu, second = describe_gpus()
+
+    assert gpu == second
+    assert (gpu["name"], gpu["driver"], gpu["memory_bytes"]) == (
+        "Example H", "550.54.15", 81559 * 2**20,
+    )  # fmt: skip
+    assert (gpu["power_limit_watts"], gpu["power_limit_default_watts"]) == (650.0, 700.0)
+    assert (gpu["sm_clock_limit_mhz"], gpu["sm_clock_default_mhz"]) == (1980, None)
+    assert (gpu["ecc"], gpu["mig"], gpu["persistence"]) == (True, False, 1)
+    assert "1234" not in gpu["uuid_hash"]
+    assert "now" not in gpu
+
+
+@pytest.mark.parametrize("body", ["exit 9", "echo Field is not a valid field to query.; exit 2"])
+def test_a_command_that_does_not_answer_leaves_it_to_the_kernel_module(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, body: str
+) -> None:
+    with_command(tmp_path, monkeypatch, body)
+
+    (gpu,) = describe_gpus(with_kernel_module(tmp_path))
+
+    assert (gpu["name"], gpu["vbios"]) == ("Example H", "96.00")
+
+
 def test_a_package_without_its_library_is_no_crash(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
