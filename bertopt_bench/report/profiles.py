@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from typing import TYPE_CHECKING, Any
 
+from bertopt_bench.matrix.content import kernel_name
 from bertopt_bench.measure.operator_costs import formula_points
 from bertopt_bench.report import (
     frame,
@@ -115,6 +116,7 @@ def view(profile: Profile, session: dict[str, Any], number: int) -> dict[str, An
         "kernels": profile_rows.kernel_rows(tables),
         "modules": profile_rows.module_rows(tables),
         "modules_marked": profile.modules_marked,
+        "captured": kernel_name(profile.cell, "cuda_graph") == "step",
         "memory": memory(profile, tables),
         "idle": idle(tables),
         "roofline": roofline(points, ceilings_of(session), profile.label),

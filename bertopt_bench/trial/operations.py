@@ -58,7 +58,8 @@ def kind_of(name: str, shapes: Sequence[Any], *, vocabulary: int, sizes: Sequenc
 def operations_record(trial: Trial, spans: StepSpans) -> dict[str, Any]:
     """Give the record's ``operations``: a traced step's seconds, and its sums by kind.
 
-    The optimizer's FLOPs and bytes are the least that its update needs, where that is known.
+    The optimizer's FLOPs and bytes are the least that its update needs, where that is known. An
+    update that was replayed as a CUDA graph shows no operator: it has no row, and is not 0 seconds.
     """
     workload = trial.cell["workload"]
     size = formulas.model_size(workload["model"])
@@ -67,6 +68,8 @@ def operations_record(trial: Trial, spans: StepSpans) -> dict[str, Any]:
         kind_of, vocabulary=vocabulary, sizes=(size.hidden, size.intermediate, workload["seq_len"])
     )
     sums = spans.sums(classify)
+    if OPTIMIZER in sums and not sums[OPTIMIZER].seconds:
+        del sums[OPTIMIZER]
     if OPTIMIZER in sums and not is_inference(trial.cell):
         _count_update(trial, sums[OPTIMIZER])
     kinds = [{"kind": kind, **asdict(sums[kind])} for kind in KINDS if kind in sums]

@@ -6,6 +6,7 @@ import re
 
 import pytest
 from parsed_pages import parsed, payload
+from simulated_duels import cell
 from simulated_profiles import SESSION, failed, on_a_device, profile, profiles, slower
 
 from bertopt_bench.measure.operator_costs import Point
@@ -76,6 +77,16 @@ def test_a_failed_cell_says_its_status_and_reason_escaped() -> None:
 
     assert "lamb: failed." in text_of(html)
     assert "&lt;b&gt;no&lt;/b&gt; such kernel" in html
+
+
+def test_a_captured_step_is_shown_in_its_parts_and_the_page_says_so() -> None:
+    """Oracle: the cell's graph; a cell that captures nothing says nothing of it."""
+    captured = cell("adamw")
+    captured["kernel"] = {**captured["kernel"], "cuda_graph": {"name": "step"}}
+    said = "This cell replays its step as one CUDA graph"
+
+    assert said in text_of(render_profiles(profiles(profile(cell=captured))))
+    assert said not in text_of(render_profiles(profiles(profile())))
 
 
 def test_counted_points_stand_beside_the_formulas_each_labelled() -> None:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 from sized_trials import VOCABULARY, Sized, live
 
+from bertopt_bench.measure.operation_sums import StepSpans
+from bertopt_bench.measure.traces import Node
 from bertopt_bench.results.record_parts import Operations
 from bertopt_bench.trial import passes
 from bertopt_bench.trial.operations import kind_of, operations_record
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bertopt_bench.results.record_parts import OperationKind
+
+NO_SHAPES = {"shapes": [], "types": []}
+PRODUCT = {"shapes": [[8, 4], [4, 2]], "types": ["float", "float"]}
 
 
 def operations(folder: Path, sized: Sized) -> tuple[dict[str, OperationKind], int]:
@@ -69,6 +74,18 @@ def test_an_update_is_counted_by_formula_or_not_at_all(tmp_path: Path) -> None:
     assert update.counted_seconds == update.seconds
     assert (muon.bytes, muon.counted_seconds) == (0, 0)
     assert muon.seconds > 0
+
+
+def test_an_update_that_shows_no_operator_has_no_row(tmp_path: Path) -> None:
+    """Oracle: a range on a device that launched nothing itself, as where a graph is replayed."""
+    trial = live(tmp_path, Sized())
+    step = Node("Optimizer.step#AdamW.step", "user_annotation", (0, 1), 0.0, 0.5, NO_SHAPES)
+    product = Node("aten::mm", "cpu_op", (0, 1), 0.5, 0.6, PRODUCT)
+    spans = StepSpans(1.0, [step, product], {id(product): 0.25}, on_device=True)
+
+    record = operations_record(trial, spans)
+
+    assert [(row["kind"], row["seconds"]) for row in record["kinds"]] == [("linear", 0.25)]
 
 
 @pytest.mark.parametrize(
