@@ -12,6 +12,7 @@ ONE_AT_A_TIME = {
     "head_size": (32, 128),
     "padding": (0.25, 0.5),
     "direction": ("forward", "backward"),
+    "dtype": ("bfloat16",),
 }
 
 

@@ -6,7 +6,11 @@ GRID = {
     "hidden_size": (512, 1024, 2048),
     "cache": ("hot", "cold"),
 }
-ONE_AT_A_TIME = {"batch_size": (2, 32), "direction": ("forward", "backward")}
+ONE_AT_A_TIME = {
+    "batch_size": (2, 32),
+    "direction": ("forward", "backward"),
+    "dtype": ("bfloat16",),
+}
 
 
 def test_gelu(case, measure) -> None:

@@ -1,4 +1,8 @@
-"""The MLM loss alone: logits of all slots, or of the masked ones only."""
+"""The MLM loss alone: logits of all slots, or of the masked ones only.
+
+`--dtype bfloat16` is not among the cases that run unasked: where a processor has no 16-bit
+arithmetic, logits of all slots take it minutes.
+"""
 
 OPERATION = "mlm_loss"
 GRID = {

@@ -9,7 +9,7 @@ GRID = {
     "mix": ("flat", "bert", "small"),
     "cache": ("hot", "cold"),
 }
-ONE_AT_A_TIME = {"hidden_size": (64, 256)}
+ONE_AT_A_TIME = {"hidden_size": (64, 256), "dtype": ("bfloat16",)}
 
 
 def test_optimizer_step(case, measure) -> None:

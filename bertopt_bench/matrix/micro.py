@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from bertopt_bench.errors import UserError, nearest
 from bertopt_bench.matrix.arms import OWN_KEYS, TEXTS, Arm, Asked, arm_labels, make_arm
 from bertopt_bench.matrix.cells import Cell
+from bertopt_bench.matrix.content import FLASH
 from bertopt_bench.matrix.identity import canonical_json, cell_id
 from bertopt_bench.matrix.keys import TIMING, Key, Place
 from bertopt_bench.matrix.overrides import split_override, split_words
@@ -73,7 +74,7 @@ OPERATIONS: Mapping[str, Operation] = {
     for one in (
         Operation(
             "attention",
-            ("default", "math", "flash", "efficient", "cudnn", "flex"),
+            ("default", "math", "flash", "efficient", "cudnn", "flex", "flash_attn"),
             {
                 **_ROWS,
                 "heads": Key("int", 4, least=1, most=10_000),
@@ -200,16 +201,20 @@ def _impossible_attention(
     name, heads = implementation, options["head_size"]
     reasons = {
         f"torch has {name} attention on CUDA only": name in {"efficient", "cudnn"} and on_cpu,
+        "flash_attn has attention on CUDA only": name == "flash_attn" and on_cpu,
         "flex attention is measured on CUDA only: on a CPU it does not train": name == "flex"
         and on_cpu,
         f"torch's flex attention takes heads of {_LEAST_FLEX_HEAD} and more": name == "flex"
         and heads < _LEAST_FLEX_HEAD,
-        "torch's flash attention takes no mask on CUDA": name == "flash"
+        f"{name} attention takes no mask on CUDA": name in FLASH
         and options["padding"] > 0
         and not on_cpu,
-        f"torch's {name} attention takes 16-bit numbers only on CUDA": name in {"flash", "cudnn"}
+        f"{name} attention takes 16-bit numbers only on CUDA": name in {"cudnn", *FLASH}
         and wide
         and not on_cpu,
+        "flash_attn is not installed: pip install flash-attn --no-build-isolation": name
+        == "flash_attn"
+        and not find_spec("flash_attn"),
         "torch's efficient attention takes no 64-bit numbers": name == "efficient"
         and options["dtype"] == "float64",
     }

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from bertopt_bench import catalogue
 from bertopt_bench.axes import devices, optimizers, regularizers
-from bertopt_bench.axes.kernels import _steps
+from bertopt_bench.axes.kernels import _steps, attention
 from bertopt_bench.axes.optimizers import adaptive, descent
 from bertopt_bench.errors import UserError
 from bertopt_bench.measure.tracing import trace_step
@@ -317,10 +317,7 @@ def test_compiled_steps_equal_the_loop(name: str) -> None:
 
 @pytest.mark.parametrize("masked", [False, True])
 def test_flex_attention_computes_what_torch_does(masked: bool) -> None:
-    """Forward, eagerly on a CPU (it has no backward pass there); oracle: torch's own choice.
-
-    The mask of blocks is made once for a mask, however many layers ask for it.
-    """
+    """Forward, eagerly on a CPU (it has no backward pass there); oracle: torch's own choice."""
     from torch.nn.attention import flex_attention as flex
 
     kernel = catalogue.resolve("kernel.attention", "flex")()
@@ -332,12 +329,28 @@ def test_flex_attention_computes_what_torch_does(masked: bool) -> None:
         mask = (torch.arange(10) < torch.tensor([[10], [4], [7]]))[:, None, None, :]
     with torch.no_grad():
         found = kernel.call(*inputs, attn_mask=mask)
-        blocks = kernel.call.blocks
-        kernel.call(*inputs, attn_mask=mask)
-
-    assert kernel.call.blocks is blocks
-    assert (blocks is None) == (mask is None)
     torch.testing.assert_close(found, scaled_dot_product_attention(*inputs, attn_mask=mask))
+
+
+def test_blocks_are_made_once_for_a_mask_and_go_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: a count: two masks in turn, as cold calls have them, make two masks of blocks."""
+    made = []
+    monkeypatch.setattr(
+        attention, "_block_mask", lambda mask: made.append(mask.shape) or mask.shape
+    )
+    kernel = catalogue.resolve("kernel.attention", "flex")()
+    kernel.call.attend = lambda *_, block_mask: block_mask
+    query = torch.ones(1, 1, 4, 8)
+    masks = [torch.ones(1, 1, 1, 4, dtype=torch.bool) for _ in range(2)]
+
+    for mask in (*masks, *masks, None):
+        blocks = kernel.call(query, query, query, attn_mask=mask)
+        assert (blocks is None) == (mask is None)
+
+    assert len(made) == 2
+    masks.clear()
+    del mask
+    assert len(kernel.call.blocks) == 0
 
 
 def test_flex_attention_refuses_dropout() -> None:

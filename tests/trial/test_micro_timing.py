@@ -56,6 +56,7 @@ class ScriptedGpu:
     launch_seconds: float
     kernel_seconds: float
     capturable: bool = True
+    captured_share: float = 1.0
     cycles_a_second: float = 2e9
     busy_until: float = 0.0
     log: list[str] = field(default_factory=list)
@@ -98,7 +99,7 @@ class ScriptedGpu:
 
         def replay() -> None:
             self.clock.pass_seconds(5e-6)
-            self.queue(self.kernel_seconds * len(calls))
+            self.queue(self.kernel_seconds * len(calls) * self.captured_share)
 
         return replay
 
@@ -124,6 +125,21 @@ def test_device_time_is_the_kernels_alone_even_where_launching_takes_longer(
     assert batch.seconds / batch.calls == pytest.approx(kernel, rel=1e-3)
     assert timer.host_seconds_a_call() == pytest.approx(launch, rel=1e-3)
     assert timer.way == ("graph" if capturable else "queue")
+
+
+@pytest.mark.parametrize("slots", [1, 5, 300])
+@pytest.mark.parametrize(("share", "way"), [(0.0, "queue"), (0.4, "queue"), (0.8, "graph")])
+def test_a_graph_that_lacks_the_work_is_not_taken(share: float, way: str, slots: int) -> None:
+    """Oracle: the script: so much of the kernels was captured, the rest ran elsewhere."""
+    clock = Clock()
+    gpu = ScriptedGpu(clock, 2e-6, 20e-6, captured_share=share)
+    case: Any = SimpleNamespace(calls=[gpu.call] * slots, restore=None, flush=None)
+    timer = GpuTimer(case, gpu, now=clock)
+
+    assert timer.way == way
+    if way == "queue":
+        batch = timer.batch(64)
+        assert batch.seconds / batch.calls == pytest.approx(20e-6, rel=1e-3)
 
 
 def test_without_the_sleep_the_same_calls_would_show_the_launches() -> None:

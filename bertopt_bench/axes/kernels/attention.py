@@ -108,8 +108,7 @@ class _Flex:
 
     def __init__(self) -> None:
         self.attend: Any = None
-        self.mask: Any = None
-        self.blocks: Any = None
+        self.blocks: Any = None  # by mask, as long as that lives
 
     def __call__(
         self, query: Any, key: Any, value: Any, attn_mask: Any = None, dropout_p: float = 0.0
@@ -121,6 +120,7 @@ class _Flex:
         """
         import torch
         from torch.nn.attention.flex_attention import flex_attention
+        from torch.utils.weak import WeakTensorKeyDictionary
 
         if dropout_p:
             raise RuntimeError("flex attention has no dropout: set attention_dropout = 0")
@@ -128,9 +128,12 @@ class _Flex:
             return flex_attention(query, key, value, block_mask=_block_mask(attn_mask))
         if self.attend is None:
             self.attend = torch.compile(flex_attention, dynamic=False)
-        if attn_mask is not self.mask:
-            self.mask, self.blocks = attn_mask, _block_mask(attn_mask)
-        return self.attend(query, key, value, block_mask=self.blocks)
+        if self.blocks is None:
+            self.blocks = WeakTensorKeyDictionary()
+        if attn_mask is not None and attn_mask not in self.blocks:
+            self.blocks[attn_mask] = _block_mask(attn_mask)
+        blocks = None if attn_mask is None else self.blocks[attn_mask]
+        return self.attend(query, key, value, block_mask=blocks)
 
 
 def _block_mask(mask: Any) -> Any:

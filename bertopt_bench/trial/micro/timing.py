@@ -26,7 +26,8 @@ MOST_CALLS = 1 << 20
 MOST_QUEUED = 512
 """Calls of a batch that is no graph: a launch queue is about a thousand kernels long."""
 
-PROBED_CALLS = 8
+PROBED_CALLS, MOST_PROBED = 8, 64
+LEAST_REPLAYED_SHARE = 0.5  # of the time that the same calls take in a queue
 SLEEP_FACTOR = 2.0
 LEAST_SLEEP_SECONDS, MOST_SLEEP_SECONDS = 200e-6, 50e-3
 PROBE_SLEEP_SECONDS = 5e-3
@@ -208,7 +209,7 @@ class GpuTimer:
         gpu.synchronize()
         self._cycles_a_second = self._calibrated()
         self._call_seconds = self._probed()
-        captured = self._flush is None and self._graph(self._slots) is not None
+        captured = self._flush is None and self._holds_the_work()
         self.way = "graph" if captured else "queue"
         if self.way == "queue":
             self.most_calls = MOST_QUEUED
@@ -298,6 +299,22 @@ class GpuTimer:
         seconds = (self._now() - started) / 1e9
         self._gpu.synchronize()
         return seconds / PROBED_CALLS
+
+    def _holds_the_work(self) -> bool:
+        """Say whether the calls can be captured, and a replay does what they do.
+
+        What a call launches in a stream of its own may escape the capture; a graph without it would
+        be fast. A replay is at most a little shorter than the same kernels in a queue.
+        """
+        replay = self._graph(self._slots)
+        if replay is None:
+            return False
+        launches = self._turns.next(min(max(self._slots, PROBED_CALLS), MOST_PROBED))
+        queued = self._timed(launches, len(launches))
+        replays = max(1, PROBED_CALLS // self._slots)
+        replayed = self._timed([replay] * replays, replays * self._slots)
+        share = replayed.seconds * queued.calls / (replayed.calls * queued.seconds)
+        return share >= LEAST_REPLAYED_SHARE
 
     def _graph(self, calls: int) -> Callable[[], None] | None:
         """Capture so many calls once."""
