@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     Varying = Mapping[tuple[str, str], frozenset[str]]
 
 SEPARATOR = " · "
+KERNEL = "kernel."
+MANY = 3  # operations that vary, from which on no level is left without its operation's name
+NOTHING_SAID = "usual kernels"
+"""The label of a cell all of whose kernels are the usual ones, where nothing else varies."""
 UNSAID: dict[str, dict[str, Any]] = {
     "kernel.checkpointing": {"name": "off"},
     "kernel.cuda_graph": {"name": "off"},
@@ -23,6 +27,13 @@ UNSAID: dict[str, dict[str, Any]] = {
 }
 """Axes that came after the first results were published, each with the choice that a cell's content
 leaves out, so that the ids of cells from before stay as they were."""
+USUAL_KERNELS: dict[str, dict[str, Any]] = {
+    **UNSAID,
+    "kernel.attention": {"name": "default"},
+    "kernel.optimizer_step": {"name": "default"},
+    "kernel.compile": {"name": "off"},
+}
+"""What an operation of a matrix that says nothing of it runs on."""
 UNSAID_WORKLOAD: dict[str, Any] = {
     "layout": "padded",
     "mode": "training",
@@ -38,7 +49,7 @@ DRAWN_ALIKE = ("layout", "mode")
 def choices(content: Content) -> dict[str, Any]:
     """Give a cell's choice on each axis, unsaid ones too; kernels as ``kernel.<operation>``."""
     plain = {axis: value for axis, value in content.items() if axis not in {"workload", "kernel"}}
-    kernels = {f"kernel.{name}": value for name, value in content["kernel"].items()}
+    kernels = {f"{KERNEL}{name}": value for name, value in content["kernel"].items()}
     return {**plain, **UNSAID, **kernels}
 
 
@@ -67,6 +78,9 @@ def cell_labels(contents: Sequence[Content]) -> list[str]:
     >>> one = {"workload": {"steps": 5}, "optimizer": {"name": "sgd", "lr": 1.0}, "kernel": {}}
     >>> cell_labels([one, {**one, "workload": {"steps": 9}}])
     ['steps=5', 'steps=9']
+
+    Where several operations of the kernel axis vary, their usual levels go unsaid, and a level that
+    does not say by itself what it is a level of follows its operation's name.
     """
     rows = [
         {**labels, **{key: workload_label(key, value) for key, value in _workload(content)}}
@@ -74,8 +88,34 @@ def cell_labels(contents: Sequence[Content]) -> list[str]:
     ]
     names = list(dict.fromkeys(name for row in rows for name in row))
     varies = [name for name in names if len({row.get(name) for row in rows}) > 1]
+    kernels = [name for name in varies if name.startswith(KERNEL)]
+    if len(kernels) > 1:
+        rows = _shortened(contents, rows, kernels)
     chosen = varies or ["optimizer"]
-    return [SEPARATOR.join(row[name] for name in chosen if name in row) for row in rows]
+    labels = (SEPARATOR.join(row[name] for name in chosen if name in row) for row in rows)
+    return [label or NOTHING_SAID for label in labels]
+
+
+def _shortened(
+    contents: Sequence[Content], rows: Sequence[Mapping[str, str]], kernels: Sequence[str]
+) -> list[dict[str, str]]:
+    """Leave usual levels of kernels out, and name the operation where a level does not tell it."""
+    axes_of: dict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        for axis in kernels:
+            if axis in row:
+                axes_of[row[axis]].add(axis)
+    told = {level for level, axes in axes_of.items() if len(axes) == 1 and len(kernels) < MANY}
+    shortened = []
+    for content, row in zip(contents, rows, strict=True):
+        chosen, written = choices(content), dict(row)
+        for axis in kernels:
+            if axis in row and chosen[axis] == USUAL_KERNELS.get(axis):
+                del written[axis]
+            elif axis in row and row[axis] not in told:
+                written[axis] = f"{axis.removeprefix(KERNEL)}={row[axis]}"
+        shortened.append(written)
+    return shortened
 
 
 def workload_label(key: str, value: Any) -> str:
