@@ -73,7 +73,9 @@ def test_a_run_ends_well_and_says_how_to_get_the_page(bare: Bare, project: Path,
     assert (project / f"reports/{name}.html").stat().st_size > 100_000
 
 
-@pytest.mark.parametrize("name", ["inference", "kernels", "layouts", "optimizers", "precisions"])
+@pytest.mark.parametrize(
+    "name", ["inference", "kernels", "layouts", "operations", "optimizers", "precisions"]
+)
 def test_matrices_for_a_gpu_are_planned_there_and_skipped_without_one(
     bare: Bare, project: Path, name: str
 ) -> None:
