@@ -179,15 +179,6 @@ def _matrix(path: Path, source: str, document: dict[str, Any]) -> Matrix:
         excluding.read_exclusion(table, levels, root.at("exclude").item(index))
         for index, table in enumerate(top["exclude"] or [])
     )
-    measure = read_measure(top["measure"] or {}, root.at("measure"))
-    if measure.get("train_batches") and CLASSIFICATION in levels.get("workload.task", ()):
-        raise (
-            root.at("measure")
-            .at("train_batches")
-            .error(
-                f"samples the text of task mlm; {CLASSIFICATION} has no such sample. Leave it out."
-            )
-        )
     matrix = Matrix(
         file=path,
         name=_name(top["name"], path),
@@ -203,9 +194,18 @@ def _matrix(path: Path, source: str, document: dict[str, Any]) -> Matrix:
         exclusions=exclusions,
         includes=includes,
         tuned=tuned.read_tuned(top["tuned"] or [], root.at("tuned")),
-        measure=measure,
+        measure=_measure(top["measure"] or {}, levels, root.at("measure")),
     )
     return _of_bearable_size(matrix, root)
+
+
+def _measure(given: dict[str, Any], levels: Levels, place: Place) -> dict[str, Any]:
+    measure = read_measure(given, place)
+    if measure.get("train_batches") and CLASSIFICATION in levels.get("workload.task", ()):
+        raise place.at("train_batches").error(
+            f"samples the text of task mlm; {CLASSIFICATION} has no such sample. Leave it out."
+        )
+    return measure
 
 
 def _of_bearable_size(matrix: Matrix, root: Place) -> Matrix:

@@ -81,20 +81,20 @@ def measure_ceilings(
     samples = {name: outcome for name, outcome in seen.items() if not isinstance(outcome, str)}
     moved = _bandwidths(device, array_bytes, seconds_budget * _BANDWIDTH_SHARE)
     return {
-        "matmul_flops_per_second": {
-            name: 2 * size**3 / min(times) for name, times in samples.items()
-        },
+        "matmul_flops_per_second": {n: 2 * size**3 / min(times) for n, times in samples.items()},
         **_rates(moved),
-        "samples": {
-            "matmul_seconds": samples,
-            **{key: moved[key] for key in ("bandwidth_seconds", "copy_seconds", "update_seconds")},
-        },
+        "samples": {"matmul_seconds": samples, **_of(moved, "seconds")},
         "skipped": {name: why for name, why in seen.items() if isinstance(why, str)},
         "matmul_size": size,
         "matmul_warm_seconds": WARM_SECONDS.get(device.type, 0.0),
         "bandwidth_mix": BANDWIDTH_MIX,
-        **{key: moved[key] for key in ("bandwidth_bytes", "copy_bytes", "update_bytes")},
+        **_of(moved, "bytes"),
     }
+
+
+def _of(moved: Mapping[str, Any], unit: str) -> dict[str, Any]:
+    """Give one quantity of the three kinds of movement."""
+    return {f"{kind}_{unit}": moved[f"{kind}_{unit}"] for kind in ("bandwidth", "copy", "update")}
 
 
 def _rates(moved: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Draw calls' seconds over a length or a size, a line an implementation: plain SVG, no script.
 
 Both axes are logarithmic (a share's is not), so that a cost that grows as a power is a straight
-line. Places along x
-are per cent of the width; lines stand in a stretched drawing whose strokes do not scale.
+line. Places along x are per cent of the width; lines stand in a stretched drawing whose strokes do
+not scale.
 """
 
 from __future__ import annotations

@@ -138,8 +138,7 @@ def _prepare(
     documents = read_documents(workload["corpus"], cache, progress)
     text_sha256 = tokens.hash_documents(documents)
     text = _tokenised(workload, documents, text_sha256, cache, progress)
-    train = tokens.load_tokens(text.folder, "train")
-    train = limited(train, workload.get("train_tokens", 0))
+    train = limited(tokens.load_tokens(text.folder, "train"), workload.get("train_tokens", 0))
     sequences, held_out = _cut(workload, train, _held_out(workload, documents, text))
     part = workload.get("held_out_part", tokens.ALL)
 
