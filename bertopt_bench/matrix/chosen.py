@@ -9,7 +9,14 @@ from bertopt_bench.errors import UserError, nearest
 from bertopt_bench.matrix.arms import on_axis, read_pairs
 from bertopt_bench.matrix.cells import expand, expand_one
 from bertopt_bench.matrix.keys import Place
-from bertopt_bench.matrix.labels import cell_labels
+from bertopt_bench.matrix.labels import (
+    KERNEL,
+    cell_labels,
+    choices,
+    level_labels,
+    workload_choices,
+    workload_label,
+)
 from bertopt_bench.matrix.spec import load
 
 if TYPE_CHECKING:
@@ -22,6 +29,9 @@ if TYPE_CHECKING:
 
 LEAST_ID = 4  # letters of an id that may stand for it
 OPTION = "--cell"
+ONE = "a profile is of one"
+EXAMPLE = "optimizer=lion attention=math"
+MOST_SHOWN = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,22 +99,78 @@ def _one(
     started = [c for c in cells if len(text) >= LEAST_ID and c.id.startswith(text)]
     if len(exact) == 1 or len(started) == 1:
         return (exact or started)[0]
-    if "=" in text:
-        place = Place(OPTION)
-        pairs = read_pairs([text], OPTION)
-        keys = [on_axis(k, value, place, "a cell", ()) for k, value in pairs.items()]
-        return _alone(load(file, [*overrides, *keys]), f"{OPTION} '{text}'", capabilities)
-    if text:
-        known = [word for c in cells for word in (c.label, c.id)]
-        shown = "; ".join(f"{c.label} ({c.id})" for c in cells[:6])
-        more = f"; and {len(cells) - 6} more" if len(cells) > 6 else ""
-        raise UserError(
-            f"{matrix.file} has no cell '{text}'. Cells: {shown}{more}. Or narrow the matrix, as "
-            f"in {OPTION} 'optimizer=lion attention=math'.{nearest(text, known)}"
-        )
-    return _alone(matrix, "it", capabilities)
+    if "=" in text or not text.strip():
+        return _narrowed(file, cells, text, overrides, capabilities)
+    known = [word for c in cells for word in (c.label, c.id)]
+    raise UserError(
+        f"{matrix.file} has no cell '{text}'. Cells: {_shown(cells)}. Or narrow the matrix, as "
+        f"in {OPTION} '{EXAMPLE}'.{nearest(text, known)}"
+    )
 
 
-def _alone(matrix: Matrix, who: str, capabilities: Mapping[str, Any] | None) -> Cell:
-    said, example = "a profile is of one", OPTION + " '{}=VALUE'"
-    return expand_one(matrix, capabilities, f"{who} stands for", said, example)
+def _narrowed(
+    file: Path | str,
+    cells: Sequence[Cell],
+    text: str,
+    overrides: Sequence[Override],
+    capabilities: Mapping[str, Any] | None,
+) -> Cell:
+    """Find the one cell that chose so; where none did, make one that the matrix has not."""
+    pairs = read_pairs([text], OPTION)
+    keys = [on_axis(key, value, Place(OPTION), "a cell", ()) for key, value in pairs.items()]
+    found = [cell for cell in cells if all(_chose(cell.content, *pair) for pair in keys)]
+    if len(found) == 1:
+        return found[0]
+    who = f"{OPTION} '{text}'" if keys else str(file)
+    if not found:
+        beyond = replace(load(file, [*overrides, *keys]), includes=())
+        open_key = f"{OPTION} '{text} {{}}=VALUE'"
+        return expand_one(beyond, capabilities, f"{who} stands for", ONE, open_key)
+    raise UserError(
+        f"{who} stands for {len(found)} cells{f' of {file}' if keys else ''}; {ONE}. They differ "
+        f"in {_differing(found)}. Say more, as in {OPTION} '{EXAMPLE}', or name one by label or "
+        f"id: {_shown(found)}."
+    )
+
+
+def _differing(cells: Sequence[Cell]) -> str:
+    """List the axes on which cells differ, with their levels."""
+    rows = [
+        {**levels, **{k: workload_label(k, v) for k, v in _workload(cell).items()}}
+        for cell, levels in zip(cells, level_labels([c.content for c in cells]), strict=True)
+    ]
+    words = {
+        axis: dict.fromkeys(row[axis] for row in rows if axis in row)
+        for axis in dict.fromkeys(axis for row in rows for axis in row)
+    }
+    return ", ".join(
+        f"{axis.removeprefix(KERNEL)} ({', '.join(levels)})"
+        for axis, levels in words.items()
+        if len(levels) > 1
+    )
+
+
+def _workload(cell: Cell) -> dict[str, Any]:
+    return workload_choices(cell.content["workload"])
+
+
+def _chose(content: Mapping[str, Any], key: str, value: Any) -> bool:
+    """Say whether a cell chose so, by a dotted key of a matrix; options that go unsaid are open."""
+    table, _, name = key.partition(".")
+    if table == "workload":
+        return bool(workload_choices(content["workload"]).get(name) == value)
+    choice = choices(content).get(name)
+    wanted = value if isinstance(value, list) else [value]
+    parts = choice if isinstance(choice, list) else [choice]
+    return len(wanted) == len(parts) and all(map(_is_choice, parts, wanted))
+
+
+def _is_choice(choice: Mapping[str, Any] | None, wanted: Any) -> bool:
+    said = wanted if isinstance(wanted, dict) else {"name": wanted}
+    return choice is not None and said.items() <= choice.items()
+
+
+def _shown(cells: Sequence[Cell]) -> str:
+    shown = "; ".join(f"{cell.label} ({cell.id})" for cell in cells[:MOST_SHOWN])
+    more = len(cells) - MOST_SHOWN
+    return f"{shown}; and {more} more" if more > 0 else shown

@@ -43,6 +43,34 @@ def test_overrides_narrow_the_matrix_and_labels_say_what_differs(file: Path) -> 
     assert chosen.matrix.digest == load(file).digest, "the folder's matrix is the one on disk"
 
 
+def test_cells_that_an_include_adds_are_found_by_what_they_choose(file: Path) -> None:
+    """Oracle: the cells of the matrix itself, by content; options that go unsaid are open."""
+    file.write_text(
+        MATRIX
+        + """
+[[include]]
+optimizer = "adamw"
+precision = "fp32"
+attention = {name = "math", reduced = true}
+model = "mini"
+[[include]]
+optimizer = "adamw"
+precision = "fp32"
+regularizer = ["weight_decay", "dropout"]
+"""
+    )
+
+    for text in ("attention=math", "model=mini", "precision=fp32 attention={name='math'}"):
+        (cell,) = choose_cells(file, [text]).cells
+        assert cell.content["kernel"]["attention"]["reduced"] is True
+    (cell,) = choose_cells(file, ["regularizer=['weight_decay','dropout']"]).cells
+    assert [part["name"] for part in cell.content["regularizer"]] == ["weight_decay", "dropout"]
+    with pytest.raises(UserError, match=r"stands for 6 cells .*model \(tiny, mini\)"):
+        choose_cells(file, [])
+    with pytest.raises(UserError, match="stands for 3 cells"):
+        choose_cells(file, ["optimizer=adamw precision=fp32"])
+
+
 def test_a_label_or_the_start_of_an_id_names_a_cell(file: Path) -> None:
     """Oracle: the cells of the matrix itself."""
     cell = expand(load(file))[2]
@@ -73,7 +101,10 @@ def test_overrides_may_go_beyond_the_matrix(file: Path) -> None:
         (["sgdd · fp32"], "Did you mean 'sgd · fp32'"),
         (["nothing"], "has no cell 'nothing'"),
         (["optimizer=sgd"], "stands for 2 cells"),
+        (["optimizer=sgd"], r"They differ in precision \(fp32, bf16\)"),
         ([], "stands for 4 cells"),
+        ([" "], r"as in --cell 'optimizer=lion attention=math', or name one by label or id: adamw"),
+        (["optimizer=lion"], "as in --cell 'optimizer=lion precision=VALUE'"),
         (["optimizer=sgd precision=fp32", "sgd · fp32"], "is the same cell as"),
         (["optimiser=sgd"], "Did you mean 'optimizer'"),
         (["optimizer=sgdd precision=fp32"], "Did you mean 'sgd"),
