@@ -155,14 +155,18 @@ def _workload(cell: Cell) -> dict[str, Any]:
 
 
 def _chose(content: Mapping[str, Any], key: str, value: Any) -> bool:
-    """Say whether a cell chose so, by a dotted key of a matrix; options that go unsaid are open."""
+    """Say whether a cell chose so, by a dotted key of a matrix; options that go unsaid are open.
+
+    As in a matrix a list is of levels; a composed level is a list in it.
+    """
     table, _, name = key.partition(".")
+    levels = value if isinstance(value, list) else [value]
     if table == "workload":
-        return bool(workload_choices(content["workload"]).get(name) == value)
+        return workload_choices(content["workload"]).get(name) in levels
     choice = choices(content).get(name)
-    wanted = value if isinstance(value, list) else [value]
     parts = choice if isinstance(choice, list) else [choice]
-    return len(wanted) == len(parts) and all(map(_is_choice, parts, wanted))
+    composed = [level if isinstance(level, list) else [level] for level in levels]
+    return any(len(one) == len(parts) and all(map(_is_choice, parts, one)) for one in composed)
 
 
 def _is_choice(choice: Mapping[str, Any] | None, wanted: Any) -> bool:

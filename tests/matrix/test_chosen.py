@@ -56,14 +56,14 @@ model = "mini"
 [[include]]
 optimizer = "adamw"
 precision = "fp32"
-regularizer = ["weight_decay", "dropout"]
+regularizer = [["weight_decay", "dropout"]]
 """
     )
 
     for text in ("attention=math", "model=mini", "precision=fp32 attention={name='math'}"):
         (cell,) = choose_cells(file, [text]).cells
         assert cell.content["kernel"]["attention"]["reduced"] is True
-    (cell,) = choose_cells(file, ["regularizer=['weight_decay','dropout']"]).cells
+    (cell,) = choose_cells(file, ["regularizer=[['weight_decay','dropout']]"]).cells
     assert [part["name"] for part in cell.content["regularizer"]] == ["weight_decay", "dropout"]
     with pytest.raises(UserError, match=r"stands for 6 cells .*model \(tiny, mini\)"):
         choose_cells(file, [])
