@@ -134,9 +134,12 @@ def profile(
             help="'KEY=VALUE ...', a label or the start of an id; two are compared.",
         ),
     ] = [],  # noqa: B006 - typer copies it
-    steps: Annotated[int, typer.Option(help="How many steps are profiled.")] = 3,
+    steps: Annotated[
+        str, typer.Option(help="How many steps are profiled, or which, as in 50-52.")
+    ] = "3",
     nsys: Annotated[
-        bool, typer.Option("--nsys", help="Also under NVIDIA Nsight Systems, with NVTX ranges.")
+        bool,
+        typer.Option("--nsys", help="Also under NVIDIA Nsight Systems; on a GPU with NVTX ranges."),
     ] = False,
     ncu: Annotated[
         bool, typer.Option("--ncu", help="Also under Nsight Compute, which counts bytes and FLOPs.")

@@ -144,7 +144,7 @@ def profile(
     matrix_file: Path | str,
     *,
     cells: Sequence[str] = (),
-    steps: int = 3,
+    steps: int | str = 3,
     tools: Sequence[str] = (),
     ncu_csv: Sequence[Path] = (),
     overrides: Sequence[str] = (),

@@ -26,8 +26,42 @@ if TYPE_CHECKING:
     from bertopt_bench.results.profiles import Profile
     from bertopt_bench.results.store import ResultsFolder
 
+FIRST = 2
 MOST_STEPS = 100
 """A step of BERT-base is some 4,000 events: more steps make traces that no viewer opens."""
+
+
+def read_steps(text: str) -> tuple[int, int]:
+    """Read how many steps, or which: give the first one and their number.
+
+    >>> read_steps("3"), read_steps("50-52")
+    ((2, 3), (50, 3))
+
+    Raises:
+        UserError: neither, too many, or step 1, which makes the optimizer's state.
+    """
+    first, dash, last = (part.strip() for part in text.partition("-"))
+    if not (first.isdecimal() and (last.isdecimal() or not dash)):
+        raise UserError(f"--steps is '{text}'; give a number of steps, as 3, or which, as 50-52.")
+    begin, count = (int(first), int(last) - int(first) + 1) if dash else (FIRST, int(first))
+    if not 1 <= count <= MOST_STEPS:
+        raise UserError(f"--steps is {text}: {count} steps; allowed are 1 to {MOST_STEPS}.")
+    if begin < FIRST:
+        raise UserError(
+            f"--steps is {text}; step 1 makes the optimizer's state and is never profiled. Begin "
+            f"with step {FIRST}."
+        )
+    return begin, count
+
+
+def _check_length(chosen: Chosen, last: int) -> None:
+    for cell in chosen.cells:
+        trained = cell.content["workload"]["steps"]
+        if last > trained:
+            raise UserError(
+                f"--steps ends at step {last}, and '{cell.label}' trains {trained}. Take earlier "
+                f"ones, or --set workload.steps={last}."
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +69,7 @@ class Asked:
     """What to profile on this machine: cells, steps, and what ncu counted of each cell before."""
 
     chosen: Chosen
+    first: int
     steps: int
     tools: tuple[str, ...]
     counted: tuple[tuple[Point, ...], ...]
@@ -45,7 +80,7 @@ class Asked:
         matrix_file: Path | str,
         cells: Sequence[str],
         *,
-        steps: int,
+        steps: int | str,
         tools: Sequence[str] = (),
         ncu_csv: Sequence[Path] = (),
         overrides: Sequence[str] = (),
@@ -53,11 +88,10 @@ class Asked:
         """Read cells and files; mistakes are told at once, before torch is loaded.
 
         Raises:
-            UserError: no such cell, two alike, one that cannot run here, too few or many steps, or
-                a CSV that is none of ncu's.
+            UserError: no such cell, two alike, one that cannot run here, too few or many steps,
+                ncu where nothing runs on a GPU, or a CSV that is none of ncu's.
         """
-        if not 1 <= steps <= MOST_STEPS:
-            raise UserError(f"--steps is {steps}; allowed are 1 to {MOST_STEPS}.")
+        first, count = read_steps(str(steps))
         choose = partial(choose_cells, matrix_file, cells, overrides=overrides)
         named = choose()
         forward = next((one for one in named.cells if is_inference(one.content)), None)
@@ -66,19 +100,27 @@ class Asked:
                 f"'{forward.label}' runs forward only (its mode is inference), and profile traces "
                 "training steps. Give --set workload.mode=training."
             )
+        if "-" in str(steps):  # a plain number of steps goes round a shorter training
+            _check_length(named, first + count - 1)
+        on_cpu = next((c for c in named.cells if c.content["device"]["name"] == "cpu"), None)
+        if "ncu" in tools and on_cpu is not None:
+            raise UserError(
+                f"--ncu counts what the kernels of a GPU do, and '{on_cpu.label}' runs on the CPU. "
+                "Leave --ncu out, or name cells of device=cuda."
+            )
         if len(ncu_csv) > len(named.cells):
             raise UserError(
                 f"{len(ncu_csv)} files were given with --ncu-csv for {len(named.cells)} cells; "
                 "give at most one a cell, in the order of --cell."
             )
-        counted = tuple(tuple(read_counted(file, steps)) for file in ncu_csv)
-        return cls(choose(capabilities=ask_capabilities()), steps, tuple(tools), counted)
+        counted = tuple(tuple(read_counted(file, count)) for file in ncu_csv)
+        return cls(choose(capabilities=ask_capabilities()), first, count, tuple(tools), counted)
 
     def run(
         self, store: ResultsFolder, display: Display, say: Callable[[str], None]
     ) -> list[Profile]:
         """Profile the cells into a folder, under NVIDIA's tools first where they were asked for."""
-        plan = plan_profile(self.chosen, self.steps, display)
+        plan = plan_profile(self.chosen, self.first, self.steps, display)
         counted = list(self.counted)
         for tool in self.tools:
             for index, points in enumerate(_under_tool(plan, tool, store.path, say)):
@@ -100,8 +142,17 @@ def _under_tool(
         run_tool(call)
         say(f"{tool}: {call.output}")
         if tool == "ncu":
-            counted.append(tuple(read_counted(call.output, plan.steps)))
+            counted.append(_counted(call.output, plan.steps, say))
     return counted
+
+
+def _counted(file: Path, steps: int, say: Callable[[str], None]) -> tuple[Point, ...]:
+    """Read what ncu left; where that is no use, the profile goes on without it."""
+    try:
+        return tuple(read_counted(file, steps))
+    except UserError as error:
+        say(f"ncu counted nothing that can be used: {error}")
+        return ()
 
 
 def told(profiles: Sequence[Profile], notes: Sequence[str], folder: Path) -> tuple[list[str], bool]:
@@ -117,7 +168,7 @@ def lines_about(profile: Profile, folder: Path) -> list[str]:
     if tables is None or profile.trace_file is None or profile.trace_bytes is None:
         return [f"{profile.label}: {profile.status}: {profile.reason}"]
     return [
-        f"{profile.label}: {profile.profiled_steps} steps traced",
+        f"{profile.label}: {profile.which} traced",
         f"  trace: {folder / profile.trace_file} ({memory(profile.trace_bytes)})",
     ]
 

@@ -56,13 +56,14 @@ class ProfilePlan:
     """What to profile, and all that its children need."""
 
     chosen: Chosen
+    first: int
     steps: int
     requests: tuple[Mapping[str, Any], ...]
     threads: int
 
 
-def plan_profile(chosen: Chosen, steps: int, display: Display) -> ProfilePlan:
-    """Prepare the text of the cells and write their requests.
+def plan_profile(chosen: Chosen, first: int, steps: int, display: Display) -> ProfilePlan:
+    """Prepare the text of the cells and write their requests: so many steps from the first one on.
 
     Raises:
         UserError: the text cannot be had.
@@ -79,11 +80,12 @@ def plan_profile(chosen: Chosen, steps: int, display: Display) -> ProfilePlan:
                 timing=matrix.timing,
                 threads=threads,
             ),
+            "first_profiled_step": first,
             "profiled_steps": steps,
         }
         for cell in chosen.cells
     )
-    return ProfilePlan(chosen, steps, requests, threads)
+    return ProfilePlan(chosen, first, steps, requests, threads)
 
 
 def run_profiles(
@@ -110,6 +112,7 @@ def run_profiles(
             cell=dict(cell.content),
             label=cell.label,
             seed=request["seed"],
+            first_step=plan.first,
             profiled_steps=plan.steps,
             counted=points,
             **fields,
@@ -193,6 +196,7 @@ def _describe(plan: ProfilePlan) -> dict[str, Any]:
         declared={
             "profile": {
                 "cells": {cell.id: cell.label for cell in plan.chosen.cells},
+                "first_step": plan.first,
                 "steps": plan.steps,
                 "seed": matrix.seeds[0],
             },
@@ -227,10 +231,14 @@ class ToolCall:
 def tool_calls(plan: ProfilePlan, tool: str, folder: Path) -> list[ToolCall]:
     """Write each cell's request down and give the command that runs it under ``nsys`` or ``ncu``.
 
+    The folder that the tool writes into is made, so that the command runs as it is printed.
+
     Raises:
-        UserError: the cache cannot be written.
+        UserError: the cache or the folder cannot be written.
     """
     calls = []
+    with told(folder / tool):
+        (folder / tool).mkdir(parents=True, exist_ok=True)
     for cell, request in zip(plan.chosen.cells, plan.requests, strict=True):
         text = json.dumps(request, sort_keys=True)
         name = hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -264,10 +272,8 @@ def run_tool(call: ToolCall) -> None:
     """Run the command.
 
     Raises:
-        UserError: its folder cannot be made, or the tool failed.
+        UserError: the tool failed.
     """
-    with told(call.output):
-        call.output.parent.mkdir(parents=True, exist_ok=True)
     done = subprocess.run(call.command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         last = (f"{done.stdout}\n{done.stderr}".strip().splitlines() or ["it printed nothing"])[-1]

@@ -1,4 +1,8 @@
-"""Turn a profile's tables into rows to show: medians over steps, quartiles, shares, differences."""
+"""Turn a profile's tables into rows to show: means over steps, quartiles, shares, differences.
+
+Means, since they add up: parts to their step, operators to what they are the parts of. The
+quartiles beside them tell where one step stands apart.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +26,9 @@ FEWEST_FOR_QUARTILES = 3
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """A median over steps with its quartiles."""
+    """A mean over steps with their quartiles."""
 
-    median: float
+    mean: float
     low: float
     high: float
     n: int
@@ -36,12 +40,12 @@ class Spread:
             low, high = min(values), max(values)
         else:
             low, _, high = statistics.quantiles(values, n=4, method="inclusive")
-        return cls(statistics.median(values), low, high, len(values))
+        return cls(statistics.fmean(values), low, high, len(values))
 
     def shown(self) -> dict[str, str]:
-        """Write the median, and the quartiles where there is more than one step."""
+        """Write the mean, and the quartiles where there is more than one step."""
         spread = f"{bare(self.low)} to {wording.duration(self.high)}" if self.n > 1 else ""
-        return {"value": wording.duration(self.median), "spread": spread}
+        return {"value": wording.duration(self.mean), "spread": spread}
 
 
 def bare(seconds: float) -> str:
@@ -81,13 +85,13 @@ def own(tables: TraceTables) -> Callable[[OperatorRow | ModuleRow], Seconds]:
 
 def phase_rows(tables: TraceTables) -> list[dict[str, Any]]:
     """Give a row a phase."""
-    total = statistics.median(tables.step_seconds)
+    total = sum(tables.step_seconds)
     return [
         {
             "phase": row.phase,
             "host": Spread.of(row.seconds).shown(),
             "device": Spread.of(row.device_seconds).shown() if on_device(tables) else None,
-            "share": wording.share(statistics.median(row.seconds) / total),
+            "share": wording.share(sum(row.seconds) / total),
         }
         for row in tables.phases
     ]
@@ -120,7 +124,7 @@ def operator_rows(tables: TraceTables, *, by_shape: bool) -> list[dict[str, Any]
             "calls": count(calls),
             "own": Spread.of(mine).shown(),
             "host": Spread.of(host).shown() if on_device(tables) else None,
-            "total": wording.duration(statistics.median(total)),
+            "total": Spread.of(total).shown(),
             "share": wording.share(sum(mine) / everything),
         }
         for name, shapes, calls, mine, host, total in found[:MOST_ROWS]
@@ -157,7 +161,10 @@ def module_rows(tables: TraceTables) -> list[dict[str, Any]]:
         {
             "module": module,
             "count": found_modules,
-            **{phase: bare(statistics.median(values)) for phase, values in of.items()},
+            **{
+                phase: Spread.of(values).shown() if any(values) else None
+                for phase, values in of.items()
+            },
             "all": Spread.of(every).shown(),
             "share": wording.share(sum(every) / everything),
         }
@@ -208,7 +215,7 @@ def difference_rows(a: TraceTables, b: TraceTables, *, by: str) -> list[dict[str
     found = []
     for key in dict.fromkeys([*sides[0], *sides[1]]):
         spreads = [Spread.of(side.get(key, zero)) for side, zero in zip(sides, zeros, strict=True)]
-        found.append((key, spreads, spreads[1].median - spreads[0].median))
+        found.append((key, spreads, spreads[1].mean - spreads[0].mean))
     found.sort(key=lambda one: -abs(one[2]))
     return [
         {

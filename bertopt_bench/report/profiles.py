@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 from typing import TYPE_CHECKING, Any
 
 from bertopt_bench.matrix.content import kernel_name
-from bertopt_bench.measure.operator_costs import formula_points
+from bertopt_bench.measure.operator_costs import cost_of, formula_points
 from bertopt_bench.report import (
     frame,
     profile_figures,
@@ -17,6 +18,7 @@ from bertopt_bench.report import (
 )
 from bertopt_bench.report.environment import environment
 from bertopt_bench.report.figures import LEAST_BUDGET, Packed, columns, compressed, dumped
+from bertopt_bench.report.rows import DASH
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,18 +82,20 @@ def lead(profile: Profile) -> str:
     tables = profile.tables
     assert tables is not None
     step = profile_rows.Spread.of(tables.step_seconds)
-    phases = sorted(tables.phases, key=lambda row: -statistics.median(row.seconds))
-    first, second = ((row.phase, statistics.median(row.seconds)) for row in phases[:2])
+    phases = sorted(tables.phases, key=lambda row: -sum(row.seconds))
+    first, second = ((row.phase, statistics.fmean(row.seconds)) for row in phases[:2])
     operators = profile_rows.operator_rows(tables, by_shape=False)[:2]
     named = wording.listed([f"{row['name']} ({row['share']})" for row in operators])
-    spread = f" (quartiles {step.shown()['spread']}, n = {step.n} steps)" if step.n > 1 else ""
+    spread = (
+        f" (mean; quartiles {step.shown()['spread']}, n = {step.n} steps)" if step.n > 1 else ""
+    )
     idle = wording.share(sum(tables.idle.seconds) / sum(tables.step_seconds))
     whose = "the device was idle" if tables.idle.of == "device" else "no operator ran"
     shares = " and ".join(
-        f"{wording.share(seconds / step.median)} {phase}" for phase, seconds in (first, second)
+        f"{wording.share(seconds / step.mean)} {phase}" for phase, seconds in (first, second)
     )
     return (
-        f"{profile.label}: a profiled step took {wording.duration(step.median)}{spread}, of it "
+        f"{profile.label}: a profiled step took {wording.duration(step.mean)}{spread}, of it "
         f"{shares}. The most own time went to {named}; {idle} of the time {whose}."
     )
 
@@ -106,9 +110,10 @@ def view(profile: Profile, session: dict[str, Any], number: int) -> dict[str, An
         "label": profile.label,
         "on_device": profile_rows.on_device(tables),
         "steps": len(tables.step_seconds),
+        "which": profile.which,
         "step": profile_rows.Spread.of(tables.step_seconds).shown(),
         "bar": step_figures.phase_bar(
-            [(row.phase, statistics.median(row.seconds)) for row in tables.phases], profile.label
+            [(row.phase, statistics.fmean(row.seconds)) for row in tables.phases], profile.label
         ),
         "phases": profile_rows.phase_rows(tables),
         "operators": profile_rows.operator_rows(tables, by_shape=False),
@@ -121,6 +126,9 @@ def view(profile: Profile, session: dict[str, Any], number: int) -> dict[str, An
         "idle": idle(tables),
         "roofline": roofline(points, ceilings_of(session), profile.label),
         "points": [point_row(point, i) for i, point in enumerate(points, start=1)],
+        "without_place": sum(not point.flops for point in points),
+        "covered": covered(tables),
+        "elsewhere": bool(profile.counted) and profile.cell["device"]["name"] == "cpu",
         "trace": profile.trace_file,
         "trace_size": wording.memory(profile.trace_bytes or 0),
         "session": profile.session,
@@ -131,8 +139,18 @@ def points_of(profile: Profile) -> list[Point]:
     """Give the formulas' points and the counters', what takes longest first."""
     assert profile.tables is not None
     formula = formula_points(profile.tables.operators, profile.profiled_steps)
-    points = [point for point in (*formula, *profile.counted) if point.flops and point.seconds]
+    points = [point for point in (*formula, *profile.counted) if point.seconds]
     return sorted(points, key=lambda point: -point.seconds)[:MOST_POINTS]
+
+
+def covered(tables: TraceTables) -> str:
+    """Say what share of all operators' own time is that of operators with a formula."""
+    seconds = profile_rows.own(tables)
+    parts = {True: 0.0, False: 0.0}
+    for row in tables.operators:
+        known = cost_of(row.name, json.loads(row.shapes), row.types.split(",")) is not None
+        parts[known] += sum(seconds(row))
+    return wording.share(parts[True] / (sum(parts.values()) or 1.0))
 
 
 def point_row(point: Point, number: int) -> dict[str, Any]:
@@ -142,10 +160,15 @@ def point_row(point: Point, number: int) -> dict[str, Any]:
         "name": point.name,
         "source": point.source,
         "seconds": wording.duration(point.seconds),
-        "flops": f"{step_figures.prefixed(point.flops_per_second)}FLOP/s",
+        "flops": rate(point.flops_per_second) if point.flops else "none",
         "bytes": f"{step_figures.prefixed(point.bytes_per_second)}B/s",
-        "intensity": wording.significant(point.intensity),
+        "intensity": wording.significant(point.intensity) if point.flops else DASH,
     }
+
+
+def rate(flops_per_second: float) -> str:
+    """Write a rate of FLOPs."""
+    return f"{step_figures.prefixed(flops_per_second)}FLOP/s"
 
 
 def roofline(points: Sequence[Point], ceilings: dict[str, Any], label: str) -> str:
@@ -193,7 +216,7 @@ def difference(traced: Sequence[Profile]) -> dict[str, Any]:
         "b": traced[1].label,
         "n": wording.listed(sorted({str(one.n) for one in steps})),
         "steps": [one.shown() for one in steps],
-        "total": profile_rows.signed(steps[1].median - steps[0].median),
+        "total": profile_rows.signed(steps[1].mean - steps[0].mean),
         "by_operator": profile_rows.difference_rows(a, b, by="operator")[:20],
         "by_module": profile_rows.difference_rows(a, b, by="module")[:20],
         "by_both": profile_rows.difference_rows(a, b, by="both"),

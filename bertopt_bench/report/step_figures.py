@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 BAR_HEIGHT, ROOFLINE_HEIGHT, AXIS_HEIGHT = 34, 340, 24
 LEAST_NAMED = 13.0  # per cent of a bar that its name needs on a phone
+SLOPE_LABEL_SHARE = 0.62  # of the slope: so much of it leaves room to its left
 MOST_NAMED = 14  # points with a number beside them
 _PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
 
@@ -73,15 +74,20 @@ def roofline(
     points: Sequence[Point], rates: Mapping[str, float], bandwidth: float | None, label: str
 ) -> str:
     """Draw work by FLOPs a byte and FLOPs a second, under roofs by name and that of bandwidth."""
-    shown = [p for p in points if p.flops > 0 and p.bytes > 0 and p.seconds > 0]
-    if not shown:
+    numbered = [
+        (number, point)
+        for number, point in enumerate(points, start=1)
+        if point.flops > 0 and point.bytes > 0 and point.seconds > 0
+    ]
+    if not numbered:
         return ""
+    shown = [point for _, point in numbered]
     ridge = [rate / bandwidth for rate in rates.values()] if bandwidth else []
     x = LogScale([*(p.intensity for p in shown), *ridge], 100)
     y = LogScale(
         [*(p.flops_per_second for p in shown), *rates.values()], ROOFLINE_HEIGHT, rises=False
     )
-    body = _roofline_axes(x, y) + _roofs(x, y, rates, bandwidth) + _marks(shown, x, y)
+    body = _roofline_axes(x, y) + _roofs(x, y, rates, bandwidth) + _marks(numbered, x, y)
     told = f"Roofline of {label}: FLOPs a second over FLOPs a byte"
     return area(ROOFLINE_HEIGHT + AXIS_HEIGHT, told, body)
 
@@ -131,16 +137,28 @@ def _roofs(x: LogScale, y: LogScale, rates: Mapping[str, float], bandwidth: floa
         parts.append(
             f'<line class="roof" x1="{x.at(left)}%" y1="{y.at(left * bandwidth)}" '
             f'x2="{x.at(right)}%" y2="{y.at(right * bandwidth)}"/>'
+            + _slope_label(x, y, (left, right), bandwidth)
         )
     return "".join(parts)
 
 
-def _marks(points: Sequence[Point], x: LogScale, y: LogScale) -> str:
+def _slope_label(x: LogScale, y: LogScale, ends: tuple[float, float], bandwidth: float) -> str:
+    """Name the slope left of a third of its length, above which no roof is."""
+    left, right = ends
+    place = left * (right / left) ** SLOPE_LABEL_SHARE
+    text = f"memory, {prefixed(bandwidth)}B/s"
+    return (
+        f'<text class="end" x="{x.at(place)}%" dx="-8" '
+        f'y="{round(y.at(place * bandwidth) - 2, 1)}">{text}</text>'
+    )
+
+
+def _marks(points: Sequence[tuple[int, Point]], x: LogScale, y: LogScale) -> str:
     """Draw dots for formulas and squares for counters; numbers are those of the table below."""
     parts: list[str] = []
     taken: list[tuple[float, float]] = []
-    places = [(x.at(point.intensity), y.at(point.flops_per_second)) for point in points]
-    for number, point in enumerate(points, start=1):
+    places = [(x.at(point.intensity), y.at(point.flops_per_second)) for _, point in points]
+    for number, point in points:
         px, py = x.at(point.intensity), y.at(point.flops_per_second)
         title = f"<title>{escape(f'{number}: {point.name}, {point.source}')}</title>"
         if point.source == "counted":

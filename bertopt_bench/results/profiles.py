@@ -39,6 +39,7 @@ class Profile(Stored):
     cell: dict[str, Any]
     label: str
     seed: int
+    first_step: int = 2
     profiled_steps: int
     status: Status
     reason: str = ""
@@ -51,6 +52,12 @@ class Profile(Stored):
     kernels_ran: tuple[str, ...] = ()
     tables: TraceTables | None = None
     counted: tuple[Point, ...] = ()
+
+    @property
+    def which(self) -> str:
+        """Say which steps of the training were profiled."""
+        last = self.first_step + self.profiled_steps - 1
+        return f"step {last}" if self.profiled_steps == 1 else f"steps {self.first_step} to {last}"
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
     Range = Callable[[str], AbstractContextManager[Any]]
 
-UNPROFILED = 1  # steps between the restore and the profile: the first makes the optimizer's state
-
 
 def run_profile(
     request: Mapping[str, Any], send: Callable[[dict[str, Any]], None], counter: Any
@@ -38,7 +36,8 @@ def run_profile(
     passes.burn_in(trial, request["timing"]["burn_in_steps"])
     traced, _ = passes.trace(trial)
     trial.restore()
-    resident_bytes = record_trace(trial, request["profiled_steps"], request["trace_file"], counter)
+    first, steps = request["first_profiled_step"], request["profiled_steps"]
+    resident_bytes = record_trace(trial, first, steps, request["trace_file"], counter)
     send(
         {
             "kind": "result",
@@ -52,9 +51,12 @@ def run_profile(
     trial.close()
 
 
-def record_trace(trial: Trial, steps: int, file: Path | str, counter: Any = None) -> int:
+def record_trace(
+    trial: Trial, first: int, steps: int, file: Path | str, counter: Any = None
+) -> int:
     """Profile so many steps and write the Chrome trace; give the bytes held between steps.
 
+    Steps before the ``first`` one (from 2 on: step 1 makes the optimizer's state) run untraced.
     Each step ends with a synchronisation, so that a device's work lies in the step that issued it.
     """
     # Kineto announces every start and stop on stderr; a level above its last one silences that.
@@ -68,13 +70,13 @@ def record_trace(trial: Trial, steps: int, file: Path | str, counter: Any = None
         marked_modules(trial, record_function),
         profile(
             activities=activities,
-            schedule=schedule(wait=0, warmup=UNPROFILED, active=steps, repeat=1),
+            schedule=schedule(wait=first - 2, warmup=1, active=steps, repeat=1),
             on_trace_ready=lambda profiler: profiler.export_chrome_trace(str(file)),
             record_shapes=True,
             profile_memory=True,
         ) as profiler,
     ):
-        for number in range(UNPROFILED + steps):
+        for number in range(first - 1 + steps):
             ranged_step(trial, number % trial.batches.count, record_function)
             trial.device.synchronize()
             profiler.step()
@@ -135,13 +137,14 @@ def run_in_ranges(request: Mapping[str, Any]) -> None:
     trial = assemble.assemble({**request, "dispatched_ns": monotonic_ns()})
     passes.burn_in(trial, request["timing"]["burn_in_steps"])
     trial.restore()  # no trace of our own: the tool that watches holds CUPTI, which has one owner
-    ranges = nvtx_ranges(trial)
-    ranged_step(trial, 0, nullcontext)
+    ranges, first = nvtx_ranges(trial), request["first_profiled_step"]
+    for number in range(first - 1):
+        ranged_step(trial, number % trial.batches.count, nullcontext)
     trial.device.synchronize()
     with marked_modules(trial, ranges), _capture(trial):
         for number in range(request["profiled_steps"]):
-            with ranges(f"step {number + 1}"):
-                ranged_step(trial, (UNPROFILED + number) % trial.batches.count, ranges)
+            with ranges(f"step {first + number}"):
+                ranged_step(trial, (first - 1 + number) % trial.batches.count, ranges)
                 trial.device.synchronize()
     trial.close()
 

@@ -95,7 +95,9 @@ def test_a_tool_that_is_not_there_is_named_with_the_whole_command(
     command = next(line for line in profiled.stdout.splitlines() if "nsys profile" in line)
     request = json.loads(Path(command.split()[-1]).read_text())
     assert "bertopt_bench.trial.ranged" in command
-    assert request["profiled_steps"] == 2
+    assert (request["first_profiled_step"], request["profiled_steps"]) == (2, 2)
+    output = next(w for w in command.split() if w.startswith("--output=")).partition("=")[2]
+    assert (project / output).parent.is_dir(), "nsys does not make it"
 
 
 @pytest.mark.slow
@@ -111,25 +113,27 @@ def test_report_makes_the_same_page_again(
 
 
 @pytest.mark.slow
-def test_a_tool_on_path_is_run_and_what_ncu_counts_is_kept(
+def test_a_tool_on_path_is_run_over_the_steps(
     profiled: CompletedProcess[str], project: Path, environment: dict[str, str],
     monkeypatch: pytest.MonkeyPatch, command: Command,
 ) -> None:  # fmt: skip
-    """Oracle: a stand-in for ncu that writes its CSV where it is told and runs the program."""
+    """Oracle: a stand-in for nsys that runs the program and writes where it is told."""
     tools = project / "tools"
     tools.mkdir()
-    stand_in = tools / "ncu"
+    stand_in = tools / "nsys"
     stand_in.write_text(
-        '#!/bin/sh\nwhile [ "$1" != --log-file ]; do shift; done\n'
-        f'cp "{project}/ncu.csv" "$2"\nshift 2\nexec "$@"\n'
+        '#!/bin/sh\nwhile [ "${1#--output=}" = "$1" ]; do shift; done\n'
+        'out="${1#--output=}"\nshift\n"$@" || exit 1\necho ran > "$out.nsys-rep"\n'
     )
     stand_in.chmod(stand_in.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setitem(environment, "PATH", f"{tools}{os.pathsep}{environment['PATH']}")
-    done = command("profile", "small.toml", "--cell", "sgd", "--steps", "1", "--ncu")
+    done = command("profile", "small.toml", "--cell", "sgd", "--steps", "3-3", "--nsys")
 
     assert done.returncode == 0, done.stdout + done.stderr
-    (point,) = lines(project)[-1]["counted"]
-    assert (point["name"], point["bytes"], point["source"]) == ("gemm", 2000, "counted")
+    assert "nsys: results/small-profile/nsys/sgd" in done.stdout
+    assert list((project / "results/small-profile/nsys").glob("sgd*.nsys-rep"))
+    assert lines(project)[-1]["first_step"] == 3
+    assert "step 3 traced" in done.stdout
 
 
 @pytest.mark.slow
@@ -152,6 +156,8 @@ MISTAKES: list[tuple[tuple[str, ...], str]] = [
     (("--cell", "sgd", "--cell", "optimizer=sgd"), "is the same cell as"),
     ((), "stands for 2 cells"),
     (("--cell", "sgd", "--steps", "0"), "--steps is 0"),
+    (("--cell", "sgd", "--steps", "7-900"), "allowed are 1 to 100"),
+    (("--cell", "sgd", "--ncu"), "'sgd' runs on the CPU. Leave --ncu out"),
     (("--cell", "sgd", "--steps", "1000"), "1 to 100"),
     (("--cell", "optimizer=sgd device=cuda"), "cannot run here"),
     (("--cell", "sgd", "--results", "small.toml"), "cannot be written"),

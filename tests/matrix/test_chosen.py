@@ -65,7 +65,7 @@ regularizer = [["weight_decay", "dropout"]]
         assert cell.content["kernel"]["attention"]["reduced"] is True
     (cell,) = choose_cells(file, ["regularizer=[['weight_decay','dropout']]"]).cells
     assert [part["name"] for part in cell.content["regularizer"]] == ["weight_decay", "dropout"]
-    with pytest.raises(UserError, match=r"stands for 6 cells .*model \(tiny, mini\)"):
+    with pytest.raises(UserError, match=r"stands for 6 cells; .*model \(tiny, mini\)"):
         choose_cells(file, [])
     with pytest.raises(UserError, match="stands for 3 cells"):
         choose_cells(file, ["optimizer=adamw precision=fp32"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 from parsed_pages import parsed, payload
@@ -10,7 +11,7 @@ from simulated_duels import cell
 from simulated_profiles import SESSION, failed, on_a_device, profile, profiles, slower
 
 from bertopt_bench.measure.operator_costs import Point
-from bertopt_bench.report import profile_rows, step_figures
+from bertopt_bench.report import profile_rows, step_figures, wording
 from bertopt_bench.report.profiles import render_profiles
 
 SETS = {
@@ -42,7 +43,7 @@ def test_pages_are_whole_and_ask_nothing_of_a_network(name) -> None:
 
 
 def test_the_parts_of_a_step_are_the_traces() -> None:
-    """Oracle: the made steps of 100 and 200 us: medians 150, of it 45 forward and 60 backward."""
+    """Oracle: the made steps of 100 and 200 us: means 150, of it 45 forward and 60 backward."""
     text = text_of(render_profiles(SETS["one"]()))
 
     assert "a profiled step took 150 µs" in text
@@ -50,7 +51,36 @@ def test_the_parts_of_a_step_are_the_traces() -> None:
     assert "45.0 µs" in text
     assert "n = 2 steps" in text
     assert "No verdict is drawn" in text
-    assert "median, quartiles over 2 steps" in text
+    assert "mean, quartiles over 2 steps" in text
+
+
+def test_shares_of_phases_add_up_to_the_step_whatever_one_step_did() -> None:
+    """Oracle: sums: the parts of all steps are their time; each share is of the mean beside it."""
+    one = profile()
+    tables = one.tables
+    assert tables is not None
+    uneven = [replace(row, seconds=(row.seconds[0], 9 * row.seconds[1])) for row in tables.phases]
+    sums = [sum(row.seconds) for row in uneven]
+    steps = tuple(sum(row.seconds[i] for row in uneven) for i in range(2))
+    tables = replace(tables, phases=tuple(uneven), step_seconds=steps)
+    rows = profile_rows.phase_rows(tables)
+
+    shares = [float(row["share"].split()[0]) for row in rows]
+    assert sum(shares) == pytest.approx(100, abs=0.3)
+    assert shares == [pytest.approx(100 * one / sum(sums), abs=0.06) for one in sums]
+    assert rows[0]["host"]["value"] == wording.duration(sums[0] / 2)
+
+
+def test_counted_kernels_without_flops_have_a_row_and_no_dot() -> None:
+    """Oracle: by hand: a copy that moved 9 MB in 900 us and computed nothing."""
+    copied = Point("copy_kernel", "counted", "kernel", 1, 0.0, 9e6, 900e-6)
+    made = on_a_device()
+    html = render_profiles(profiles(made.model_copy(update={"counted": (*made.counted, copied)})))
+
+    assert html.count('class="counted"') == 1
+    assert "copy_kernel" in html
+    assert "1 without any FLOP have a row and no dot" in text_of(html)
+    assert "They were counted on a GPU, and this cell ran on the CPU" in text_of(html)
 
 
 def test_differences_are_aligned_by_operator_and_module_without_a_verdict() -> None:
@@ -127,7 +157,7 @@ def test_quartiles_are_those_of_the_steps_and_one_step_has_none() -> None:
     """Oracle: by hand: of 1, 2, 3, 4, 5 they are 2 and 4; of two steps the ends are shown."""
     spread = profile_rows.Spread.of((5.0, 1.0, 3.0, 2.0, 4.0))
 
-    assert (spread.median, spread.low, spread.high, spread.n) == (3.0, 2.0, 4.0, 5)
+    assert (spread.mean, spread.low, spread.high, spread.n) == (3.0, 2.0, 4.0, 5)
     assert profile_rows.Spread.of((1.0, 2.0)).low == 1.0
     assert profile_rows.Spread.of((1.0,)).shown() == {"value": "1.00 s", "spread": ""}
 

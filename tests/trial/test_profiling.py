@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -39,7 +40,7 @@ def profiled(
             "export_chrome_trace",
             lambda self, path: (kept.append(self), export(self, path))[1],
         )
-        held = profiling.record_trace(trial, STEPS, file)
+        held = profiling.record_trace(trial, 2, STEPS, file)
     trial.close()
     raw = read_trace(file)
     return kept[0], tabulate_trace(parse_trace(mend(raw, "made")), held), held, raw
@@ -135,7 +136,7 @@ def test_after_a_profile_no_hook_is_left_and_training_goes_on_as_without(
     def losses(*, profiled: bool) -> list[float]:
         trial = assemble.assemble(make_request())
         if profiled:
-            profiling.record_trace(trial, 2, tmp_path / "trace.json")
+            profiling.record_trace(trial, 2, 2, tmp_path / "trace.json")
             trial.restore()
         assert not any(m._forward_hooks or m._forward_pre_hooks for m in trial.model.modules())
         for index in range(3):
@@ -167,11 +168,29 @@ def test_the_ranged_step_trains_as_the_timed_one(
     assert all(torch.equal(a, b) for a, b in zip(*weights, strict=True))
 
 
+def test_the_chosen_steps_are_traced_after_those_before_them(
+    make_request: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    """Oracle: the weights of as many steps as there are up to the last traced one; two ranges."""
+    trial = assemble.assemble(make_request())
+    profiling.record_trace(trial, 4, 2, tmp_path / "trace.json")
+    found = [p.detach().clone() for p in trial.model.parameters()]
+    trial.close()
+    plain = assemble.assemble(make_request())
+    for index in range(5):
+        plain.step(index % plain.batches.count)
+
+    assert all(torch.equal(a, b) for a, b in zip(found, plain.model.parameters(), strict=True))
+    names = [e["name"] for e in json.loads((tmp_path / "trace.json").read_text())["traceEvents"]]
+    assert names.count("phase: optimizer") == 2
+    plain.close()
+
+
 def test_nvtx_ranges_do_nothing_without_cuda(
     make_request: Callable[..., dict[str, Any]], capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Oracle: torch.cuda.nvtx itself fails without CUDA; here the steps run all the same."""
-    request = {**make_request(), "profiled_steps": 2}
+    request = {**make_request(), "first_profiled_step": 2, "profiled_steps": 2}
 
     profiling.run_in_ranges(request)
 
@@ -187,6 +206,7 @@ def test_a_forced_kernel_that_did_not_run_fails_the_profile(
     monkeypatch.setattr(passes, "trace_step", lambda *_: StepTrace(("aten::mm",), 0))
     request = {
         **make_request(attention="flash"),
+        "first_profiled_step": 2,
         "profiled_steps": 1,
         "trace_file": str(tmp_path / "trace.json"),
     }

@@ -45,7 +45,7 @@ def trace(
     """Write a real trace where a profile would."""
     folder = tmp_path_factory.mktemp("results")
     trial = assemble.assemble(make_request())
-    profiling.record_trace(trial, STEPS, folder / "raw.json")
+    profiling.record_trace(trial, 2, STEPS, folder / "raw.json")
     trial.close()
     file = trace_place(folder, SESSION, WORKER, 1_795_000_000_000)
     write_trace(mend(read_trace(folder / "raw.json"), "trace.json"), file)
