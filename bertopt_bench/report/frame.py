@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -64,13 +65,26 @@ def template(name: str) -> Template:
     """Load a template that escapes all it is given and knows no undefined name."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    return Environment(
+    environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-    ).get_template(name)
+    )
+    environment.filters["breakable"] = breakable
+    return environment.get_template(name)
+
+
+def breakable(name: str) -> Markup:
+    """Let a dotted or coloned name break between its words.
+
+    >>> str(breakable("encoder.layer"))
+    'encoder.<wbr>layer'
+    """
+    from markupsafe import Markup, escape
+
+    return Markup(re.sub(r"(::|\.(?=\w)|_(?=\w))", r"\1<wbr>", str(escape(name))))  # noqa: S704
 
 
 def asset(name: str) -> Markup:

@@ -9,7 +9,7 @@ import re
 from html.parser import HTMLParser
 from typing import Any
 
-VOID = {"meta", "link", "br", "img", "input", "hr"}
+VOID = {"meta", "link", "br", "img", "input", "hr", "wbr"}
 OPTIONAL = {"li", "td", "tr", "p"}
 
 
@@ -19,10 +19,12 @@ class Structure(HTMLParser):
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
         self.open, self.attributes, self.rows, self.text = [], [], 0, []
+        self.joins = False
 
     def handle_starttag(self, tag, attrs) -> None:
         self.attributes += [(tag, name, value or "") for name, value in attrs]
         self.rows += ("data-i" in dict(attrs)) and tag == "tr"
+        self.joins = tag == "wbr"
         if tag not in VOID | OPTIONAL:
             self.open.append(tag)
 
@@ -35,7 +37,11 @@ class Structure(HTMLParser):
 
     def handle_data(self, data) -> None:
         if not self.open or self.open[-1] not in {"script", "style"}:
-            self.text.append(data)
+            if self.joins:  # one word, which may only break there
+                self.text[-1] += data
+            else:
+                self.text.append(data)
+        self.joins = False
 
 
 def parsed(html) -> Structure:
