@@ -47,10 +47,14 @@ def list_axes() -> str:
 
 
 def list_entries(axis: str) -> str:
-    """List an axis' entries, each with its help line."""
+    """List an axis' entries, each with its help line; then how one of a user's own is called."""
     entries = catalogue.entries(axis)
     width = max(map(len, entries)) + 2
-    return "\n".join(f"{name.ljust(width)}{entry.help}" for name, entry in entries.items())
+    lines = [f"{name.ljust(width)}{entry.help}" for name, entry in entries.items()]
+    for entry in entries.values():
+        if "Own" in entry.notes:
+            lines += ["", *textwrap.wrap(f"Your own: {entry.notes['Own']}", WIDTH)]
+    return "\n".join(lines)
 
 
 def describe_entry(entry: Entry) -> str:

@@ -241,10 +241,32 @@ def _compiled(model: torch.nn.Module, name: str, kernel: Kernel) -> Callable[...
     if name == "off":
         return model
     if kernel.call is not None:
-        own: Callable[..., torch.Tensor] = kernel.call(model)
-        return own
+        return _own_model(model, name, kernel.call)
     compiled: Callable[..., torch.Tensor] = torch.compile(model, dynamic=False, **kernel.options)
     return compiled
+
+
+def _own_model(
+    model: torch.nn.Module, name: str, make: Callable[..., Any]
+) -> Callable[..., torch.Tensor]:
+    """Let a user's own make what is called in place of the model.
+
+    Raises:
+        UserError: it raised, or gives nothing that can be called.
+    """
+    due = "It is called with the model alone and gives what is called in its place."
+    try:
+        own: Any = make(model)
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        raise UserError(
+            f"kernel.compile '{name}' failed: {type(error).__name__}: {error}. {due}"
+        ) from error
+    if not callable(own):
+        raise UserError(f"kernel.compile '{name}' gives {type(own).__name__}. {due}")
+    called: Callable[..., torch.Tensor] = own
+    return called
 
 
 def hash_weights(model: torch.nn.Module) -> str:

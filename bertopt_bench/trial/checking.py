@@ -10,18 +10,16 @@ are not asked for.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.nn import functional
 
+from bertopt_bench import catalogue
+from bertopt_bench.matrix.content import attention_dropout
 from bertopt_bench.matrix.modes import is_inference
 from bertopt_bench.trial import whole_model
-from bertopt_bench.workload import references
-from bertopt_bench.workload.loss import decoded_cross_entropy
-from bertopt_bench.workload.ragged import Ragged
+from bertopt_bench.trial.check_cases import CASES, Case, computed_in, uniform_attention
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -29,29 +27,15 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from bertopt_bench.trial.live import Trial
-    from bertopt_bench.workload.model import BertConfig
 
 ALLOWED_RATIO = 8.0  # of a kernel's error by torch's own: another order of sums is no other formula
+MOST_DEVIATIONS, MOST_FACTOR = 6.0, 2.0  # of dropout: of the mean, and of the variance
 ALLOWED_EPSILONS = 16.0  # ... and what is granted where torch's own happens to be (nearly) exact
-MOST_SEQUENCES = 4
 _SEED = 20_231_101  # any: the draws are the sample's alone
 
 
 class KernelCheckError(RuntimeError):
     """A kernel gives other numbers than its operation; the text has both errors."""
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """An operation on drawn inputs, computed three ways, each from the same tensors.
-
-    ``inputs`` are in the cell's dtypes, by name; those of floating point want gradients.
-    """
-
-    inputs: Mapping[str, Tensor]
-    own: Callable[..., Tensor]
-    usual: Callable[..., Tensor]
-    reference: Callable[..., Tensor]
 
 
 def check_numbers(trial: Trial) -> list[dict[str, Any]]:
@@ -61,28 +45,30 @@ def check_numbers(trial: Trial) -> list[dict[str, Any]]:
         KernelCheckError: a kernel's error is too far above that of torch's own.
     """
     rows: list[dict[str, Any]] = []
-    for operation, make in _CASES.items():
+    for operation, make in CASES.items():
         kernel = trial.kernels.get(operation)
         if kernel is None or kernel.call is None or not kernel.exact:
             continue
         case = make(trial, kernel.call)
         who = _name(trial, operation)
-        for row in _errors(trial, case, who):
+        for row in _errors(trial, case, operation):
             rows.append({"operation": operation, **row})
             _refuse(who, row)
+        if operation == "attention" and attention_dropout(trial.cell):
+            _check_dropout(trial, kernel.call)
     own = trial.kernels.get("compile")
     return rows if own is None or own.call is None else [*rows, *_check_compiled(trial)]
 
 
 def _check_compiled(trial: Trial) -> list[dict[str, Any]]:
     """Check a model that is a user's own: its logits, and of its gradients the worst."""
-    who = _name(trial, "compile")
-    exact, own, usual = whole_model.outcomes(trial, gradients=not is_inference(trial.cell))
+    who, gradients = _name(trial, "compile"), not is_inference(trial.cell)
+    exact, usual = whole_model.known_outcomes(trial, gradients=gradients)
+    own = _called(trial, "compile", lambda: whole_model.own_outcome(trial, gradients=gradients))
     scales = whole_model.gradient_scales(exact)
-    rows = _compared(exact, (own, usual), scales, _computed_in(trial), who)
-    gradients = rows[1:]
+    rows = _compared(exact, (own, usual), scales, computed_in(trial), who)
     if gradients:
-        worst = max(gradients, key=lambda row: _ratio(row["error"], row["allowed_error"]))
+        worst = max(rows[1:], key=lambda row: _ratio(row["error"], row["allowed_error"]))
         rows = [rows[0], worst]
     for row in rows:
         _refuse(who, row)
@@ -109,18 +95,79 @@ def _refuse(who: str, row: Mapping[str, Any]) -> None:
     )
 
 
-def _errors(trial: Trial, case: Case, who: str) -> list[dict[str, Any]]:
+def _check_dropout(trial: Trial, call: Callable[..., Tensor]) -> None:
+    """Check that attention drops the share of weights that it is told, and scales up the rest.
+
+    Uniform weights over values of 1 give sums whose mean is 1 and whose variance, over S slots, is
+    p / ((1 - p) S).
+
+    Raises:
+        KernelCheckError: they are not.
+    """
+    config: Any = trial.model.config
+    rate: float = config.attention_dropout
+    query, value = uniform_attention(trial)
+    devices = [trial.device.torch_device] if trial.device.type == "cuda" else []
+    with (
+        torch.no_grad(),
+        torch.random.fork_rng(devices=devices),
+        trial.precision.context(trial.device.type),
+    ):
+        torch.manual_seed(_SEED)
+        mixed = _called(
+            trial, "attention", lambda: call(query, query, value, attn_mask=None, dropout_p=rate)
+        )
+    sums = mixed[..., 0].double()
+    due = rate / ((1 - rate) * query.shape[-2])
+    mean, spread = float(sums.mean()), float(sums.var())
+    tolerance = MOST_DEVIATIONS * math.sqrt(due / sums.numel()) + _rounding(trial)
+    if abs(mean - 1) <= tolerance and due / MOST_FACTOR <= spread <= due * MOST_FACTOR:
+        return
+    raise KernelCheckError(
+        f"{_name(trial, 'attention')}: told dropout_p={rate:g}, it does not drop so many of its "
+        f"weights: sums of uniform weights have mean {mean:.4f} and variance {spread:.2e}; 1 and "
+        f"{due:.2e} are due. It was not timed."
+    )
+
+
+def _rounding(trial: Trial) -> float:
+    return ALLOWED_EPSILONS * torch.finfo(computed_in(trial)).eps
+
+
+def _called(trial: Trial, operation: str, call: Callable[[], Any]) -> Any:
+    """Call what may be a user's own; what it raises is told with how it is called.
+
+    Raises:
+        KernelCheckError: it raised anything but a lack of memory, or gives no tensor.
+    """
+    try:
+        return call()
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        if "can't allocate memory" in str(error):
+            raise
+        usual = next(iter(catalogue.entries(f"kernel.{operation}").values()))
+        first = (str(error).strip().splitlines() or [""])[0]
+        raise KernelCheckError(
+            f"{_name(trial, operation)} failed when it was checked: {type(error).__name__}: "
+            f"{first}. It must be {usual.notes.get('Own', 'as torch has it')} It was not timed."
+        ) from error
+
+
+def _errors(trial: Trial, case: Case, operation: str) -> list[dict[str, Any]]:
     """Compare output and gradients: greatest difference by greatest value of the reference."""
-    gradients = not is_inference(trial.cell)
-    run = partial(_run, gradients=gradients)
-    exact = run(case.reference, {name: _double(value) for name, value in case.inputs.items()})
-    results = []
-    for call in (case.own, case.usual):
+    run = partial(_run, gradients=not is_inference(trial.cell))
+
+    def in_the_cells_precision(call: Callable[..., Tensor]) -> dict[str, Tensor]:
         with trial.precision.context(trial.device.type):
-            copies = {name: value.clone() for name, value in case.inputs.items()}
-            results.append(run(call, copies))
+            return run(call, {name: value.clone() for name, value in case.inputs.items()})
+
+    exact = run(case.reference, {name: _double(value) for name, value in case.inputs.items()})
+    own = _called(trial, operation, lambda: in_the_cells_precision(case.own))
     scales = {name: value.abs().max() for name, value in exact.items()}
-    return _compared(exact, results, scales, _computed_in(trial), who)
+    results = (own, in_the_cells_precision(case.usual))
+    return _compared(exact, results, scales, computed_in(trial), _name(trial, operation))
 
 
 def _compared(
@@ -165,18 +212,24 @@ def _double(value: Tensor) -> Tensor:
     return value.to(torch.float64, copy=True) if value.is_floating_point() else value
 
 
+def _tensor(given: Any) -> Tensor:
+    if not isinstance(given, torch.Tensor):
+        raise TypeError(f"it gives {type(given).__name__} where a tensor is due")
+    return given
+
+
 def _run(
     call: Callable[..., Tensor], inputs: Mapping[str, Tensor], *, gradients: bool
 ) -> dict[str, Tensor]:
     """Give the output and the gradients of the floating inputs, for drawn output gradients."""
     if not gradients:
         with torch.no_grad():
-            return {"output": call(*inputs.values())}
+            return {"output": _tensor(call(*inputs.values()))}
     floating = {
         name: value.requires_grad_() for name, value in inputs.items() if value.is_floating_point()
     }
     with torch.enable_grad():
-        output = call(*inputs.values())
+        output = _tensor(call(*inputs.values()))
         draw = torch.Generator().manual_seed(_SEED)
         weights = torch.randn(output.shape, generator=draw, dtype=torch.float64)
         weights = weights if output.ndim else torch.ones(())  # a loss is scaled by nothing
@@ -187,146 +240,3 @@ def _run(
     for (name, value), gradient in zip(floating.items(), found, strict=True):
         results[f"gradient of {name}"] = torch.zeros_like(value) if gradient is None else gradient
     return results
-
-
-def _computed_in(trial: Trial) -> torch.dtype:
-    """Give the dtype of the cell's products."""
-    name = trial.precision.autocast_dtype or trial.precision.weight_dtype
-    dtype: torch.dtype = getattr(torch, name)
-    return dtype
-
-
-class _Draw:
-    """Draws a case's inputs in the cell's dtypes, on its device, from a generator of its own."""
-
-    def __init__(self, trial: Trial) -> None:
-        self.trial = trial
-        self.generator = torch.Generator().manual_seed(_SEED)
-        self.activations = _computed_in(trial)
-        self.weights: torch.dtype = getattr(torch, trial.precision.weight_dtype)
-
-    def normal(
-        self, *shape: int, dtype: torch.dtype, std: float = 1.0, mean: float = 0.0
-    ) -> Tensor:
-        drawn = torch.randn(shape, generator=self.generator, dtype=torch.float64) * std + mean
-        return drawn.to(self.trial.device.torch_device, dtype)
-
-    def whole(self, least: int, most: int, shape: Sequence[int]) -> Tensor:
-        drawn = torch.randint(least, most, tuple(shape), generator=self.generator)
-        return drawn.to(self.trial.device.torch_device)
-
-
-def _config(trial: Trial) -> BertConfig:
-    config: Any = trial.model.config
-    known: BertConfig = config
-    return known
-
-
-def _sample(trial: Trial) -> tuple[int, int]:
-    """Give sequences and slots of the sample: the cell's, but few sequences."""
-    workload = trial.cell["workload"]
-    return min(trial.batches.micro_size, MOST_SEQUENCES), workload["seq_len"]
-
-
-def _attention(trial: Trial, call: Callable[..., Tensor]) -> Case:
-    given = trial.batches.at(0).attention_mask
-    if isinstance(given, Ragged) and given.borders is not None:
-        return _segments(trial, call)
-    draw, (rows, slots) = _Draw(trial), _sample(trial)
-    size = _config(trial).size
-    shape = (rows, size.heads, slots, size.head_size)
-    inputs = {
-        name: draw.normal(*shape, dtype=draw.activations) for name in ("query", "key", "value")
-    }
-    mask = None
-    given = given.mask if isinstance(given, Ragged) else given
-    if given is not None:
-        lengths = draw.whole(max(1, slots // 2), slots + 1, (rows, 1, 1, 1))
-        mask = torch.arange(slots, device=lengths.device) < lengths
-        if given.shape[-2] != 1:  # packed: two sequences a row, neither sees the other
-            mask = mask.transpose(-1, -2) == mask
-    plain: dict[str, Any] = {"attn_mask": mask, "dropout_p": 0.0}
-    return Case(
-        inputs,
-        partial(call, **plain),
-        partial(functional.scaled_dot_product_attention, **plain),
-        partial(references.attention, mask=mask),
-    )
-
-
-def _segments(trial: Trial, call: Any) -> Case:
-    """Check attention within segments of unequal lengths, which lie one after the other."""
-    draw, (rows, slots) = _Draw(trial), _sample(trial)
-    size = _config(trial).size
-    lengths = draw.whole(max(1, slots // 2), slots + 1, (rows,))
-    borders = functional.pad(lengths.cumsum(0), (1, 0)).to(torch.int32)
-    owners = torch.repeat_interleave(torch.arange(rows, device=lengths.device), lengths)
-    mask = owners[:, None] == owners
-    shape = (len(owners), size.heads, size.head_size)
-    inputs = {
-        name: draw.normal(*shape, dtype=draw.activations) for name in ("query", "key", "value")
-    }
-
-    def masked(function: Callable[..., Tensor], *flat: Tensor) -> Tensor:
-        """Attend [T, a, d] as one row, each slot to those of its own segment."""
-        return function(*(x.transpose(0, 1)[None] for x in flat), mask)[0].transpose(0, 1)
-
-    return Case(
-        inputs,
-        lambda query, key, value: call.segments(query, key, value, borders, slots),
-        partial(masked, functional.scaled_dot_product_attention),
-        partial(masked, references.attention),
-    )
-
-
-def _layer_norm(trial: Trial, call: Callable[..., Tensor]) -> Case:
-    draw, (rows, slots) = _Draw(trial), _sample(trial)
-    config = _config(trial)
-    hidden = config.size.hidden
-    inputs = {
-        "input": draw.normal(rows, slots, hidden, dtype=draw.activations, mean=0.5),
-        "weight": draw.normal(hidden, dtype=draw.weights, std=0.1, mean=1.0),
-        "bias": draw.normal(hidden, dtype=draw.weights, std=0.1),
-    }
-
-    def normed(function: Callable[..., Tensor], value: Tensor, *parameters: Tensor) -> Tensor:
-        return function(value, (hidden,), *parameters, config.layer_norm_eps)
-
-    return Case(
-        inputs,
-        partial(normed, call),
-        partial(normed, functional.layer_norm),
-        partial(references.layer_norm, eps=config.layer_norm_eps),
-    )
-
-
-def _gelu(trial: Trial, call: Callable[..., Tensor]) -> Case:
-    draw, (rows, slots) = _Draw(trial), _sample(trial)
-    inner = _config(trial).size.intermediate
-    inputs = {"input": draw.normal(rows, slots, inner, dtype=draw.activations, std=2.0)}
-    return Case(inputs, call, functional.gelu, references.gelu)
-
-
-def _mlm_loss(trial: Trial, call: Callable[..., Tensor]) -> Case:
-    draw, (rows, _) = _Draw(trial), _sample(trial)
-    config = _config(trial)
-    vocabulary, hidden = config.vocabulary_size, config.size.hidden
-    slots = max(2, rows * max(trial.batches.head_slots) // trial.cell["workload"]["batch_size"])
-    labels = draw.whole(0, vocabulary, (slots,))
-    labels[-1] = references.IGNORED
-    inputs = {
-        "hidden": draw.normal(slots, hidden, dtype=draw.activations),
-        "weight": draw.normal(vocabulary, hidden, dtype=draw.weights, std=0.1),
-        "bias": draw.normal(vocabulary, dtype=draw.weights, std=0.1),
-        "labels": labels,
-    }
-
-    return Case(inputs, call, decoded_cross_entropy, references.mlm_loss)
-
-
-_CASES: Mapping[str, Callable[[Trial, Callable[..., Tensor]], Case]] = {
-    "attention": _attention,
-    "layer_norm": _layer_norm,
-    "gelu": _gelu,
-    "mlm_loss": _mlm_loss,
-}

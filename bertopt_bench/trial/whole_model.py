@@ -1,24 +1,26 @@
 """A whole model that a user's own ``compile`` made, beside the same model in float64.
 
-Both see the trial's first micro-batch, without dropout; the float64 one is written in the textbook
-formulas and keeps the inputs of its layers alone, so that a large batch fits beside the trial.
+Both see a first micro-batch, with padding where there is any, without dropout. The float64 one is
+written in the textbook formulas and keeps the inputs of its layers alone, so that a large batch
+fits beside the trial.
 """
 
 from __future__ import annotations
 
 import copy
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from bertopt_bench.trial.check_cases import masked_batch
 from bertopt_bench.workload import references
 from bertopt_bench.workload.classifier import BertForClassification
 from bertopt_bench.workload.model import BertForMaskedLM
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from torch import Tensor, nn
 
@@ -33,27 +35,36 @@ biases is 0 but for rounding, since softmax does not see them.)"""
 _SEED = 20_231_102  # any: the draws are the check's alone
 
 
-def outcomes(trial: Trial, *, gradients: bool) -> tuple[Outcome, Outcome, Outcome]:
-    """Give logits and gradients of the float64 model, of the user's own, and of the eager one.
+def known_outcomes(trial: Trial, *, gradients: bool) -> tuple[Outcome, Outcome]:
+    """Give logits and gradients of the float64 model, and of the trial's own run eagerly."""
+    with torch.random.fork_rng(devices=[]):  # building draws weights, in vain
+        twin = _plain(trial.model)
+    twin.to(trial.device.torch_device, torch.float64)
+    exact = copy.copy(trial)
+    exact.precision = SimpleNamespace(context=lambda _device: nullcontext())
+    with _without_dropout(trial):
+        twin.train(trial.model.training)
+        return (
+            _outcome(exact, twin, twin, gradients=gradients),
+            _outcome(trial, trial.model, trial.model, gradients=gradients),
+        )
 
-    Leaves the trial as it was.
-    """
+
+def own_outcome(trial: Trial, *, gradients: bool) -> Outcome:
+    """Give logits and gradients of what the user's own made of the model."""
+    with _without_dropout(trial):
+        return _outcome(trial, trial.compiled, trial.model, gradients=gradients)
+
+
+@contextmanager
+def _without_dropout(trial: Trial) -> Iterator[None]:
+    """Let the model drop nothing; where it never does, it is the one that is trained."""
     was_training = trial.model.training
     config: Any = trial.model.config
     if config.dropout or config.attention_dropout:
         trial.model.eval()
-    with torch.random.fork_rng(devices=[]):  # building draws weights, in vain
-        twin = _plain(trial.model)
-    twin.to(trial.device.torch_device, torch.float64)
-    twin.train(trial.model.training)
-    exact = copy.copy(trial)
-    exact.precision = SimpleNamespace(context=lambda _device: nullcontext())
     try:
-        return (
-            _outcome(exact, twin, twin, gradients=gradients),
-            _outcome(trial, trial.compiled, trial.model, gradients=gradients),
-            _outcome(trial, trial.model, trial.model, gradients=gradients),
-        )
+        yield
     finally:
         trial.model.train(was_training)
 
@@ -72,7 +83,7 @@ def gradient_scales(exact: Outcome) -> dict[str, Tensor]:
 def _outcome(
     trial: Trial, call: Callable[..., Tensor], model: nn.Module, *, gradients: bool
 ) -> Outcome:
-    batch = trial.batches.at(0)
+    batch = masked_batch(trial)
     if not gradients:
         with torch.no_grad():
             return {"output": trial.run(call, batch, batch.masked_index).detach()}

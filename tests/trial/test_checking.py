@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,6 +12,7 @@ from segmented import by_segments
 from torch.nn import functional
 
 from bertopt_bench.axes.kernels import Kernel
+from bertopt_bench.errors import UserError
 from bertopt_bench.trial import assemble as assembling
 from bertopt_bench.trial import checking, worker
 from bertopt_bench.trial.assemble import assemble
@@ -264,6 +267,118 @@ def test_forward_only_no_gradient_is_asked_for(make_request: MakeRequest) -> Non
         ("gelu", "output"),
         ("compile", "output"),
     ]
+
+
+DROPPING = [{"name": "dropout", "dropout": 0.0, "attention_dropout": 0.3}]
+
+
+def dropping(share: float = 1.0, scaled: float = 1.0) -> Any:
+    """Give attention that drops so much of what it is told, and scales up the rest."""
+
+    def attend(
+        query: Any, key: Any, value: Any, attn_mask: Any = None, dropout_p: float = 0.0
+    ) -> Any:
+        rate = share * dropout_p
+        scores = query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5
+        if attn_mask is not None:
+            scores = scores.masked_fill(~attn_mask, float("-inf"))
+        weights = scores.softmax(-1)
+        return (functional.dropout(weights, rate) * (scaled if rate else 1.0)) @ value
+
+    return attend
+
+
+def with_dropout(make_request: MakeRequest, call: Any, **axes: Any) -> Trial:
+    request = make_request(**axes)
+    request["cell"]["regularizer"] = DROPPING
+    return with_kernel(assemble(request), "attention", call)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp64"])
+def test_attention_that_drops_what_it_is_told_passes(
+    make_request: MakeRequest, precision: str
+) -> None:
+    """Oracle: torch's dropout on the weights; the check draws nothing from the trial's stream."""
+    trial = with_dropout(make_request, dropping(), precision=precision)
+    before = torch.get_rng_state()
+
+    assert {row["operation"] for row in check_numbers(trial)} == {"attention"}
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(
+    "call", [dropping(0.0), dropping(0.3), dropping(1.0, scaled=0.7), dropping(1.0, scaled=1.2)]
+)
+def test_attention_that_drops_otherwise_fails(make_request: MakeRequest, call: Any) -> None:
+    """Oracle: mistakes made on purpose: no dropout, a third of it, weights that are not scaled."""
+    with pytest.raises(KernelCheckError, match=r"told dropout_p=0\.3, it does not drop so many"):
+        check_numbers(with_dropout(make_request, call))
+    undropped = with_kernel(assemble(make_request()), "attention", call)
+    assert check_numbers(undropped), "where nothing is to be dropped it is not asked"
+
+
+def test_a_mask_that_only_held_out_text_needs_is_asked_for(make_request: MakeRequest) -> None:
+    """Oracle: attention that forgets the mask, over train text without any padding."""
+    trial = with_kernel(
+        assemble(make_request()), "attention", lambda q, k, v, **_: attention(q, k, v)
+    )
+    masked = trial.batches.at(0)
+    assert masked.attention_mask is not None
+    trial.batches = SimpleNamespace(  # type: ignore[assignment]
+        at=lambda _: replace(masked, attention_mask=None), micro_size=trial.batches.micro_size
+    )
+
+    with pytest.raises(KernelCheckError, match="its output differs"):
+        check_numbers(trial)
+
+
+RAISING: list[tuple[str, Any, str]] = [
+    ("attention", lambda query, key: query + key, "TypeError: .*unexpected keyword argument"),
+    ("gelu", lambda _: None, "TypeError: it gives NoneType where a tensor is due"),
+    ("gelu", lambda hidden: functional.gelu(hidden).detach(), "does not require grad"),
+    ("mlm_loss", lambda *_: 1 / 0, "ZeroDivisionError: division by zero"),
+    ("layer_norm", lambda x: x, "TypeError: .*positional argument"),
+]
+
+
+@pytest.mark.parametrize(("operation", "call", "words"), RAISING)
+def test_a_kernel_that_raises_is_named_with_how_it_is_called(
+    make_request: MakeRequest, operation: str, call: Any, words: str
+) -> None:
+    """Oracle: the exception's own words, and the note of the operation's first entry."""
+    trial = with_kernel(assemble(make_request()), operation, call)
+
+    with pytest.raises(KernelCheckError, match=words) as error:
+        check_numbers(trial)
+
+    text = str(error.value)
+    assert text.startswith(f"kernel.{operation} 'mine:own' failed when it was checked: ")
+    assert "It must be 'module:function', called as " in text
+    assert worker.classify(error.value) == ("failed", text)
+
+
+def test_a_lack_of_memory_is_no_mistake_of_the_kernel(make_request: MakeRequest) -> None:
+    """Oracle: the record's status of torch's own exception."""
+
+    def hungry(_: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(torch.OutOfMemoryError) as error:
+        check_numbers(with_kernel(assemble(make_request()), "gelu", hungry))
+    assert worker.classify(error.value)[0] == "out_of_memory"
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: None, r"failed: TypeError: .*takes 0 positional arguments"),
+        (lambda _: None, "gives NoneType"),
+    ],
+)
+def test_what_makes_no_model_is_told(make: Any, words: str) -> None:
+    """Oracle: the house rule: what came, what is due; a failed record without a frame."""
+    with pytest.raises(UserError, match=f"kernel.compile 'os:getcwd' {words}.*model alone"):
+        assembling._compiled(torch.nn.Linear(1, 1), "os:getcwd", Kernel(call=make))
 
 
 def test_the_check_draws_nothing_from_the_trials_generators(make_request: MakeRequest) -> None:

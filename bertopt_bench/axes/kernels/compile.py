@@ -6,7 +6,11 @@ from bertopt_bench.axes.kernels import COMPILED, LAUNCHED, Kernel
 
 
 def off() -> Kernel:
-    """Run the model eagerly."""
+    """Run the model eagerly.
+
+    Own: 'module:function', called as function(model) with the module that is trained; gives what is
+        called in its place, with its arguments.
+    """
     return Kernel()
 
 
