@@ -14,6 +14,7 @@ from bertopt_bench.matrix.content import (
     layout_of,
     walks_segments,
 )
+from bertopt_bench.matrix.modes import is_inference
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -103,7 +104,7 @@ def kernel_needs_cuda(cell: Cell, _capabilities: Capabilities) -> str | None:
         name = kernel_name(cell, operation)
         if name in names:
             return f"{operation} {name} exists on CUDA only"
-    if kernel_name(cell, "attention") == "flex":
+    if kernel_name(cell, "attention") == "flex" and not is_inference(cell):
         return "attention flex has no backward pass on a CPU: it trains on CUDA only"
     if kernel_name(cell, "compile") == "reduce_overhead":
         return (
@@ -318,10 +319,18 @@ def _update_asks(cell: Cell, capabilities: Capabilities) -> list[str]:
 
 
 def flex_takes_no_blocks(cell: Cell, _capabilities: Capabilities) -> str | None:
-    """Skip packed text under FlexAttention, whose mask here is one of padding alone."""
-    if cell["kernel"]["attention"]["name"] != "flex" or layout_of(cell) != "packed":
+    """Skip layouts under FlexAttention whose sequences its mask, of padding alone, keeps not apart.
+
+    On a CPU unpadded sequences are calls of many lengths, each of which it would compile anew.
+    """
+    layout = layout_of(cell)
+    if cell["kernel"]["attention"]["name"] != "flex" or layout == "padded":
         return None
-    return "attention flex keeps padding out, not packed sequences apart; take layout unpadded"
+    if layout == "packed":
+        return "attention flex keeps padding out, not packed sequences apart; take layout padded"
+    if cell["device"]["name"] == "cpu":
+        return "attention flex compiles a kernel for each length on a CPU; take layout padded"
+    return None
 
 
 def no_compiler(cell: Cell, capabilities: Capabilities) -> str | None:

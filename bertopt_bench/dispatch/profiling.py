@@ -23,8 +23,8 @@ from bertopt_bench.dispatch.opening import first_line
 from bertopt_bench.dispatch.outcomes import ending
 from bertopt_bench.dispatch.running import prepare_texts
 from bertopt_bench.dispatch.sessions import (
-    CEILING_SECONDS,
     CEILING_TIMEOUT_SECONDS,
+    ceilings_request,
     packages_of,
     trial_request,
     utc_now,
@@ -171,7 +171,7 @@ def _kept(raw: Path, cell: Cell, folder: Path, session: str, resident_bytes: int
 def _ceilings(zygote: Zygote, cell: Cell, store: ResultsFolder, session: str, threads: int) -> None:
     """Measure the roofline's roofs once, right before the steps that stand under them."""
     device = dict(cell.content["device"])
-    request = {"device": device, "seconds_budget": CEILING_SECONDS, "threads": threads}
+    request = ceilings_request(device, threads, {cell.content["precision"]["name"]})
     outcome = zygote.run("ceilings", request, timeout_seconds=CEILING_TIMEOUT_SECONDS)
     if outcome.final is not None and outcome.final["kind"] == "result":
         store.append_session_event(

@@ -20,7 +20,7 @@ from bertopt_bench.matrix.identity import canonical_json
 from bertopt_bench.results.kept import forget, kept_request
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from bertopt_bench.dispatch.duel import Contender
     from bertopt_bench.dispatch.environments import Subject
@@ -56,6 +56,7 @@ class SessionRun:
     tuned: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # by cell id
     counts: dict[str, int] = field(default_factory=dict)
     measure: Mapping[str, Any] = field(default_factory=dict)
+    precisions: set[str] = field(default_factory=set)
 
     def run(self, plans: Sequence[TrialPlan]) -> None:
         """Record what is skipped, then run the rest in order.
@@ -66,6 +67,7 @@ class SessionRun:
         live = [plan for plan in plans if plan.cell.skip is None]
         devices = {canonical_json(p.cell.content["device"]): p.cell.content["device"] for p in live}
         at = {round(i * len(live) / (CEILINGS_A_SESSION - 1)) for i in range(CEILINGS_A_SESSION)}
+        self.precisions = {plan.cell.content["precision"]["name"] for plan in live}
         preload, replicate = packages_of(live), None
         with ExitStack() as stack:
             for number, plan in enumerate(live):
@@ -88,7 +90,7 @@ class SessionRun:
 
     def _ceilings(self, zygote: Zygote, devices: Sequence[Mapping[str, Any]]) -> None:
         for device in devices:
-            request = {"device": device, "seconds_budget": CEILING_SECONDS, "threads": self.threads}
+            request = ceilings_request(device, self.threads, self.precisions)
             outcome = zygote.run("ceilings", request, timeout_seconds=CEILING_TIMEOUT_SECONDS)
             if outcome.final is None or outcome.final["kind"] != "result":
                 why = ending(outcome, CEILING_TIMEOUT_SECONDS)["reason"]
@@ -238,6 +240,14 @@ def trial_request(
         "timing": dict(timing),
         "threads": threads,
     }
+
+
+def ceilings_request(
+    device: Mapping[str, Any], threads: int, precisions: Collection[str]
+) -> dict[str, Any]:
+    """Ask for a device's limits; those of fp64 only where a cell computes in it."""
+    also = ["float64"] if "fp64" in precisions else []
+    return {"device": device, "seconds_budget": CEILING_SECONDS, "threads": threads, "also": also}
 
 
 def packages_of(plans: Sequence[TrialPlan]) -> list[str]:

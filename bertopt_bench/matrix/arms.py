@@ -12,6 +12,7 @@ from bertopt_bench.matrix.choices import axis_names
 from bertopt_bench.matrix.identity import canonical_json
 from bertopt_bench.matrix.keys import WORKLOAD, Place, came
 from bertopt_bench.matrix.labels import cell_labels
+from bertopt_bench.matrix.modes import is_inference, training_differences
 from bertopt_bench.matrix.overrides import split_override, split_words
 from bertopt_bench.matrix.quantities import read_share
 from bertopt_bench.matrix.spec import load, read_document
@@ -91,11 +92,25 @@ def read_arms(
         _one_cell(load(path, [*first, *one.keys]), f"arm '{one.name or one.text}'", capabilities)
         for one in others
     ]
+    for cell, one in zip(cells[1:], others, strict=True):
+        _check_applies(cells[0], cell, one.name or one.text)
     written = [baseline, *others]
     labels = arm_labels(cells, written)
     return matrix, [
         make_arm(label, cell, one) for label, cell, one in zip(labels, cells, written, strict=True)
     ]
+
+
+def _check_applies(baseline: Cell, cell: Cell, who: str) -> None:
+    """Refuse an arm that differs in what a forward pass does not use: it would be the same arm."""
+    if not (is_inference(baseline.content) and is_inference(cell.content)):
+        return
+    axes = training_differences(baseline.content, cell.content)
+    if axes:
+        raise UserError(
+            f"arm '{who}' differs from the baseline in {' and '.join(axes)}, and inference trains "
+            "nothing. Leave that out, or give --set workload.mode=training."
+        )
 
 
 def _in_file(path: Path) -> list[Asked]:

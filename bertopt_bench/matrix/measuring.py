@@ -8,9 +8,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from bertopt_bench.matrix.keys import Key
+from bertopt_bench.matrix.modes import INFERENCE
+from bertopt_bench.workload.classifier_formulas import CLASSIFICATION
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from bertopt_bench.matrix.keys import Place
 
@@ -27,14 +29,30 @@ evaluated where held-out text is. ``explained_texts``: of so many texts of a cla
 the record keeps tokens, and what each did to the prediction."""
 
 
-def read_measure(table: Mapping[str, Any], place: Place) -> dict[str, Any]:
+def read_measure(
+    table: Mapping[str, Any], levels: Mapping[str, Sequence[Any]], place: Place
+) -> dict[str, Any]:
     """Read the table, defaults filled in.
 
+    Args:
+        table: as it stands in the matrix.
+        levels: those of the workload, by ``workload.<key>``.
+        place: where it stands.
+
     Raises:
-        MatrixError: an unknown key, a wrong type, a value outside its limits.
+        MatrixError: an unknown key, a wrong type, a value outside its limits, or something to be
+            measured that no cell of the matrix has.
     """
     place.known(table, MEASURE)
-    return {
+    measure = {
         key: rule.read(table[key], place.at(key)) if key in table else rule.default
         for key, rule in MEASURE.items()
     }
+    if measure["train_batches"] and CLASSIFICATION in levels.get("workload.task", ()):
+        raise place.at("train_batches").error(
+            f"samples the text of task mlm; {CLASSIFICATION} has no such sample. Leave it out."
+        )
+    if set(levels.get("workload.mode", ())) == {INFERENCE}:
+        for key in (key for key, value in measure.items() if value):
+            raise place.at(key).error("looks at training; inference trains nothing. Leave it out.")
+    return measure

@@ -202,8 +202,9 @@ def _impossible_attention(
     reasons = {
         f"torch has {name} attention on CUDA only": name in {"efficient", "cudnn"} and on_cpu,
         "flash_attn has attention on CUDA only": name == "flash_attn" and on_cpu,
-        "flex attention is measured on CUDA only: on a CPU it does not train": name == "flex"
-        and on_cpu,
+        "flex attention has no backward pass on a CPU: take direction forward": name == "flex"
+        and on_cpu
+        and options["direction"] != "forward",
         f"torch's flex attention takes heads of {_LEAST_FLEX_HEAD} and more": name == "flex"
         and heads < _LEAST_FLEX_HEAD,
         f"{name} attention takes no mask on CUDA": name in FLASH

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     Content = Mapping[str, Any]
 
 INFERENCE = "inference"
-MODES = ("training", INFERENCE)
 TRAINING_CHOICES: Mapping[str, Any] = {
     "optimizer": {"name": "sgd"},
     "schedule": {"name": "constant"},
@@ -55,7 +54,7 @@ def repeated(cells: Iterable[tuple[str, Content]]) -> dict[str, str]:
             continue
         stands = first.setdefault(canonical_json(forward_cell(content)), content)
         if stands is not content:
-            axes = _differing(stands, content)
+            axes = training_differences(stands, content)
             reasons[identity] = (
                 f"inference trains nothing, so {' and '.join(axes)} "
                 f"{'does' if len(axes) == 1 else 'do'} not apply: the first cell with this forward "
@@ -64,7 +63,7 @@ def repeated(cells: Iterable[tuple[str, Content]]) -> dict[str, str]:
     return reasons
 
 
-def _differing(one: Content, other: Content) -> list[str]:
+def training_differences(one: Content, other: Content) -> list[str]:
     """Name the training axes in which two cells differ."""
     axes = [axis for axis in TRAINING_CHOICES if one[axis] != other[axis]]
     kernels = (one["kernel"], other["kernel"])

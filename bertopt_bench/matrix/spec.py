@@ -30,7 +30,6 @@ from bertopt_bench.matrix.keys import (
 )
 from bertopt_bench.matrix.measuring import read_measure
 from bertopt_bench.matrix.overrides import apply_override
-from bertopt_bench.workload.classifier_formulas import CLASSIFICATION
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -194,18 +193,9 @@ def _matrix(path: Path, source: str, document: dict[str, Any]) -> Matrix:
         exclusions=exclusions,
         includes=includes,
         tuned=tuned.read_tuned(top["tuned"] or [], root.at("tuned")),
-        measure=_measure(top["measure"] or {}, levels, root.at("measure")),
+        measure=read_measure(top["measure"] or {}, levels, root.at("measure")),
     )
     return _of_bearable_size(matrix, root)
-
-
-def _measure(given: dict[str, Any], levels: Levels, place: Place) -> dict[str, Any]:
-    measure = read_measure(given, place)
-    if measure.get("train_batches") and CLASSIFICATION in levels.get("workload.task", ()):
-        raise place.at("train_batches").error(
-            f"samples the text of task mlm; {CLASSIFICATION} has no such sample. Leave it out."
-        )
-    return measure
 
 
 def _of_bearable_size(matrix: Matrix, root: Place) -> Matrix:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from bertopt_bench.measure.clock import MeasuredDevice, step_clock
-from bertopt_bench.measure.in_place import ADAMW_STATES, MIXES, mix_bytes, mix_name, updates
+from bertopt_bench.measure.in_place import ADAMW_STATES, MIXES, mix_name, updates
 from bertopt_bench.measure.machine import last_level_cache_bytes
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ PROBE_SIZE = 512
 WARM_SECONDS = {"cuda": 0.3}
 """Untimed products before a data type's first sample: a GPU's clock rises with its load."""
 BANDWIDTH_MIX = "4 reads and 3 writes of float32 a parameter, in place, as AdamW's step"
-BANDWIDTH_BYTES_PER_PARAMETER = mix_bytes(ADAMW_STATES)
 # A processor may read a line before it writes all of it: such traffic is not counted, so that a
 # copy shows less than the mix, which writes only what it has read.
 COPY_BYTES_PER_PARAMETER = 4 * (1 + 1)
@@ -54,6 +53,7 @@ def measure_ceilings(
     seconds_budget: float = 1.0,
     *,
     dtypes: Sequence[str] | None = None,
+    also: Sequence[str] = (),
     matmul_size: int | None = None,
     array_bytes: int | None = None,
 ) -> dict[str, Any]:
@@ -65,6 +65,7 @@ def measure_ceilings(
         device: the threads in use are those that the process has set.
         seconds_budget: shared between the dtypes (three quarters) and the bandwidths.
         dtypes: names of torch dtypes, or "tf32"; by default those worth training in on the device.
+        also: names beside these.
         matmul_size: edge of the square matrices; by default the device's in `MATMUL_SIZES`.
         array_bytes: size of each of the bandwidths' five arrays; by default well beyond the caches.
 
@@ -75,7 +76,7 @@ def measure_ceilings(
         measured: size, untimed seconds, mix and bytes.
     """
     size = matmul_size or MATMUL_SIZES.get(device.type, MATMUL_SIZE)
-    names = tuple(dtypes or _DEFAULTS.get(device.type, ("float32",)))
+    names = (*(dtypes or _DEFAULTS.get(device.type, ("float32",))), *also)
     share = seconds_budget * (1 - _BANDWIDTH_SHARE) / len(names)
     seen = {name: _matmul_seconds(device, name, size, share, seconds_budget) for name in names}
     samples = {name: outcome for name, outcome in seen.items() if not isinstance(outcome, str)}

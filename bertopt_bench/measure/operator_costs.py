@@ -108,6 +108,8 @@ def cost_of(name: str, shapes: list[Any], types: list[str]) -> Cost | None:
         attention = name.startswith("aten::_scaled_dot_product_") and "math" not in name
         if attention:
             return _attention(shapes, types, backward=name.endswith("_backward"))
+        if name in _MOVES:
+            return _MOVES[name](shapes, types)
         return _elementwise(shapes, types) if name in ELEMENTWISE else None
     except (IndexError, KeyError, TypeError, ValueError):
         return None  # shapes of an overload that these formulas do not know
@@ -152,6 +154,28 @@ def _elementwise(shapes: list[Any], types: list[str]) -> Cost:
     elements = math.prod(largest[0])
     read = sum(_bytes(shape, kind) for shape, kind in inputs)
     return Cost("elementwise", elements, read + elements * BYTES[largest[1]])
+
+
+def _copied(shapes: list[Any], types: list[str]) -> Cost:
+    """Count a source that is read and a destination that is written, whatever it held."""
+    elements = math.prod(shapes[0])
+    moved = elements * BYTES[types[0]] + math.prod(shapes[1]) * BYTES[types[1]]
+    return Cost("elementwise", elements, moved)
+
+
+def _drawn(shapes: list[Any], types: list[str]) -> Cost:
+    elements = math.prod(shapes[0])
+    return Cost("elementwise", elements, elements * BYTES[types[0]])
+
+
+def _dropped(shapes: list[Any], types: list[str]) -> Cost:
+    """Count the input that is read, the result and the mask that are written."""
+    elements = math.prod(shapes[0])
+    return Cost("elementwise", elements, elements * (2 * BYTES[types[0]] + BYTES["bool"]))
+
+
+_MOVES = {"aten::copy_": _copied, "aten::bernoulli_": _drawn, "aten::native_dropout": _dropped}
+"""Operators that write more, or read less, than each input once and a result of the largest."""
 
 
 def _bytes(shape: Shape, kind: str) -> int:

@@ -172,10 +172,11 @@ def _proof(request: Mapping[str, Any]) -> dict[str, Any]:
 def _prepare(trial: Trial, request: Mapping[str, Any], assembled: float) -> dict[str, Any]:
     """Burn in, take the separate passes, restore; give the fields known before the timed loop."""
     timing = request["timing"]
-    kernel_errors = checking.check_numbers(trial)
-    started = perf_counter()
     compiles = any(kernel.compiles for kernel in trial.kernels.values())
     with _every_core() if compiles else nullcontext():
+        begun = perf_counter()
+        kernel_errors = checking.check_numbers(trial)
+        started = perf_counter()
         burn_in = passes.burn_in(trial, timing["burn_in_steps"])
     burn_in_seconds = perf_counter() - started
     traced, peak_bytes = passes.trace(trial)
@@ -185,7 +186,7 @@ def _prepare(trial: Trial, request: Mapping[str, Any], assembled: float) -> dict
     trial.restore()
     return {
         "burn_in_seconds": burn_in_seconds,
-        "time_to_first_step_seconds": assembled + burn_in[0],
+        "time_to_first_step_seconds": assembled + (started - begun) + burn_in[0],
         "phases": phases,
         "operations": operations_record(trial, traced.spans),
         "kernels_ran": list(traced.operations),
@@ -272,7 +273,8 @@ def run_ceilings(request: Mapping[str, Any], send: Send, _counter: Any) -> None:
     """Measure what the device can do at most."""
     device = assemble.build("device", request["device"])
     device.seed(0)  # makes it the current one, where there are several
-    values = ceilings.measure_ceilings(device, request["seconds_budget"])
+    also = request.get("also", ())
+    values = ceilings.measure_ceilings(device, request["seconds_budget"], also=also)
     send({"kind": "result", "values": values})
 
 

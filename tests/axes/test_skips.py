@@ -233,6 +233,12 @@ SKIPPED = [
         laid_out("unpadded", attention="flash", **GPU),
         gpu(9, 0) | {"torch": "2.9.1"},
     ),
+    (
+        "flex_takes_no_blocks",
+        cell(attention="flex", layout="unpadded")
+        | {"workload": {**CELL["workload"], "mode": "inference", "layout": "unpadded"}},
+        CPU_ONLY,
+    ),
     ("flex_needs_wide_heads", cell(attention="flex", model=NARROW_HEADS, **GPU), gpu(9, 0)),
     (
         "flex_takes_no_blocks",
@@ -269,6 +275,10 @@ SKIPPED = [
 ]
 POSSIBLE = [
     (cell(), CPU_ONLY),
+    (
+        cell(attention="flex") | {"workload": {**CELL["workload"], "mode": "inference"}},
+        CPU_ONLY,
+    ),
     (cell(device="cuda"), gpu(7, 0)),
     (cell(device="cuda", precision="tf32"), gpu(8, 0)),
     (cell(device="cuda", precision="bf16", attention="cudnn"), gpu(9, 0)),

@@ -198,3 +198,20 @@ def test_an_arm_that_cannot_run_here_is_refused_with_the_reason(file: Path) -> N
     assert len(read(file, BASE, "precision=fp16")) == 2
     with pytest.raises(UserError, match="the baseline cannot run here"):
         read(file, "optimizer=adamw precision=fp16", "steps=8", capabilities=CAPABILITIES)
+
+
+@pytest.mark.parametrize(
+    ("arm", "axis"),
+    [("optimizer=sgd", "optimizer"), ("optimizer_step=fused attention=math", "kernel.optimizer")],
+)
+def test_an_arm_that_differs_in_training_alone_is_no_arm_of_inference(
+    file: Path, arm: str, axis: str
+) -> None:
+    """Oracle: what a matrix skips as the same forward pass; training itself may differ so."""
+    forward = {"overrides": ["workload.mode=inference"]}
+
+    with pytest.raises(UserError, match=rf"arm '{arm}' differs .* in {axis}.*trains nothing"):
+        read(file, BASE, arm, **forward)
+    assert len(read(file, BASE, arm)) == 2
+    assert len(read(file, BASE, "attention=math", **forward)) == 2
+    assert len(read(file, BASE, "revision=v1.0", **forward)) == 2

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from bertopt_bench.dispatch.sessions import ceilings_request
 from bertopt_bench.measure import ceilings
-from bertopt_bench.measure.ceilings import BANDWIDTH_BYTES_PER_PARAMETER, measure_ceilings
+from bertopt_bench.measure.ceilings import measure_ceilings
 from bertopt_bench.measure.in_place import in_place_mix
 
 if TYPE_CHECKING:
@@ -53,6 +54,19 @@ def test_rates_follow_from_the_fastest_sample(monkeypatch: pytest.MonkeyPatch) -
     assert values["bandwidth_bytes_per_second"] == 28 * 2**14 / 0.02
     assert values["copy_bytes"] == 8 * 2**14
     assert values["copy_bytes_per_second"] == 8 * 2**14 / 0.02
+
+
+def test_a_data_type_may_be_asked_for_beside_the_usual_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Oracle: fp64 of a session that has a cell in it, beside what a CPU is measured in anyway."""
+    monkeypatch.setattr(ceilings, "_timed", scripted({512: 0.001, 64: 0.01, 0: 0.02}))
+    asked = ceilings_request({"name": "cpu"}, 2, {"fp32", "fp64"})
+
+    values = measure_ceilings(Cpu(), also=asked["also"], matmul_size=64, array_bytes=2**16)
+
+    assert set(values["matmul_flops_per_second"]) == {"float32", "bfloat16", "float64"}
+    assert ceilings_request({"name": "cpu"}, 2, {"fp32", "bf16"})["also"] == []
 
 
 def test_every_sample_is_kept() -> None:
@@ -133,7 +147,6 @@ def test_the_mix_is_adamws_four_reads_and_three_writes() -> None:
 
     in_place_mix(gradient, mean, square, weight)()
 
-    assert BANDWIDTH_BYTES_PER_PARAMETER == 28
     assert gradient.tolist() == [3.0] * 3
     torch.testing.assert_close(weight, torch.full((3,), 2.0 * 0.999))
     torch.testing.assert_close(mean, torch.full((3,), 4.0 + 0.1 * (3.0 - 4.0)))

@@ -84,3 +84,23 @@ def test_points_are_one_step_and_take_the_devices_seconds_where_there_are_any() 
     assert (point.source, point.calls, point.flops) == ("formula", 3, 48 + 2 * 96)
     assert point.seconds == (4 + 6) / 2
     assert point.flops_per_second == point.flops / 5
+
+
+@pytest.mark.parametrize(
+    ("name", "shapes", "types", "moved"),
+    [
+        ("aten::copy_", [[10, 100], [10, 100], []], ["float", "float", "Scalar"], 8000),
+        ("aten::copy_", [[1000], [1000], []], ["c10::BFloat16", "float", "Scalar"], 6000),
+        ("aten::copy_", [[10, 100], [100], []], ["float", "float", "Scalar"], 4400),
+        ("aten::bernoulli_", [[1000], [], []], ["float", "Scalar", ""], 4000),
+        ("aten::native_dropout", [[1000], [], []], ["float", "Scalar", "Scalar"], 9000),
+    ],
+)
+def test_what_is_only_written_is_not_read(
+    name: str, shapes: list[list[int]], types: list[str], moved: int
+) -> None:
+    """Oracle: by hand: a copy reads its source and writes its destination, a draw writes alone."""
+    cost = cost_of(name, shapes, types)
+
+    assert cost is not None
+    assert cost.bytes == moved

@@ -14,7 +14,7 @@ from torch.nn import functional
 from bertopt_bench.axes.kernels import Kernel
 from bertopt_bench.errors import UserError
 from bertopt_bench.trial import assemble as assembling
-from bertopt_bench.trial import checking, worker
+from bertopt_bench.trial import checking, inference, worker
 from bertopt_bench.trial.assemble import assemble
 from bertopt_bench.trial.checking import KernelCheckError, check_numbers
 from bertopt_bench.trial.layouts import Arrangement
@@ -379,6 +379,27 @@ def test_what_makes_no_model_is_told(make: Any, words: str) -> None:
     """Oracle: the house rule: what came, what is due; a failed record without a frame."""
     with pytest.raises(UserError, match=f"kernel.compile 'os:getcwd' {words}.*model alone"):
         assembling._compiled(torch.nn.Linear(1, 1), "os:getcwd", Kernel(call=make))
+
+
+@pytest.mark.parametrize("mode", ["training", "inference"])
+def test_what_the_check_takes_is_part_of_the_time_to_the_first_step(
+    make_request: MakeRequest, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    """Oracle: a scripted clock that only the check moves: kernels may be compiled in it."""
+    now = [0.0]
+
+    def check(_: Any) -> list[dict[str, Any]]:
+        now[0] += 1000.0
+        return []
+
+    monkeypatch.setattr(checking, "check_numbers", check)
+    for room in (worker, inference):
+        monkeypatch.setattr(room, "perf_counter", lambda: now[0])
+    sent: list[dict[str, Any]] = []
+    worker.run_trial(make_request({"mode": mode}), sent.append, [0])
+
+    assert sent[-1]["time_to_first_step_seconds"] > 1000.0
+    assert sent[-1]["burn_in_seconds"] == 0.0
 
 
 def test_the_check_draws_nothing_from_the_trials_generators(make_request: MakeRequest) -> None:

@@ -201,6 +201,21 @@ def test_a_forced_kernel_that_did_not_run_fails_the_trial(make_request: MakeRequ
         passes.trace(trial)
 
 
+@pytest.mark.slow
+def test_flex_attention_serves_forward_on_a_cpu(make_request: MakeRequest) -> None:
+    """Oracle: the logits under torch's own choice; the record proves that it was compiled."""
+    size = {"model": {"hidden": 16, "layers": 1, "heads": 1, "intermediate": 32}}
+    request = make_request({"mode": "inference", **size}, attention="flex")
+    trial = assemble(request)
+    plain = assemble(make_request({"mode": "inference", **size}))
+    with torch.inference_mode():
+        found, due = (one.logits(one.batches.at(0)) for one in (trial, plain))
+
+    torch.testing.assert_close(found, due, rtol=1e-4, atol=1e-5)
+    traced, _ = passes.trace(trial)
+    assert any("CompiledFxGraph" in name for name in traced.operations)
+
+
 def test_an_arm_of_a_duel_steps_forward(make_request: MakeRequest) -> None:
     """Oracle: blocks of passes as they are asked for; the loss at the start is the trial's own."""
     request = {**make_request(FORWARD), "injected_share": 0.0, "modules": [], "overlay": []}
