@@ -1,8 +1,9 @@
 """What share of the memory's bandwidth do optimizer steps reach, by implementation?
 
-100 M parameters in a BERT's mix of tensors. Steps alternate with the bandwidth ceiling's own mix (4
-reads and 3 writes of float32, in place), the order within a pair drawn; the share is the bytes that
-the update needs at least by the bytes that the ceiling moves in the same time, with its interval.
+100 M parameters in a BERT's mix of tensors. Steps alternate with an in-place update of the
+optimizer's own mix of reads and writes of float32 (SGD 2 and 1, AdamW 4 and 3, AdEMAMix 5 and 4), the
+order within a pair drawn; the share is the bytes that the update needs at least by the bytes that
+the ceiling moves in the same time, with its interval.
 
 The least bytes are counted in ``bertopt_bench.workload.optimizer_work``; what an implementation
 moves besides counts against it.
@@ -24,7 +25,7 @@ from pairing import paired_ratio
 
 from bertopt_bench import catalogue
 from bertopt_bench.axes import optimizers
-from bertopt_bench.measure.in_place import ADAMW_STATES, in_place_mix, mix_bytes
+from bertopt_bench.measure.in_place import in_place_mix, mix_bytes, mix_name
 from bertopt_bench.trial.assemble import build_kernel
 from bertopt_bench.trial.regularizing import Regularizers
 from bertopt_bench.trial.stepping import make_optimizer
@@ -80,9 +81,9 @@ def make_step(name: str, step: str) -> Callable[[], float]:
     return timed
 
 
-def make_ceiling() -> Callable[[], float]:
-    """Give a call that moves the ceiling's bytes once and gives the seconds."""
-    arrays = [torch.randn(2**10).repeat(CEILING_PARAMETERS // 2**10) for _ in range(4)]
+def make_ceiling(states: int) -> Callable[[], float]:
+    """Give a call that moves the bytes of a mix once and gives the seconds."""
+    arrays = [torch.randn(2**10).repeat(CEILING_PARAMETERS // 2**10) for _ in range(states + 2)]
     mix = in_place_mix(*arrays)
 
     def timed() -> float:
@@ -103,13 +104,13 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     parameters = sum(p.numel() for group in make_groups() for p in group["params"])
-    ceiling = make_ceiling()
-    moved = mix_bytes(ADAMW_STATES) * (CEILING_PARAMETERS // 2**10 * 2**10)
     print(f"{parameters / 1e6:.1f} M parameters, {torch.get_num_threads()} threads")
-    print("| optimizer | step | share of the ceiling | interval | GB/s | ms |")
-    print("|---|---|---|---|---|---|")
+    print("| optimizer | step | ceiling's mix | share of the ceiling | interval | GB/s | ms |")
+    print("|---|---|---|---|---|---|---|")
     for name in arguments.optimizer or OPTIMIZER_STEPS:
-        needed = 4 * OPTIMIZER_STEPS[name].words * parameters
+        counted = OPTIMIZER_STEPS[name]
+        needed, ceiling = 4 * counted.words * parameters, make_ceiling(counted.states)
+        moved = mix_bytes(counted.states) * (CEILING_PARAMETERS // 2**10 * 2**10)
         best = 0.0
         for step in arguments.step or STEPS:
             if not has_step(name, step):
@@ -122,7 +123,7 @@ def main() -> None:
             )
             best = max(best, share)
             print(
-                f"| {name} | {step} | {share:.0%} | {low:.0%} to {high:.0%} "
+                f"| {name} | {step} | {mix_name(counted.states)} | {share:.0%} | {low:.0%} to {high:.0%} "
                 f"| {needed / result.first_median_seconds / 1e9:.1f} "
                 f"| {result.first_median_seconds * 1e3:.0f} |",
                 flush=True,
