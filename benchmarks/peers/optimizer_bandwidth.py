@@ -1,9 +1,9 @@
 """What share of the memory's bandwidth do optimizer steps reach, by implementation?
 
 100 M parameters in a BERT's mix of tensors. Steps alternate with an in-place update of the
-optimizer's own mix of reads and writes of float32 (SGD 2 and 1, AdamW 4 and 3, AdEMAMix 5 and 4), the
-order within a pair drawn; the share is the bytes that the update needs at least by the bytes that
-the ceiling moves in the same time, with its interval.
+optimizer's own mix of reads and writes of float32 (SGD 2 and 1, AdamW 4 and 3, AdEMAMix 5 and 4),
+the order within a pair drawn; the share is the bytes that the update needs at least by the bytes
+that the ceiling moves in the same time, with its interval.
 
 The least bytes are counted in ``bertopt_bench.workload.optimizer_work``; what an implementation
 moves besides counts against it.
@@ -123,7 +123,8 @@ def main() -> None:
             )
             best = max(best, share)
             print(
-                f"| {name} | {step} | {mix_name(counted.states)} | {share:.0%} | {low:.0%} to {high:.0%} "
+                f"| {name} | {step} | {mix_name(counted.states)} "
+                f"| {share:.0%} | {low:.0%} to {high:.0%} "
                 f"| {needed / result.first_median_seconds / 1e9:.1f} "
                 f"| {result.first_median_seconds * 1e3:.0f} |",
                 flush=True,
