@@ -13,7 +13,9 @@ from bertopt_bench.workload.prepare import prepare
 
 FOLDER = Path(__file__).parents[2] / "benchmarks" / "gpu"
 FILES = sorted(FOLDER.glob("*.toml"))
-WRITTEN = ("inference", "kernels", "layouts", "optimizers", "precisions")
+WRITTEN = ("inference", "kernels", "layouts", "operations", "optimizers", "precisions")
+LEFT_OUT = ("is not installed", "excluded: ", "has no fused step")
+"""Why a cell may not run there: it lacks a package, or is left out on purpose."""
 MOST_SECONDS = 600.0
 CARD_BYTES = 80e9
 
@@ -61,6 +63,14 @@ def test_on_an_h100_each_ends_within_ten_minutes(
     assert len(expected.cells) >= 4
     assert 0 < expected.seconds <= MOST_SECONDS
     assert expected.peak_memory_bytes < CARD_BYTES
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_no_rule_of_kernels_or_layouts_is_in_the_way(file: Path) -> None:
+    """Oracle: the reasons of what is skipped on a machine without any package but ours."""
+    reasons = {cell.skip for cell in cells.expand(spec.load(file), machine(1, "2.13.0"))}
+
+    assert all(any(part in why for part in LEFT_OUT) for why in reasons - {None} if why)
 
 
 @pytest.mark.parametrize("name", WRITTEN)
