@@ -72,16 +72,19 @@ def crossover(title: str, axis: str, lines: Mapping[str, Sequence[MicroRow]]) ->
 def crossings(axis: str, lines: Mapping[str, Sequence[MicroRow]]) -> list[str]:
     """Say between which values two implementations change their order.
 
-    Both orders must stand out of the batches' spread: where quartiles overlap nothing is said.
+    Both orders must stand out of the batches' spread: values where quartiles overlap decide
+    nothing, so the values named are the nearest on either side that do.
     """
     told = []
     for one, other in combinations(lines, 2):
         first = {row.options[axis]: row for row in lines[one] if not row.host_bound}
         second = {row.options[axis]: row for row in lines[other] if not row.host_bound}
-        for low, high in pairwise(sorted(first.keys() & second.keys())):
-            if _order(first[low], second[low]) * _order(first[high], second[high]) < 0:
-                where = f"{axis} {low:,} and {high:,}"
-                told.append(f"the medians of {one} and {other} cross between {where}")
+        orders = {at: _order(first[at], second[at]) for at in sorted(first.keys() & second.keys())}
+        decided = [at for at, order in orders.items() if order]
+        for low, high in pairwise(decided):
+            if orders[low] != orders[high]:
+                where = f"between {axis} {low:,} and {high:,}"
+                told.append(f"the medians of {one} and {other} cross {where}")
     return told
 
 

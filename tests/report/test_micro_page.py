@@ -100,6 +100,20 @@ def test_lines_that_meet_within_their_spread_cross_nowhere(tmp_path: Path) -> No
     assert figures(read_micro(written(tmp_path / "a.json", *rows)).rows)[0].notes == ()
 
 
+def test_an_undecided_length_between_two_decided_ones_hides_no_crossing(tmp_path: Path) -> None:
+    """Oracle: by hand: math below at 32, overlapping at 64 and 96, above at 128."""
+    times = {"math": (1e-3, 2e-3, 3e-3, 8e-3), "flash": (2e-3, 2.02e-3, 3.03e-3, 4e-3)}
+    rows = [
+        row(name, seconds, seq_len=length)
+        for name, line in times.items()
+        for length, seconds in zip((32, 64, 96, 128), line, strict=True)
+    ]
+
+    assert figures(read_micro(written(tmp_path / "a.json", *rows)).rows)[0].notes == (
+        "the medians of math and flash cross between seq_len 32 and 128",
+    )
+
+
 def test_other_options_part_the_figures(tmp_path: Path) -> None:
     """Oracle: two dtypes make two figures, each named by its dtype."""
     rows = [
