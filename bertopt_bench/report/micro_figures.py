@@ -36,6 +36,7 @@ class Crossover:
     svg: str
     series: tuple[str, ...]
     notes: tuple[str, ...]
+    axes: str
 
 
 def crossover(title: str, axis: str, lines: Mapping[str, Sequence[MicroRow]]) -> Crossover:
@@ -66,7 +67,16 @@ def crossover(title: str, axis: str, lines: Mapping[str, Sequence[MicroRow]]) ->
     left = len(lines) - len(names)
     notes = [*crossings(axis, shown)]
     notes += [f"{left} further implementations are in the table only"] if left else []
-    return Crossover(title, svg, tuple(names), tuple(notes))
+    return Crossover(title, svg, tuple(names), tuple(notes), axes_of(axis))
+
+
+def axes_of(axis: str) -> str:
+    """Say how a figure's axes are divided.
+
+    >>> axes_of("seq_len"), axes_of("padding")
+    ('both axes logarithmic', 'seconds logarithmic, padding linear')
+    """
+    return f"seconds logarithmic, {axis} linear" if axis in LINEAR else "both axes logarithmic"
 
 
 def crossings(axis: str, lines: Mapping[str, Sequence[MicroRow]]) -> list[str]:

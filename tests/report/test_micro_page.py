@@ -114,6 +114,25 @@ def test_an_undecided_length_between_two_decided_ones_hides_no_crossing(tmp_path
     )
 
 
+def test_a_caption_says_which_axes_are_logarithmic(tmp_path: Path) -> None:
+    """Oracle: the ticks: 0, 0.25 and 0.5 stand as far apart, 64, 128 and 256 too."""
+    rows = [row("math", 1e-3, seq_len=64, padding=share) for share in (0.0, 0.25, 0.5)]
+    rows += [row("math", 2e-3, seq_len=length) for length in (128, 256)]
+    html = render_micro([read_micro(written(tmp_path / "a.json", *rows))])
+    captions = dict(
+        re.findall(r"<b>Seconds a call over (\w+)[^<]*</b>.*?batches; ([^<]+)</small>", html)
+    )
+    ticks = re.findall(r'<line class="tick" x1="([\d.]+)%"', html)
+
+    assert captions == {
+        "seq_len": "both axes logarithmic",
+        "padding": "seconds logarithmic, padding linear",
+    }
+    for places in (ticks[:3], ticks[3:]):
+        left, middle, right = map(float, places)
+        assert middle - left == pytest.approx(right - middle, abs=0.02)
+
+
 def test_other_options_part_the_figures(tmp_path: Path) -> None:
     """Oracle: two dtypes make two figures, each named by its dtype."""
     rows = [
