@@ -31,7 +31,12 @@ from bertopt_bench.results.reading import read_folder
 from bertopt_bench.results.store import ResultsFolder
 from bertopt_bench.stats import calibration
 from bertopt_bench.stats.duels import analyse
-from bertopt_bench.stats.planning import prospects, refuse_unreachable
+from bertopt_bench.stats.planning import (
+    describe,
+    prospects,
+    refuse_short_budget,
+    refuse_unreachable,
+)
 from bertopt_bench.workload.cache import cache_root
 
 if TYPE_CHECKING:
@@ -161,6 +166,17 @@ def foresee(asked: Asked, settings: Settings) -> list[Prospect]:
     found = prospects(declaration, None if calls else banked().get("spread"))
     refuse_unreachable(found)
     return found
+
+
+def foretell(asked: Asked, settings: Settings) -> str:
+    """Say in words what a duel can hope for and what it takes, before anything of it runs.
+
+    Raises:
+        UserError: as ``foresee``, or a budget that by forecast is too small for any verdict.
+    """
+    found = foresee(asked, settings)
+    refuse_short_budget(found, settings.budget_seconds)
+    return describe(found)
 
 
 def _refuse_training(arms: Sequence[Arm], settings: Settings) -> None:

@@ -121,14 +121,13 @@ def duel(
     from bertopt_bench.dispatch.progress import open_display
     from bertopt_bench.matrix.duels import read_settings
     from bertopt_bench.results.store import ResultsFolder
-    from bertopt_bench.stats.planning import describe
 
     settings = read_settings(matrix_file, declared or {})
     asked = duelling.read_either(
         matrix_file, micro, base=base, arms=arms, overrides=overrides, inject=inject
     ).require_arms()
     folder = results_folder(results, f"{asked.matrix.name}-duel", new=new)
-    sys.stdout.write(describe(duelling.foresee(asked, settings)) + "\n")
+    sys.stdout.write(duelling.foretell(asked, settings) + "\n")
     if plan_only:
         return 0
     with open_display() as display:
