@@ -309,9 +309,10 @@ def gate_policy(policy: Path, sets: Sequence[Path] = (), **options: Any) -> int:
     """
     from bertopt_bench.duelling import gate_duel
     from bertopt_bench.gate.running import Means, Request, run_gate
-    from bertopt_bench.results.micro import refuse_exploratory
+    from bertopt_bench.results.micro import refuse_as_policy, refuse_exploratory
     from bertopt_bench.stats.sets import compare_sets
 
+    refuse_as_policy(policy)
     refuse_exploratory(sets)
     means = Means(run_duel=gate_duel, compare=compare_sets, write_page=write_report)
     return run_gate(Request(policy, tuple(sets), **options), means)
