@@ -192,13 +192,14 @@ def calibrate(
 ) -> int:
     """Repeat A/A duels and duels of a slowed arm; continue a folder that has some already."""
     from bertopt_bench import duelling
+    from bertopt_bench.calibrating import Series
     from bertopt_bench.dispatch.progress import open_display
     from bertopt_bench.matrix.duels import check_series
     from bertopt_bench.report.duel_wording import calibration_lines
     from bertopt_bench.results.store import ResultsFolder
 
     check_series(duels, injected)
-    series = duelling.Series.read(matrix_file, declared or {}, inject)
+    series = Series.read(matrix_file, declared or {}, inject)
     folder = Path(results or Path("results") / series.name)
     with open_display() as display, ResultsFolder.open(folder, series.digest) as store:
         for fight in series.fights(store, display, duels, injected):
