@@ -121,14 +121,13 @@ def duel(
     from bertopt_bench.dispatch.progress import open_display
     from bertopt_bench.matrix.duels import read_settings
     from bertopt_bench.results.store import ResultsFolder
-    from bertopt_bench.stats.planning import describe
 
     settings = read_settings(matrix_file, declared or {})
     asked = duelling.read_either(
         matrix_file, micro, base=base, arms=arms, overrides=overrides, inject=inject
     ).require_arms()
     folder = results_folder(results, f"{asked.matrix.name}-duel", new=new)
-    sys.stdout.write(describe(duelling.foresee(asked, settings)) + "\n")
+    sys.stdout.write(duelling.foretell(asked, settings) + "\n")
     if plan_only:
         return 0
     with open_display() as display:
@@ -193,13 +192,14 @@ def calibrate(
 ) -> int:
     """Repeat A/A duels and duels of a slowed arm; continue a folder that has some already."""
     from bertopt_bench import duelling
+    from bertopt_bench.calibrating import Series
     from bertopt_bench.dispatch.progress import open_display
     from bertopt_bench.matrix.duels import check_series
     from bertopt_bench.report.duel_wording import calibration_lines
     from bertopt_bench.results.store import ResultsFolder
 
     check_series(duels, injected)
-    series = duelling.Series.read(matrix_file, declared or {}, inject)
+    series = Series.read(matrix_file, declared or {}, inject)
     folder = Path(results or Path("results") / series.name)
     with open_display() as display, ResultsFolder.open(folder, series.digest) as store:
         for fight in series.fights(store, display, duels, injected):
@@ -310,9 +310,10 @@ def gate_policy(policy: Path, sets: Sequence[Path] = (), **options: Any) -> int:
     """
     from bertopt_bench.duelling import gate_duel
     from bertopt_bench.gate.running import Means, Request, run_gate
-    from bertopt_bench.results.micro import refuse_exploratory
+    from bertopt_bench.results.micro import refuse_as_policy, refuse_exploratory
     from bertopt_bench.stats.sets import compare_sets
 
+    refuse_as_policy(policy)
     refuse_exploratory(sets)
     means = Means(run_duel=gate_duel, compare=compare_sets, write_page=write_report)
     return run_gate(Request(policy, tuple(sets), **options), means)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from bertopt_bench import duelling, pipeline
+from bertopt_bench import calibrating, duelling, pipeline
 from bertopt_bench.dispatch.progress import PlainDisplay
 from bertopt_bench.errors import OutOfBudget, UserError
 from bertopt_bench.matrix.duels import Settings
@@ -73,7 +73,7 @@ def test_exit_codes_are_the_designs(state: str, words: list[str], code: int, str
 @pytest.mark.parametrize(("duels", "injected"), [(12, 6), (3, 3), (0, 2), (2, 0), (1, 7), (0, 0)])
 def test_a_calibration_mixes_its_kinds_evenly(duels: int, injected: int) -> None:
     """Oracle: the counts asked for; at no point does a kind run ahead by more than one turn."""
-    turns = duelling.calibration_turns([], duels, injected)
+    turns = calibrating.calibration_turns([], duels, injected)
 
     assert (turns.count(False), turns.count(True)) == (duels, injected)
     for done in range(len(turns) + 1):
@@ -84,17 +84,17 @@ def test_a_calibration_mixes_its_kinds_evenly(duels: int, injected: int) -> None
 @pytest.mark.parametrize("done", range(19))
 def test_a_calibration_goes_on_where_it_stopped(done: int) -> None:
     """Oracle: what was done and what is left are the whole, however far it came."""
-    whole = duelling.calibration_turns([], 12, 6)
-    left = duelling.calibration_turns(whole[:done], 12, 6)
+    whole = calibrating.calibration_turns([], 12, 6)
+    left = calibrating.calibration_turns(whole[:done], 12, 6)
 
     assert sorted(whole[:done] + left) == sorted(whole)
 
 
 def test_more_than_enough_of_one_kind_leaves_the_other() -> None:
     """Oracle: by hand."""
-    assert duelling.calibration_turns([False] * 20, 12, 2) == [True, True]
-    assert duelling.calibration_turns([True] * 9 + [False], 2, 6) == [False]
-    assert duelling.calibration_turns([True] * 6 + [False] * 12, 12, 6) == []
+    assert calibrating.calibration_turns([False] * 20, 12, 2) == [True, True]
+    assert calibrating.calibration_turns([True] * 9 + [False], 2, 6) == [False]
+    assert calibrating.calibration_turns([True] * 6 + [False] * 12, 12, 6) == []
 
 
 def declaration(slowed: float = 0.0) -> Declaration:
@@ -137,7 +137,7 @@ def test_only_sessions_that_ended_are_finished() -> None:
         session(0.0, duel=False),
     ]
 
-    assert duelling.finished_kinds(sessions) == [False, True]
+    assert calibrating.finished_kinds(sessions) == [False, True]
 
 
 # --- the bank ---
@@ -321,7 +321,7 @@ def test_a_series_whose_arm_is_not_slowed_is_refused(file: Path, inject: str | f
     """Oracle: the house rule: what came, what is allowed, what to do instead."""
     words = rf"--inject {inject}: .* more than 0 and below 100 %.* --injected 0"
     with pytest.raises(UserError, match=words):
-        duelling.Series.read(file, {}, inject)
+        calibrating.Series.read(file, {}, inject)
 
 
 @pytest.mark.parametrize(("duels", "injected"), [(-1, 6), (12, -2), (0, 0)])

@@ -16,16 +16,16 @@ from __future__ import annotations
 import sys
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 
-from bertopt_bench.errors import UserError
-from bertopt_bench.matrix.keys import Place
+from bertopt_bench.errors import UserError, nearest
+from bertopt_bench.matrix.keys import Key, Place
 from bertopt_bench.matrix.micro import (
     OPERATIONS,
-    check_implementation,
+    Operation,
     find_operation,
     impossible,
     read_options,
@@ -43,31 +43,96 @@ from bertopt_bench.trial.micro.measuring import (
     share_of_ceiling,
 )
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 sys.path.append(str(Path.cwd()))  # where a user's own module:function may lie
 
 KEYS = sorted({key for operation in OPERATIONS.values() for key in operation.keys})
+BATCHES = Key("int", 12, least=1, most=1_000_000)
 CLOCK = BatchClock()
+MISTAKES = pytest.StashKey[dict[str, str]]()
 WARM_BATCHES = 2
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("micro", "operations alone (lists: A,B)")
     group.addoption("--implementation", metavar="A,B", help="built-in names, or module:function")
-    group.addoption("--batches", type=int, default=12, help="timed batches a case [12]")
+    group.addoption(
+        "--batches", type=int, default=BATCHES.default, help="timed batches a case [12]"
+    )
     for key in KEYS:
-        group.addoption(f"--{key.replace('_', '-')}", dest=f"micro_{key}", metavar="A,B")
+        group.addoption(_flag(key), dest=f"micro_{key}", metavar="A,B")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Refuse a number of batches that times nothing."""
+    try:
+        BATCHES.read(config.getoption("--batches"), Place("command line", "--batches"))
+    except UserError as error:
+        raise pytest.UsageError(str(error)) from error
+    config.stash[MISTAKES] = {}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Make a case of each combination: the suite's grid, and what the command line puts over it."""
+    """Make a case of each combination: the suite's grid, and what the command line puts over it.
+
+    A mistake is kept until all is collected: raised here, each suite would show a traceback.
+    """
     if "case" not in metafunc.fixturenames:
         return
+    module, cases = metafunc.module, []
     try:
-        module = metafunc.module
         cases = list(_cases(metafunc.config, module.OPERATION, module.GRID, module.ONE_AT_A_TIME))
     except UserError as error:
-        raise pytest.UsageError(str(error)) from error
+        metafunc.config.stash[MISTAKES][module.OPERATION] = str(error)
     metafunc.parametrize("case", [_param(*case) for case in cases])
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Refuse what the command line asks for in vain, as text alone: pytest's exit code is 4."""
+    modules = [getattr(item, "module", None) for item in session.items]
+    chosen = {getattr(module, "OPERATION", None) for module in modules} & OPERATIONS.keys()
+    kept = session.config.stash[MISTAKES]
+    found = [text for name, text in kept.items() if name in chosen or not chosen]
+    if chosen:
+        try:
+            check_asked(session.config, [OPERATIONS[name] for name in sorted(chosen)])
+        except UserError as error:
+            found.append(str(error))
+    if found:
+        raise pytest.UsageError("\n".join(dict.fromkeys(found)))
+
+
+def check_asked(config: pytest.Config, chosen: Sequence[Operation]) -> None:
+    """Check that what was asked for is something to one of the suites that run.
+
+    Raises:
+        UserError: an option or an implementation that none of them has.
+    """
+    names = ", ".join(operation.name for operation in chosen)
+    known = {key for operation in chosen for key in operation.keys}
+    for key in KEYS:
+        if config.getoption(f"micro_{key}") is not None and key not in known:
+            having = [one.name for one in OPERATIONS.values() if key in one.keys]
+            raise UserError(
+                f"{_flag(key)} is no option of {names}; it is one of {', '.join(having)}. Options: "
+                f"{', '.join(_flag(one) for one in sorted(known))}.{nearest(key, known)}"
+            )
+    every = list(dict.fromkeys(name for one in chosen for name in one.implementations))
+    for name in _names(config) or ():
+        if name not in every and not all(name.partition(":")):
+            having = [one.name for one in OPERATIONS.values() if name in one.implementations]
+            theirs = f"; it is one of {', '.join(having)}" if having else ""
+            called = f", called as {chosen[0].signature}" if len(chosen) == 1 else ""
+            raise UserError(
+                f"--implementation {name!r} is none of {names}{theirs}. Implementations: "
+                f"{', '.join(every)}, or module:function{called}.{nearest(name, every)}"
+            )
+
+
+def _flag(key: str) -> str:
+    return f"--{key.replace('_', '-')}"
 
 
 def _cases(
@@ -88,17 +153,19 @@ def _cases(
                 yield name, implementation, read_options(operation, chosen, "the suite"), chosen
 
 
-def _implementations(config: pytest.Config, operation: Any, usual: tuple[str, ...]) -> list[str]:
-    """Give what was asked for of this operation; a name that no operation knows is a mistake."""
-    text = config.getoption("--implementation")
-    if text is None:
+def _implementations(
+    config: pytest.Config, operation: Operation, usual: tuple[str, ...]
+) -> list[str]:
+    """Give what was asked for of this operation; other names are of suites that run beside it."""
+    names = _names(config)
+    if names is None:
         return list(usual)
-    names = [str(name).strip() for name in text.split(",")]
-    every = {name for one in OPERATIONS.values() for name in one.implementations}
-    for name in names:
-        if ":" not in name and name not in every:
-            check_implementation(operation, name)
     return [name for name in names if ":" in name or name in operation.implementations]
+
+
+def _names(config: pytest.Config) -> list[str] | None:
+    text = config.getoption("--implementation")
+    return None if text is None else [str(name).strip() for name in text.split(",")]
 
 
 def _list(text: str) -> list[Any]:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 from bertopt_bench.report import frame, wording
 from bertopt_bench.report.figures import columns, compressed, dumped
 from bertopt_bench.report.micro_figures import Crossover, crossover
+from bertopt_bench.report.micro_rows import layout
 from bertopt_bench.report.page import write_text
+from bertopt_bench.report.step_figures import rate
 from bertopt_bench.results.micro import NUMBERS, OPTIONS
 
 if TYPE_CHECKING:
@@ -17,7 +19,6 @@ if TYPE_CHECKING:
 
     from bertopt_bench.results.micro import MicroFile, MicroRow
 
-DASH = "–"  # noqa: RUF001 - a dash in a table
 AXES = (
     "seq_len", "batch_size", "hidden_size", "heads", "head_size", "vocabulary_size", "padding",
 )  # fmt: skip
@@ -26,9 +27,9 @@ AXES = (
 MOST_FIGURES = 40
 DIGITS = 6
 EXPLORATORY = (
-    "Exploratory: each case ran in one process, after the others and not beside them, with no A/A "
-    "arm. The machine's drift and the process' own luck are in these differences, so this page "
-    "gives no verdict and cannot gate."
+    "Each case ran in one process, after the others and not beside them, with no A/A arm. The "
+    "machine's drift and the process' own luck are in these differences, so this page gives no "
+    "verdict and cannot gate."
 )
 
 
@@ -55,7 +56,7 @@ def context(files: Sequence[MicroFile]) -> dict[str, Any]:
     drawn = sum(len(group["figures"]) for group in groups)
     rows = [row for file in files for row in file.rows]
     return {
-        "title": wording.listed(sorted({row.operation for row in rows})),
+        "title": f"Operations alone: {wording.listed(sorted({row.operation for row in rows}))}",
         "sessions": [{"started_utc": files[0].at_utc[:19].replace("+00:00", "")}],
         "counts": [
             ("cases", f"{len(rows):,}"),
@@ -81,57 +82,17 @@ def _groups(files: Sequence[MicroFile], number: int, file: MicroFile) -> list[di
         found[row.operation, str(row.options.get("cache", ""))].append(row)
     groups = []
     for (operation, cache), rows in sorted(found.items()):
-        varying, common = _varying(rows)
         name = f"{operation}, {cache} caches" if cache else operation
         title = f"{name} · {file.path.name}" if len(files) > 1 else name
         groups.append(
             {
                 "key": f"g{number}-{operation}-{cache}".replace(" ", "-"),
                 "title": title,
-                "common": ", ".join(f"{key} {value}" for key, value in common.items()),
-                "varying": varying,
-                "rows": [_row(row, varying) for row in rows],
+                **layout(rows),
                 "figures": figures(rows),
             }
         )
     return groups
-
-
-def _varying(rows: Sequence[MicroRow]) -> tuple[list[str], dict[str, Any]]:
-    """Tell the options that differ between rows from those that all share."""
-    names = [key for key in OPTIONS if any(key in row.options for row in rows)]
-    values = {key: {str(row.options.get(key)) for row in rows} for key in names}
-    varying = [key for key in names if len(values[key]) > 1]
-    return varying, {key: rows[0].options.get(key) for key in names if key not in varying}
-
-
-def _row(row: MicroRow, varying: Sequence[str]) -> dict[str, Any]:
-    number = row.numbers
-    host, share = number.get("host_us"), number.get("share_of_ceiling")
-    return {
-        "name": row.implementation,
-        "options": [str(row.options.get(key, DASH)) for key in varying],
-        "median": wording.duration(row.median),
-        "quartiles": f"{wording.duration(row.q1)} to {wording.duration(row.q3)}",
-        "one": row.n == 1,
-        "n": row.n,
-        "gb": _significant(number.get("gb_per_second")),
-        "tflop": _significant(number.get("tflop_per_second")),
-        "share": DASH if share is None else wording.share(share),
-        "ceiling": str(row.notes.get("ceiling", "")),
-        "error": _error(number.get("error")),
-        "reference": _error(number.get("reference_error")),
-        "host": DASH if host is None else wording.duration(host / 1e6),
-        "host_bound": row.host_bound,
-    }
-
-
-def _significant(value: float | None) -> str:
-    return DASH if value is None else wording.significant(value)
-
-
-def _error(value: float | None) -> str:
-    return DASH if value is None else f"{value:.1e}".replace("-", wording.MINUS)
 
 
 def figures(rows: Sequence[MicroRow]) -> list[Crossover]:
@@ -193,11 +154,11 @@ def _environment(file: MicroFile) -> dict[str, Any]:
     ]
     for number, one in enumerate(file.ceilings, start=1):
         rates = one.get("matmul_flops_per_second") or {}
-        products = ", ".join(f"{k} {wording.significant(v / 1e12)}" for k, v in rates.items())
-        rows.append((f"matrix products, measurement {number}", f"{products} TFLOP/s"))
+        products = ", ".join(f"{dtype} {rate(v, 'FLOP/s')}" for dtype, v in rates.items())
+        rows.append((f"matrix products, measurement {number}", products))
         moved = one.get("bandwidth_bytes_per_second")
         if moved:
-            text = f"{wording.significant(moved / 1e9)} GB/s ({one.get('bandwidth_mix', '')})"
+            text = f"{rate(moved, 'B/s')} ({one.get('bandwidth_mix', '')})"
             rows.append((f"bandwidth, measurement {number}", text))
     return {"name": file.path.name, "rows": [(k, str(v)) for k, v in rows if v not in {None, ""}]}
 

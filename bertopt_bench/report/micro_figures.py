@@ -36,6 +36,7 @@ class Crossover:
     svg: str
     series: tuple[str, ...]
     notes: tuple[str, ...]
+    axes: str
 
 
 def crossover(title: str, axis: str, lines: Mapping[str, Sequence[MicroRow]]) -> Crossover:
@@ -66,22 +67,34 @@ def crossover(title: str, axis: str, lines: Mapping[str, Sequence[MicroRow]]) ->
     left = len(lines) - len(names)
     notes = [*crossings(axis, shown)]
     notes += [f"{left} further implementations are in the table only"] if left else []
-    return Crossover(title, svg, tuple(names), tuple(notes))
+    return Crossover(title, svg, tuple(names), tuple(notes), axes_of(axis))
+
+
+def axes_of(axis: str) -> str:
+    """Say how a figure's axes are divided.
+
+    >>> axes_of("seq_len"), axes_of("padding")
+    ('both axes logarithmic', 'seconds logarithmic, padding linear')
+    """
+    return f"seconds logarithmic, {axis} linear" if axis in LINEAR else "both axes logarithmic"
 
 
 def crossings(axis: str, lines: Mapping[str, Sequence[MicroRow]]) -> list[str]:
     """Say between which values two implementations change their order.
 
-    Both orders must stand out of the batches' spread: where quartiles overlap nothing is said.
+    Both orders must stand out of the batches' spread: values where quartiles overlap decide
+    nothing, so the values named are the nearest on either side that do.
     """
     told = []
     for one, other in combinations(lines, 2):
         first = {row.options[axis]: row for row in lines[one] if not row.host_bound}
         second = {row.options[axis]: row for row in lines[other] if not row.host_bound}
-        for low, high in pairwise(sorted(first.keys() & second.keys())):
-            if _order(first[low], second[low]) * _order(first[high], second[high]) < 0:
-                where = f"{axis} {low:,} and {high:,}"
-                told.append(f"the medians of {one} and {other} cross between {where}")
+        orders = {at: _order(first[at], second[at]) for at in sorted(first.keys() & second.keys())}
+        decided = [at for at, order in orders.items() if order]
+        for low, high in pairwise(decided):
+            if orders[low] != orders[high]:
+                where = f"between {axis} {low:,} and {high:,}"
+                told.append(f"the medians of {one} and {other} cross {where}")
     return told
 
 

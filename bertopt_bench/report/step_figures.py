@@ -114,8 +114,19 @@ def prefixed(value: float) -> str:
     >>> prefixed(1e11), prefixed(2.5e9)
     ('100 G', '2.5 G')
     """
-    factor, prefix = next((f, p) for f, p in _PREFIXES if value >= f or f == 1.0)
-    return f"{value / factor:.3g} {prefix}".rstrip()
+    rounded = float(f"{value:.3g}")  # or 999.9 would be written as 1e+03
+    factor, prefix = next((f, p) for f, p in _PREFIXES if rounded >= f or f == 1.0)
+    return f"{rounded / factor:.3g} {prefix}".rstrip()
+
+
+def rate(value: float, unit: str) -> str:
+    """Write a rate with the prefix that reads best and its unit.
+
+    >>> rate(3.27e8, "FLOP/s"), rate(12.0, "B/s")
+    ('327 MFLOP/s', '12 B/s')
+    """
+    text = prefixed(value)
+    return f"{text}{unit}" if text[-1:].isalpha() else f"{text} {unit}"
 
 
 def _roofs(x: LogScale, y: LogScale, rates: Mapping[str, float], bandwidth: float | None) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bertopt_bench.errors import UserError
-from bertopt_bench.results.reading import RECORDS, REPLICATES, SESSIONS
+from bertopt_bench.results.reading import RECORDS, REPLICATES, SESSIONS, not_there
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -88,12 +88,14 @@ def only_micro(paths: Sequence[Path | str]) -> bool:
     """Say whether a page is of pytest-benchmark's files; False: it is of results folders.
 
     Raises:
-        UserError: some are and some are not.
+        UserError: some are and some are not, or are not there.
     """
     kinds = {Path(path): _is_file(Path(path)) for path in paths}
     if len(set(kinds.values())) > 1:
         file = next(path for path, micro in kinds.items() if micro)
         folder = next(path for path, micro in kinds.items() if not micro)
+        if not folder.exists():
+            raise not_there(folder)
         raise UserError(
             f"{file} is pytest-benchmark's and {folder} a results folder: one page shows either. "
             "Write two pages."
@@ -110,11 +112,28 @@ def refuse_exploratory(paths: Sequence[Path | str]) -> None:
     for path in map(Path, paths):
         if _is_file(path):
             read_micro(path)  # what it is not is told first
-            raise UserError(
-                f"{path} is pytest-benchmark's: one process, nothing paired, no A/A arm. It is "
-                "exploratory and can neither gate nor be compared. For a verdict: bertopt-bench "
-                "duel --micro OPERATION --arm A --arm B."
-            )
+            raise _exploratory(path)
+
+
+def refuse_as_policy(path: Path) -> None:
+    """Refuse pytest-benchmark's file where a gate's policy is asked for.
+
+    Raises:
+        UserError: it is such a file; whatever else is no policy, the policy's own reader tells.
+    """
+    try:
+        _document(path)
+    except UserError:
+        return
+    raise _exploratory(path)
+
+
+def _exploratory(path: Path) -> UserError:
+    return UserError(
+        f"{path} is pytest-benchmark's: one process, nothing paired, no A/A arm. It is exploratory "
+        "and can neither gate nor be compared. For a verdict: bertopt-bench duel --micro OPERATION "
+        "--arm A --arm B."
+    )
 
 
 def read_micro(path: Path | str) -> MicroFile:

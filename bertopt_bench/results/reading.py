@@ -49,6 +49,8 @@ def read_folder(folder: Path) -> Contents:
     Raises:
         UserError: there is none, a line is damaged, or a newer version wrote it.
     """
+    if not folder.exists():
+        raise not_there(folder)
     if not (folder / SESSIONS).is_file():
         here = [str(file.parent) for file in folder.parent.glob(f"*/{SESSIONS}")]
         raise UserError(
@@ -62,6 +64,14 @@ def read_folder(folder: Path) -> Contents:
         sessions.warnings + records.warnings + replicates.warnings,
         tuple(_replicates(folder / REPLICATES, replicates.objects)),
     )
+
+
+def not_there(path: Path) -> UserError:
+    """Say that there is no such path, with the nearest that results may be read from."""
+    here = [file.parent for file in path.parent.glob(f"*/{SESSIONS}")]
+    here += path.parent.glob("*.json")
+    near = [str(one) for one in here if nearest(path.stem, [one.stem])]  # not by ".json" alone
+    return UserError(f"there is no file or folder {path}.{nearest(str(path), near)}")
 
 
 def read_lines(file: Path) -> Lines:

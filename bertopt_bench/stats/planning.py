@@ -6,7 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bertopt_bench.errors import UserError
+from bertopt_bench.errors import OutOfBudget, UserError
+from bertopt_bench.matrix.duels import PRESET_REPLICATES
 from bertopt_bench.stats.power import (
     LEAST_REPLICATES,
     detectable,
@@ -23,6 +24,7 @@ ASSUMED_SPREAD = 0.02  # between replicates, as a log ratio: what bound threads 
 START_SECONDS = 3.5  # a preloaded parent and its imports
 UNITS = {"loss": "seeds", "time_to_target": "seeds and replicates"}
 ARM_SECONDS = 3.0  # fork, assembly, burn-in, trace, two windows or more
+BUDGET_ROOM = 1.2  # a machine may be slower than the forecast
 COUNTED = "peak_memory"
 """The metric that is counted and not timed: what repeats exactly is judged without a test."""
 
@@ -115,6 +117,26 @@ def refuse_unreachable(found: Sequence[Prospect]) -> None:
     for one in found:
         if not one.reachable:
             raise UserError(f"no outcome could give a verdict on {one.metric}: {_shortage(one)}")
+
+
+def refuse_short_budget(found: Sequence[Prospect], budget_seconds: float | None) -> None:
+    """Refuse a budget that by forecast does not pay for the fewest replicates of any verdict.
+
+    Raises:
+        OutOfBudget: saying what that takes, and which budget does.
+    """
+    each = [one.seconds / one.units for one in found if one.seconds is not None]
+    if budget_seconds is None or not each:
+        return
+    least = max(one.needed_units for one in found)
+    needed = min(n for n in (*PRESET_REPLICATES, found[0].units) if n >= least)
+    seconds = needed * max(each)
+    if seconds > budget_seconds:
+        raise OutOfBudget(
+            f"the budget of {budget_seconds:.0f} s is too small: {needed} replicates are needed "
+            f"for the declared verdict, which take about {seconds:.0f} s, {max(each):.0f} s each. "
+            f"Nothing was run. Give --budget {seconds * BUDGET_ROOM:.0f}s or more."
+        )
 
 
 def _shortage(one: Prospect) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from bertopt_bench.errors import UserError
+from bertopt_bench.matrix.micro import OPERATIONS
 from bertopt_bench.pipeline import write_report
 from bertopt_bench.results.micro import read_micro
 
@@ -120,7 +122,8 @@ def test_a_wrong_kernel_fails_its_benchmark_and_leaves_no_row(tmp_path: Path) ->
     file = tmp_path / "micro.json"
     done = run_suite(
         tmp_path, "-k", "gelu", "--implementation", "default,doubling:gelu", "--cache", "hot,cold",
-        *SMALL, "--seq-len", "8", "--benchmark-json", str(file),
+        "--batch-size", "2", "--seq-len", "8", "--hidden-size", "16", "--batches", "3",
+        "--benchmark-json", str(file),
     )  # fmt: skip
 
     assert done.returncode == 1, done.stdout[-3000:]
@@ -132,20 +135,61 @@ def test_a_wrong_kernel_fails_its_benchmark_and_leaves_no_row(tmp_path: Path) ->
     assert groups == {"gelu, hot caches", "gelu, cold caches"}
 
 
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["--implementation", "flesh"], "Did you mean 'flash'"),
-        (["--dtype", "float8"], "one of float32"),
-        (["--seq-len", "8,,16"], "empty part"),
-        (["--seq-len", "0"], "at least 1"),
-    ],
-)
-def test_a_mistake_is_told_with_what_is_allowed(arguments: list[str], said: str) -> None:
-    """Oracle: the text, as duel --micro gives it."""
-    given = dict(zip(arguments[::2], arguments[1::2], strict=True))
-    with pytest.raises(UserError, match=said):
-        list(SUITES._cases(Options(given), "attention", {"implementation": ("math",)}, VARIED))
+MISTAKES: list[tuple[list[str], list[str]]] = [
+    (["--dtype", "float8"], ["one of float32", "Did you mean 'float64'"]),
+    (["--seq-len", "8,,16"], ["empty part"]),
+    (["--implementation", "flesh"], ["Did you mean 'flash'"]),
+    (["bench_gelu.py", "--heads", "4"],
+     ["--heads is no option of gelu", "one of attention", "--hidden-size"]),
+    (["-k", "gelu", "--heads", "4"], ["--heads is no option of gelu"]),
+    (["bench_attention.py", "--implementation", "fused"],
+     ["none of attention", "one of optimizer_step", "default, math, flash", "module:function"]),
+    (["bench_gelu.py", "--implementation", "compile"], ["Did you mean 'compiled'"]),
+    (["bench_gelu.py", "--implementation", "mine:"], ["none of gelu", "called as (input)"]),
+    (["--batches", "0"], ["--batches: is 0", "at least 1"]),
+]  # fmt: skip
+MANY = """
+import json, sys
+import pytest
+for arguments in json.loads(sys.argv[1]):
+    print(f"ended: {int(pytest.main(arguments))}", file=sys.stderr, flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def mistaken() -> list[str]:
+    """Give what pytest says to each mistake, with its exit code at the end, from one process."""
+    asked = [["-p", "no:xdist", "-q", *arguments] for arguments, _ in MISTAKES]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")}
+    done = subprocess.run(
+        [sys.executable, "-c", MANY, json.dumps(asked)], cwd=SUITE, stdout=subprocess.PIPE,
+        env=environment | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
+        stderr=subprocess.STDOUT, text=True, check=True, timeout=170,
+    )  # fmt: skip
+    return re.split(r"(?<=ended: \d)\n", done.stdout)
+
+
+@pytest.mark.parametrize("number", range(len(MISTAKES)))
+def test_a_mistake_is_told_alone_with_what_is_allowed(mistaken: list[str], number: int) -> None:
+    """Oracle: pytest's own code of wrong usage, 4; the text in one line, and no traceback."""
+    said = mistaken[number]
+    told = [line for line in said.splitlines() if line.startswith("ERROR: ")]
+
+    assert said.endswith("ended: 4"), said
+    assert len(told) == 1, said
+    for words in MISTAKES[number][1]:
+        assert words in told[0]
+    assert len(said.splitlines()) < 8, said
+
+
+def test_suites_that_run_together_need_not_all_have_an_option() -> None:
+    """Oracle: attention has heads and optimizer_step fused; gelu, beside them, has neither."""
+    together = [OPERATIONS[name] for name in ("attention", "gelu", "optimizer_step")]
+    asked = Options({"--heads": "4", "--implementation": "default,fused,my_module:gelu"})
+
+    SUITES.check_asked(asked, together)
+    with pytest.raises(UserError, match="no option of gelu, optimizer_step"):
+        SUITES.check_asked(asked, together[1:])
 
 
 def test_lists_span_the_cases_and_unknown_names_of_other_operations_are_left_out() -> None:

@@ -39,6 +39,11 @@ MISTAKES: list[tuple[list[str], str]] = [
      "leave --metric out"),
     (["--micro", "gelu", "--arm", "default", "--arm", "composed", "--set", "device=cuda"],
      "CUDA"),
+    (["--micro", "gelu", "--arm", "default", "--arm", "composed", "--replicates", "8",
+      "--budget", "75s"],
+     "the budget of 75 s is too small: 8 replicates"),
+    (["small.toml", "--base", "optimizer=adamw", "--arm", "optimizer=sgd", "--budget", "75s"],
+     "the budget of 75 s is too small: 8 replicates"),
     (["small.toml", "--micro", "gelu"], "both"),
     ([], "there is no matrix"),
 ]  # fmt: skip
@@ -62,6 +67,16 @@ def test_mistakes_are_told_and_end_with_2(
     assert done.returncode == 2, done.stderr
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_budget_that_is_too_small_runs_nothing(
+    mistaken: dict[tuple[str, ...], Ended], project: Path
+) -> None:
+    """Oracle: no folder, and nothing announced."""
+    done = next(one for arguments, one in mistaken.items() if "75s" in arguments)
+
+    assert done.stdout == ""
+    assert not (project / "results").exists()
 
 
 def test_a_plan_runs_nothing(command: Command, project: Path) -> None:

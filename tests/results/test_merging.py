@@ -99,6 +99,6 @@ def test_an_existing_output_and_a_missing_input_are_refused(tmp_path: Path) -> N
 
     with pytest.raises(UserError, match="exists already"):
         merge([folder], folder)
-    with pytest.raises(UserError, match="no results folder"):
+    with pytest.raises(UserError, match=r"no file or folder \S+absent"):
         merge([tmp_path / "absent"], tmp_path / "merged")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a"]

@@ -9,7 +9,7 @@ import pytest
 from made_micro import document, row, written
 
 from bertopt_bench.errors import UserError
-from bertopt_bench.pipeline import compare_results, gate_policy
+from bertopt_bench.pipeline import compare_results, gate_policy, write_report
 from bertopt_bench.results.micro import only_micro, read_micro, refuse_exploratory
 
 if TYPE_CHECKING:
@@ -86,6 +86,33 @@ def test_a_page_is_of_files_or_of_folders_and_never_of_both(tmp_path: Path) -> N
     assert not only_micro([tmp_path / "nothing"])  # a folder that is missing is told as such
 
 
+def test_a_missing_file_is_told_as_missing(tmp_path: Path) -> None:
+    """Oracle: the name that came and the nearest; alone and beside a file that is there."""
+    file = written(tmp_path / "micro.json", row("flash", 1.0))
+    told = r"there is no file or folder \S+micra\.json\. Did you mean '\S+micro\.json'"
+
+    for asked in ([tmp_path / "micra.json"], [file, tmp_path / "micra.json"]):
+        with pytest.raises(UserError, match=told):
+            write_report(asked, tmp_path / "page.html")
+    with pytest.raises(UserError, match=r"folder \S+nope\.json\.$"):
+        write_report([tmp_path / "nope.json"], tmp_path / "page.html")
+    assert not (tmp_path / "page.html").exists()
+
+
+def test_a_file_named_twice_is_refused_as_a_folder_is(tmp_path: Path) -> None:
+    """Oracle: one path written in two ways; a folder by itself and by its records."""
+    file, folder = written(tmp_path / "micro.json", row("flash", 1.0)), tmp_path / "folder"
+    folder.mkdir()
+
+    for asked in (
+        [file, tmp_path / "folder" / ".." / "micro.json"],
+        [folder, folder / "records.jsonl"],
+    ):
+        with pytest.raises(UserError, match=r"named twice.*Name it once"):
+            write_report(asked, tmp_path / "page.html")
+    assert not (tmp_path / "page.html").exists()
+
+
 def test_neither_gate_nor_compare_takes_such_a_file(tmp_path: Path) -> None:
     """Oracle: exploratory, and the command that gives a verdict is named."""
     file = written(tmp_path / "a.json", row("flash", 1.0))
@@ -94,6 +121,7 @@ def test_neither_gate_nor_compare_takes_such_a_file(tmp_path: Path) -> None:
     for refused in (
         lambda: refuse_exploratory([file]),
         lambda: gate_policy(tmp_path / "policy.toml", (file, file)),
+        lambda: gate_policy(file),
         lambda: compare_results(file, file),
     ):
         with pytest.raises(UserError, match="duel --micro"):

@@ -354,8 +354,11 @@ def test_an_event_of_no_session_is_refused_on_reading(tmp_path: Path) -> None:
 
 
 def test_no_results_folder_is_told_with_the_nearest(tmp_path: Path) -> None:
-    """Oracle: the folder beside it, one letter away."""
+    """Oracle: the folder beside it, one letter away; an empty folder, and one that is not there."""
     write(tmp_path / "made")
+    (tmp_path / "made2").mkdir()
 
-    with pytest.raises(UserError, match=r"no results folder.*made'\?"):
+    with pytest.raises(UserError, match=r"made2 is no results folder.*made'\?"):
+        read_folder(tmp_path / "made2")
+    with pytest.raises(UserError, match=r"there is no file or folder \S+mode\. .*made'\?"):
         read_folder(tmp_path / "mode")

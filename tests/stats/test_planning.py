@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_duels import declare, replicate, replicates
 
-from bertopt_bench.errors import UserError
+from bertopt_bench.errors import OutOfBudget, UserError
 from bertopt_bench.results.duels import CONTROL
 from bertopt_bench.stats.duels import analyse
 from bertopt_bench.stats.planning import (
@@ -18,6 +18,7 @@ from bertopt_bench.stats.planning import (
     Prospect,
     describe,
     prospects,
+    refuse_short_budget,
     refuse_unreachable,
     replicate_seconds,
 )
@@ -155,6 +156,40 @@ def test_the_text_has_a_line_a_metric_with_the_figures() -> None:
         assert f"smallest p {one.smallest_p:.2g}, needed {one.needed_p:.2g}" in line
     assert "standard deviations" in lines[2]
     assert "nan" not in describe(found)
+
+
+@pytest.mark.parametrize(
+    ("fields", "needed"),
+    [
+        ({}, 8),
+        ({"looks": (9,)}, 8),
+        ({"alpha": 0.05}, 6),
+        ({"looks": (10, 20, 30)}, 10),
+        ({"sides": 1}, 8),
+        ({"metrics": ("step_time", "peak_memory")}, 8),
+    ],
+)
+def test_a_budget_below_the_forecast_of_the_fewest_replicates_is_refused(
+    fields: dict[str, Any], needed: int
+) -> None:
+    """Oracle: by hand: the preset at or above what a test takes, by the forecast of a replicate."""
+    declared = declare("arm", **fields)
+    seconds = needed * replicate_seconds(declared)
+
+    with pytest.raises(OutOfBudget) as caught:
+        refuse_short_budget(prospects(declared), seconds - 1)
+    text = str(caught.value)
+    assert f"budget of {seconds - 1:.0f} s" in text
+    assert f"{needed} replicates are needed" in text
+    assert f"about {seconds:.0f} s" in text
+    assert f"--budget {seconds * 1.2:.0f}s" in text
+    refuse_short_budget(prospects(declared), seconds + 1)
+    refuse_short_budget(prospects(declared), None)
+
+
+def test_training_alone_has_no_forecast_that_a_budget_could_be_short_of() -> None:
+    """Oracle: no prospect of losses has seconds."""
+    refuse_short_budget(prospects(declare("arm", metrics=("loss",))), 1.0)
 
 
 def test_what_cannot_be_found_at_all_is_said() -> None:

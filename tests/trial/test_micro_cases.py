@@ -16,6 +16,7 @@ from bertopt_bench.trial.micro.cases import open_case, plan_caching
 from bertopt_bench.trial.micro.checking import WrongResultError, compare
 from bertopt_bench.trial.micro.functions import FUNCTIONS, real_lengths
 from bertopt_bench.trial.micro.measuring import check_ran
+from bertopt_bench.trial.micro.stepping import CHECKED_STEPS
 from bertopt_bench.trial.passes import KernelMismatchError
 from bertopt_bench.workload.operation_work import DIRECTIONS
 
@@ -109,6 +110,8 @@ def own_module(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> str:
     """Give a module of a user's kernels: one right, some wrong."""
     (tmp_path / "own_micro.py").write_text(
         """
+from functools import partial
+
 import torch
 from torch.nn import functional
 
@@ -136,6 +139,45 @@ def lossy(values):
 class Wrong(torch.optim.SGD):
     def __init__(self, params, lr, betas, eps, weight_decay):
         super().__init__(params, lr=lr, momentum=betas[0])
+
+
+class Counting(torch.optim.Optimizer):  # AdamW by its formulas, its count a number of Python's
+    def __init__(self, params, lr, betas, eps, weight_decay, place):
+        super().__init__(params, {"lr": lr})
+        self.place, self.steps = place, 0
+        self.betas, self.eps, self.decay = betas, eps, weight_decay
+        self.param_groups[0]["steps"] = 0
+        if place == "of_all":
+            self.state["steps"] = 0
+
+    def holder(self, parameter):
+        return {
+            "of_parameter": self.state[parameter] if self.place == "of_parameter" else {},
+            "of_all": self.state,
+            "group": self.param_groups[0],
+            "itself": vars(self),
+        }[self.place]
+
+    def count(self, parameter):
+        return self.holder(parameter)["steps"]
+
+    @torch.no_grad()
+    def step(self):
+        (one,), (first, second) = self.param_groups[0]["params"], self.betas
+        lr, state, holder = self.param_groups[0]["lr"], self.state[one], self.holder(one)
+        for name in ("mean", "square"):
+            state.setdefault(name, torch.zeros_like(one))
+        count = holder["steps"] = holder.get("steps", 0) + 1
+        state["mean"].lerp_(one.grad, 1 - first)
+        state["square"].lerp_(one.grad**2, 1 - second)
+        one.mul_(1 - lr * self.decay)
+        below = (state["square"] / (1 - second**count)).sqrt() + self.eps
+        one.sub_(lr * state["mean"] / (1 - first**count) / below)
+
+
+of_parameter, of_all, group, itself = (
+    partial(Counting, place=place) for place in ("of_parameter", "of_all", "group", "itself")
+)
 
 
 def forgets(values):
@@ -271,6 +313,24 @@ def test_an_optimizers_state_is_put_back_exactly(implementation: str) -> None:
     assert torch.equal(parameter.detach(), stepped)
     assert case.finite()
     assert float(state["exp_avg"].abs().min()) > 0
+
+
+@pytest.mark.parametrize("place", ["of_parameter", "of_all", "group", "itself"])
+def test_a_users_counter_of_steps_is_put_back(own_module: str, place: str) -> None:
+    """Oracle: AdamW by its formulas corrects by the number of steps, so a step tells the count."""
+    case = opened("optimizer_step", f"{own_module}:{place}", mix="flat", hidden_size=8)
+    optimizer = case.calls[0].__self__
+    parameter = optimizer.param_groups[0]["params"][0]
+    assert case.restore is not None
+    assert optimizer.count(parameter) == CHECKED_STEPS
+    case.calls[0]()
+    stepped = parameter.detach().clone()
+    case.calls[0]()
+    case.restore()
+
+    assert optimizer.count(parameter) == CHECKED_STEPS
+    case.calls[0]()
+    assert torch.equal(parameter.detach(), stepped)
 
 
 def test_the_exact_steps_are_torchs_in_float64() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from bertopt_bench.trial.micro import checking
 from bertopt_bench.trial.micro.implementations import Implementation, find_optimizer
@@ -14,9 +15,6 @@ from bertopt_bench.workload.operation_work import bert_like
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-
-    from torch import Tensor
-
 
 SETTINGS: Mapping[str, Any] = {
     "lr": 1e-3,
@@ -135,6 +133,10 @@ def _exact_steps(start: Tensor, gradient: Tensor) -> Tensor:
     return weight
 
 
+def _of_kind(place: Mapping[Any, Any], kind: Any) -> dict[Any, Any]:
+    return {key: value for key, value in place.items() if isinstance(value, kind)}
+
+
 class _Slot:
     """One optimizer on parameters of its own."""
 
@@ -152,6 +154,7 @@ class _Slot:
             found.prepare(self.optimizer)
         self.call: Callable[[], Any] = self.optimizer.step
         self.kept: list[tuple[Tensor, Tensor]] = []
+        self.numbers: list[tuple[dict[Any, Any], dict[Any, Any]]] = []
 
     def flat(self) -> Tensor:
         """Give all parameters as one float64 tensor."""
@@ -163,20 +166,21 @@ class _Slot:
             self.call()
 
     def keep(self) -> None:
-        """Remember parameters and state, counters of steps among it."""
-        state = [
-            value
-            for of_one in self.optimizer.state.values()
-            for value in of_one.values()
-            if isinstance(value, torch.Tensor)
-        ]
-        changing = [parameter.detach() for parameter in self.parameters] + state
+        """Remember parameters and state: tensors, and plain numbers such as counters of steps."""
+        state = self.optimizer.state
+        of_each = [value for value in state.values() if isinstance(value, dict)]
+        places = [*of_each, state, *self.optimizer.param_groups, vars(self.optimizer)]
+        changing = [parameter.detach() for parameter in self.parameters]
+        changing += [one.detach() for place in places for one in _of_kind(place, Tensor).values()]
         self.kept = [(one, one.clone()) for one in changing]
+        self.numbers = [(place, _of_kind(place, int | float | complex)) for place in places]
 
     def restore(self) -> None:
         """Put everything back in place."""
         for one, as_kept in self.kept:
             one.copy_(as_kept)
+        for place, numbers in self.numbers:
+            place.update(numbers)
 
     def finite(self) -> bool:
         """Say whether all parameters are finite."""
