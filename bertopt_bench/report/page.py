@@ -84,6 +84,7 @@ def context(results: Sequence[ResultSet], facts: Facts, title: str | None) -> di
         "facts": facts,
         "counts": counts(facts),
         "columns": columns,
+        "table_axes": rows.table_axes(facts),
         "rows": rows.table_rows(facts, columns),
         "effects": rows.effect_table(facts),
         "inference": inference.inference_section(facts),

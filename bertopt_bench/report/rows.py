@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 
     from markupsafe import Markup
 
-    from bertopt_bench.stats.estimates import Metric
+    from bertopt_bench.stats.estimates import Axis, Metric
     from bertopt_bench.stats.facts import Facts
 
+MOST_AXIS_COLUMNS = 4  # of the results table: more of them leave no room for the results
 DASH = "–"  # noqa: RUF001 - an en dash, as in a range
 
 
@@ -71,6 +72,11 @@ def number_columns(facts: Facts) -> list[Column]:
     return columns
 
 
+def table_axes(facts: Facts) -> tuple[Axis, ...]:
+    """Give the axes that have a column in the results table: few; many leave it to the label."""
+    return tuple(facts.axes) if len(facts.axes) <= MOST_AXIS_COLUMNS else ()
+
+
 def table_rows(facts: Facts, columns: Sequence[Column]) -> list[dict[str, Any]]:
     """Make the rows of the results table: ranked cells first, and those that never ran last."""
     order = {cell.id: place for place, cell in enumerate(facts.cells)}
@@ -79,7 +85,7 @@ def table_rows(facts: Facts, columns: Sequence[Column]) -> list[dict[str, Any]]:
         {
             "index": order[cell.id],
             "rank": facts.ranks.get(cell.id),
-            "levels": [cell.levels.get(axis.name, "") for axis in facts.axes],
+            "levels": [cell.levels.get(axis.name, "") for axis in table_axes(facts)],
             "label": cell.label,
             "one": cell.runs == 1,
             "numbers": [number_text(cell.spreads.get(c.key), c.write) for c in columns],

@@ -299,6 +299,24 @@ def test_the_share_of_the_limit_is_a_column_with_n_spread_and_dashes(results) ->
     assert "hare of limit" not in page.render([made])
 
 
+def test_many_axes_share_one_column_of_labels() -> None:
+    """Oracle: by hand: five axes vary; the head and each row name the cell, by its label."""
+    made = simulated(("adamw", "lion"), ("linear",), ("none",), points=2)
+    for number in range(4):
+        made.trials[f"kernel.of_{number}"] = ["a" if one == "adamw" else "b" for one in
+                                              made.trials["optimizer"]]  # fmt: skip
+    few = gather(made.trials)
+    made.trials["kernel.of_4"] = made.trials["kernel.of_3"]
+    facts = gather(made.trials)
+    html = page.render([made])
+
+    assert (len(facts.axes), rows.table_axes(facts)) == (len(few.axes) + 1, ())
+    assert len(facts.axes) > rows.MOST_AXIS_COLUMNS
+    assert '<th scope="col" data-key="label">cell' in html
+    assert 'data-key="axis:' not in html
+    assert "<td>adamw · linear · none · fp32" in html
+
+
 def test_epochs_seen_are_a_column_and_flagged_above_one() -> None:
     """Oracle: the frame's own value; without any there is no column."""
     made = simulated(("adamw", "lion"), ("linear",), ("none",), points=2)
