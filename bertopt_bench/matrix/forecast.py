@@ -37,6 +37,7 @@ ASSEMBLE_SECONDS_A_PARAMETER = 2e-8  # making, drawing, hashing, copying weights
 CUDA_START_SECONDS = 3.0  # context, libraries, the profiler: assumed
 COMPILE_SECONDS = 40.0
 STEPS_APART = 6  # two traced, two attributed, one with its syncs counted, and a forward pass
+UNKNOWN = "how much is padding is not known before the text is prepared"
 _MOST_LISTED = 200
 
 
@@ -208,18 +209,26 @@ def fitting(
         padding = (paddings or {}).get(cell.id, 0.0)
         need = 0 if cell.skip is not None else memory_forecast_bytes(cell.content, padding)
         reason = f"needs {_size(need)} by forecast, and --max-memory is {_size(most_bytes)}"
+        if _is_bound(cell, paddings):
+            reason = f"{reason.replace('needs', 'needs at most', 1)}: {UNKNOWN}"
         kept.append(replace(cell, skip=reason) if need > most_bytes else cell)
     return kept
+
+
+def _is_bound(cell: Cell, paddings: Mapping[str, float] | None) -> bool:
+    """Say whether a cell's bytes are the most that it can need."""
+    return is_ragged(cell.content["workload"]) and cell.id not in (paddings or {})
 
 
 def known_paddings(cells: Sequence[Cell]) -> dict[str, float]:
     """Give the share of padding by cell id, of layouts without it whose text is known here."""
     cache = cache_root()
-    return {
+    shares = {
         cell.id: known_padding(cell.content["workload"], cache)
         for cell in cells
-        if cell.skip is None and is_ragged(cell.content["workload"])
+        if is_ragged(cell.content["workload"])
     }
+    return {identity: share for identity, share in shares.items() if share is not None}
 
 
 def describe_plan(
@@ -240,11 +249,13 @@ def describe_plan(
         f"{assumed_rate('cuda') / 1e9:,.0f} on CUDA"
     )
     reasons = [f"skipped {count}: {reason}" for reason, count in skipped.most_common()]
-    parts = [[head], _rows(cells, expected), reasons, [foot]]
+    parts = [[head], _rows(cells, expected, paddings), reasons, [foot]]
     return "\n\n".join("\n".join(part) for part in parts if part)
 
 
-def _rows(cells: Sequence[Cell], expected: Forecast) -> list[str]:
+def _rows(
+    cells: Sequence[Cell], expected: Forecast, paddings: Mapping[str, float] | None
+) -> list[str]:
     width = max((len(cell.label) for cell in cells), default=0)
     rows = []
     for cell in cells[:_MOST_LISTED]:
@@ -253,11 +264,15 @@ def _rows(cells: Sequence[Cell], expected: Forecast) -> list[str]:
             f"skipped: {cell.skip}"
             if known is None
             else f"{known.flops_per_step / 1e9:9.2f} GFLOP a step, "
-            f"{duration(known.trial_seconds)} a trial, {_size(known.peak_memory_bytes)}"
+            f"{duration(known.trial_seconds)} a trial, "
+            f"{'at most ' if _is_bound(cell, paddings) else ''}{_size(known.peak_memory_bytes)}"
         )
         rows.append(f"{cell.id}  {cell.label.ljust(width)}  {told}")
     more = len(cells) - len(rows)
-    return [*rows, f"and {more} more"] if more else rows
+    rows += [f"and {more} more"] if more else []
+    if any(cell.id in expected.cells and _is_bound(cell, paddings) for cell in cells):
+        rows.append(f"at most: {UNKNOWN}")
+    return rows
 
 
 def duration(seconds: float) -> str:

@@ -119,6 +119,25 @@ def test_layouts_are_forecast_as_if_nothing_were_padded(tmp_path: Path) -> None:
     assert len(set(expected.cells.values())) == 1
 
 
+def test_a_bound_is_called_one_until_the_text_is_prepared(tmp_path: Path) -> None:
+    """Oracle: the formula by hand: the bound is padded's; a known share of 40 % fits the limit."""
+    (tmp_path / "m.toml").write_text("[workload]\nlayout = ['padded', 'unpadded', 'packed']")
+    matrix = spec.load(tmp_path / "m.toml")
+    found = cells.expand(matrix)
+    most = memory_forecast_bytes(found[0].content) - 1
+    paddings = {found[2].id: 0.4}
+    padded, unpadded, packed = (cell.skip for cell in forecast.fitting(found, most, paddings))
+
+    assert padded is not None
+    assert unpadded is not None
+    assert packed is None
+    assert "at most" not in padded
+    assert unpadded == f"{padded.replace('needs', 'needs at most')}: {forecast.UNKNOWN}"
+    rows = forecast.describe_plan(matrix, found, paddings).splitlines()
+    assert ["at most" in row for row in rows[2:6]] == [False, True, False, True]
+    assert rows[5] == "at most: how much is padding is not known before the text is prepared"
+
+
 def test_plan_names_cells_skips_and_the_forecast(matrix: Matrix) -> None:
     """Oracle: the counts of the matrix by hand: 2 cells, 1 skipped, 1 x 2 x 3 trials."""
     text = forecast.describe_plan(matrix, cells.expand(matrix))
