@@ -200,18 +200,21 @@ def fitting(
 ) -> list[Cell]:
     """Skip the cells whose forecast of allocated bytes is above a limit, each saying both sizes.
 
-    None is no limit; ``paddings`` as in ``forecast``.
+    Cells that are skipped for what this machine lacks say so besides. None is no limit;
+    ``paddings`` as in ``forecast``.
     """
     if most_bytes is None:
         return list(cells)
     kept = []
     for cell in cells:
         padding = (paddings or {}).get(cell.id, 0.0)
-        need = 0 if cell.skip is not None else memory_forecast_bytes(cell.content, padding)
-        reason = f"needs {_size(need)} by forecast, and --max-memory is {_size(most_bytes)}"
+        asked = cell.skip is None or cell.elsewhere
+        need = memory_forecast_bytes(cell.content, padding) if asked else 0
+        reason = f"needs {as_size(need)} by forecast, and --max-memory is {as_size(most_bytes)}"
         if _is_bound(cell, paddings):
             reason = f"{reason.replace('needs', 'needs at most', 1)}: {UNKNOWN}"
-        kept.append(replace(cell, skip=reason) if need > most_bytes else cell)
+        reason = f"{cell.skip}; {reason}" if cell.elsewhere else reason
+        kept.append(replace(cell, skip=reason, elsewhere=False) if need > most_bytes else cell)
     return kept
 
 
@@ -234,45 +237,71 @@ def known_paddings(cells: Sequence[Cell]) -> dict[str, float]:
 def describe_plan(
     matrix: Matrix, cells: Sequence[Cell], paddings: Mapping[str, float] | None = None
 ) -> str:
-    """Write what a matrix would run: its cells, what is skipped and why, time and memory."""
+    """Write what a matrix would run: its cells, what is skipped and why, time and memory.
+
+    Cells that are skipped for what this machine lacks are forecast too, as another would run them.
+    """
     plans = plan_trials(cells, matrix, order_seed=0)
-    expected = forecast(plans, matrix, paddings=paddings)
+    there = [replace(cell, skip=None) for cell in cells if cell.elsewhere]
+    here = forecast(plans, matrix, paddings=paddings)
+    elsewhere = forecast(plan_trials(there, matrix, 0), matrix, paddings=paddings)
     skipped = Counter(cell.skip for cell in cells if cell.skip is not None)
     live = sum(plan.cell.skip is None for plan in plans)
     head = (
         f"{matrix.name}: {len(cells)} cells, {sum(skipped.values())} of them skipped; "
         f"{len(matrix.seeds)} seeds x {matrix.replicates} replicates; {live} trials to run"
     )
-    foot = (
-        f"forecast: {duration(expected.seconds)}, at most {_size(expected.peak_memory_bytes)} "
-        f"at once, assuming {assumed_rate('cpu') / 1e9:,.0f} GFLOP/s on the CPU and "
-        f"{assumed_rate('cuda') / 1e9:,.0f} on CUDA"
-    )
     reasons = [f"skipped {count}: {reason}" for reason, count in skipped.most_common()]
-    parts = [[head], _rows(cells, expected, paddings), reasons, [foot]]
+    rows = _rows(cells, {**elsewhere.cells, **here.cells}, paddings)
+    parts = [[head], rows, reasons, _foot(here, elsewhere)]
     return "\n\n".join("\n".join(part) for part in parts if part)
 
 
+def _foot(here: Forecast, elsewhere: Forecast) -> list[str]:
+    """Write what is expected of all that runs here, and of what only another machine can run."""
+    told = [
+        f"{where}: {duration(one.seconds)}, at most {as_size(one.peak_memory_bytes)} at once"
+        for where, one in (
+            ("forecast", here),
+            ("forecast for a machine that has what is missing here", elsewhere),
+        )
+        if one.cells
+    ]
+    if not told:
+        return ["forecast: nothing runs here"]
+    rates = (
+        f"assuming {assumed_rate('cpu') / 1e9:,.0f} GFLOP/s on the CPU and "
+        f"{assumed_rate('cuda') / 1e9:,.0f} on CUDA"
+    )
+    lines = [*told[:-1], f"{told[-1]}, {rates}"]
+    return lines if here.cells else ["forecast: nothing runs here", *lines]
+
+
 def _rows(
-    cells: Sequence[Cell], expected: Forecast, paddings: Mapping[str, float] | None
+    cells: Sequence[Cell],
+    expected: Mapping[str, CellForecast],
+    paddings: Mapping[str, float] | None,
 ) -> list[str]:
     width = max((len(cell.label) for cell in cells), default=0)
     rows = []
     for cell in cells[:_MOST_LISTED]:
-        known = expected.cells.get(cell.id)
-        told = (
-            f"skipped: {cell.skip}"
-            if known is None
-            else f"{known.flops_per_step / 1e9:9.2f} GFLOP a step, "
-            f"{duration(known.trial_seconds)} a trial, "
-            f"{'at most ' if _is_bound(cell, paddings) else ''}{_size(known.peak_memory_bytes)}"
-        )
-        rows.append(f"{cell.id}  {cell.label.ljust(width)}  {told}")
+        known = expected.get(cell.id)
+        told = [] if cell.skip is None else [f"skipped: {cell.skip}"]
+        if known is not None:
+            told.append(_told(cell, known, bound=_is_bound(cell, paddings)))
+        rows.append(f"{cell.id}  {cell.label.ljust(width)}  {'; by forecast '.join(told)}")
     more = len(cells) - len(rows)
     rows += [f"and {more} more"] if more else []
-    if any(cell.id in expected.cells and _is_bound(cell, paddings) for cell in cells):
+    if any(cell.id in expected and _is_bound(cell, paddings) for cell in cells):
         rows.append(f"at most: {UNKNOWN}")
     return rows
+
+
+def _told(cell: Cell, known: CellForecast, *, bound: bool) -> str:
+    """Write a cell's forecast; figures stand under each other where nothing is before them."""
+    work = f"{known.flops_per_step / 1e9:,.2f}".rjust(9 if cell.skip is None else 0)
+    size = f"{'at most ' if bound else ''}{as_size(known.peak_memory_bytes)}"
+    return f"{work} GFLOP a step, {duration(known.trial_seconds)} a trial, {size}"
 
 
 def duration(seconds: float) -> str:
@@ -282,7 +311,8 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def _size(count: int) -> str:
+def as_size(count: int) -> str:
+    """Write bytes: KiB, MiB or GiB."""
     if count < 2**20:
         return f"{count / 2**10:,.1f} KiB"
     return f"{count / 2**20:,.1f} MiB" if count < 2**30 else f"{count / 2**30:,.2f} GiB"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -155,6 +155,62 @@ def test_a_plan_of_skipped_cells_alone_takes_nothing(matrix: Matrix) -> None:
 
     assert (expected.seconds, expected.peak_memory_bytes) == (0.0, 0)
     assert "0 trials to run" in forecast.describe_plan(matrix, skipped)
+
+
+NO_GPU: dict[str, Any] = {
+    "torch": "2.13.0",
+    "cuda": {"count": 0, "names": [], "capability": []},
+    "packages": {},
+    "compiler": True,
+}
+
+
+@pytest.fixture
+def of_a_gpu(tmp_path: Path) -> Matrix:
+    """Give two cells that lack a GPU alone, and one that no GPU runs."""
+    (tmp_path / "gpu.toml").write_text(
+        "[workload]\nmodel = ['base', 'large']\n[axes]\ndevice = 'cuda'\n"
+        "[axes.kernel]\nattention = 'math'\n"
+        "[[include]]\nmodel = 'base'\nattention = 'cudnn'\nprecision = 'fp32'"
+    )
+    return spec.load(tmp_path / "gpu.toml")
+
+
+def test_what_lacks_a_gpu_alone_is_forecast_without_one(of_a_gpu: Matrix) -> None:
+    """Oracle: the formulas, which need no device; cudnn takes no fp32 on any GPU."""
+    found = cells.expand(of_a_gpu, NO_GPU)
+    base, large, never = forecast.describe_plan(of_a_gpu, found).splitlines()[2:5]
+
+    assert [cell.elsewhere for cell in found] == [True, True, False]
+    need = forecast.as_size(memory_forecast_bytes(found[1].content))
+    assert "torch finds none here; by forecast " in base
+    assert large.endswith(need)
+    assert "GFLOP" in large
+    assert never.endswith("torch finds none here")
+    last = forecast.describe_plan(of_a_gpu, found).splitlines()[-2:]
+    assert last[0] == "forecast: nothing runs here"
+    assert last[1].startswith("forecast for a machine that has what is missing here: ")
+    assert f", at most {need} at once" in last[1]
+
+
+def test_a_limit_marks_what_would_not_fit_a_gpu_that_is_not_here(of_a_gpu: Matrix) -> None:
+    """Oracle: the formula of each cell; the limit is one byte below the larger one's."""
+    found = cells.expand(of_a_gpu, NO_GPU)
+    most = memory_forecast_bytes(found[1].content) - 1
+    base, large, never = forecast.fitting(found, most)
+
+    assert (base, never) == (found[0], found[2])
+    assert large.skip is not None
+    assert large.skip.startswith(f"{found[1].skip}; needs ")
+    assert "GFLOP" not in forecast.describe_plan(of_a_gpu, [large])
+
+
+def test_a_plan_in_which_nothing_runs_says_no_bytes(matrix: Matrix) -> None:
+    """Oracle: the last line's own words."""
+    skipped = [cell for cell in cells.expand(matrix) if cell.skip is not None]
+
+    text = forecast.describe_plan(matrix, skipped)
+    assert text.endswith("\n\nforecast: nothing runs here")
 
 
 def test_a_limit_drops_exactly_the_cells_above_it_and_says_why(tmp_path: Path) -> None:
