@@ -248,8 +248,9 @@ def describe_plan(
     skipped = Counter(cell.skip for cell in cells if cell.skip is not None)
     live = sum(plan.cell.skip is None for plan in plans)
     head = (
-        f"{matrix.name}: {len(cells)} cells, {sum(skipped.values())} of them skipped; "
-        f"{len(matrix.seeds)} seeds x {matrix.replicates} replicates; {live} trials to run"
+        f"{matrix.name}: {_count(len(cells), 'cell')}, {sum(skipped.values())} of them skipped; "
+        f"{_count(len(matrix.seeds), 'seed')} x {_count(matrix.replicates, 'replicate')}; "
+        f"{_count(live, 'trial')} to run"
     )
     reasons = [f"skipped {count}: {reason}" for reason, count in skipped.most_common()]
     rows = _rows(cells, {**elsewhere.cells, **here.cells}, paddings)
@@ -299,9 +300,14 @@ def _rows(
 
 def _told(cell: Cell, known: CellForecast, *, bound: bool) -> str:
     """Write a cell's forecast; figures stand under each other where nothing is before them."""
+    unit = "pass" if is_inference(cell.content) else "step"
     work = f"{known.flops_per_step / 1e9:,.2f}".rjust(9 if cell.skip is None else 0)
     size = f"{'at most ' if bound else ''}{as_size(known.peak_memory_bytes)}"
-    return f"{work} GFLOP a step, {duration(known.trial_seconds)} a trial, {size}"
+    return f"{work} GFLOP a {unit}, {duration(known.trial_seconds)} a trial, {size}"
+
+
+def _count(count: int, noun: str) -> str:
+    return f"{count} {noun if count == 1 else noun + 's'}"
 
 
 def duration(seconds: float) -> str:
@@ -312,7 +318,9 @@ def duration(seconds: float) -> str:
 
 
 def as_size(count: int) -> str:
-    """Write bytes: KiB, MiB or GiB."""
+    """Write bytes: whole ones, KiB, MiB or GiB."""
+    if count < 2**10:
+        return f"{count} B"
     if count < 2**20:
         return f"{count / 2**10:,.1f} KiB"
     return f"{count / 2**20:,.1f} MiB" if count < 2**30 else f"{count / 2**30:,.2f} GiB"

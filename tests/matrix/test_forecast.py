@@ -157,6 +157,24 @@ def test_a_plan_of_skipped_cells_alone_takes_nothing(matrix: Matrix) -> None:
     assert "0 trials to run" in forecast.describe_plan(matrix, skipped)
 
 
+def test_one_is_not_written_as_several(tmp_path: Path) -> None:
+    """Oracle: English; an inference cell's FLOPs are those of a forward pass."""
+    (tmp_path / "m.toml").write_text("seeds = [1]\n[workload]\nmode = 'inference'")
+    matrix = spec.load(tmp_path / "m.toml")
+    text = forecast.describe_plan(matrix, cells.expand(matrix))
+
+    assert "1 cell, 0 of them skipped; 1 seed x 1 replicate; 1 trial to run" in text
+    assert "GFLOP a pass" in text
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(16, "16 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (2**34, "16.00 GiB")]
+)
+def test_a_few_bytes_are_no_fraction_of_a_kibibyte(count: int, text: str) -> None:
+    """Oracle: by hand."""
+    assert forecast.as_size(count) == text
+
+
 NO_GPU: dict[str, Any] = {
     "torch": "2.13.0",
     "cuda": {"count": 0, "names": [], "capability": []},
