@@ -334,7 +334,10 @@ def flex_takes_no_blocks(cell: Cell, _capabilities: Capabilities) -> str | None:
 
 
 def no_compiler(cell: Cell, capabilities: Capabilities) -> str | None:
-    """Skip what compiles, torch.compile and kernels in Triton, without a C++ compiler."""
+    """Skip what compiles, torch.compile and kernels in Triton, without a C++ compiler.
+
+    Elsewhere: yes
+    """
     found = [
         f"{operation} {name}"
         for operation, names in _COMPILED.items()

@@ -31,7 +31,10 @@ _DEFAULT_POSITIONS = 512
 
 
 def no_cuda(cell: Cell, capabilities: Capabilities) -> str | None:
-    """Skip CUDA where torch finds no such device."""
+    """Skip CUDA where torch finds no such device.
+
+    Elsewhere: yes
+    """
     if cell["device"]["name"] != "cuda":
         return None
     count, index = capabilities["cuda"]["count"], cell["device"].get("index", 0)
@@ -87,7 +90,10 @@ def slower_than_fp32(cell: Cell, capabilities: Capabilities) -> str | None:
 
 
 def missing_package(cell: Cell, capabilities: Capabilities) -> str | None:
-    """Skip what needs a package that is not installed."""
+    """Skip what needs a package that is not installed.
+
+    Elsewhere: yes
+    """
     needed = {"optimizers": PACKAGES.get(cell["optimizer"]["name"])}
     workload = cell["workload"]
     if str(workload.get("corpus", workload.get("dataset", ""))).startswith("hf:"):

@@ -79,11 +79,15 @@ _CLOSED = {
 
 @dataclass(frozen=True, slots=True)
 class SkipRule:
-    """Why a cell cannot run here: ``check(cell, capabilities)`` gives the reason or None."""
+    """Why a cell cannot run here: ``check(cell, capabilities)`` gives the reason or None.
+
+    ``elsewhere`` says that the reason is what this machine lacks: on another the cell may run.
+    """
 
     name: str
     help: str
     allowable: bool
+    elsewhere: bool
     check: Callable[[Mapping[str, Any], Mapping[str, Any]], str | None]
 
 
@@ -172,7 +176,8 @@ def skip_rules() -> dict[str, SkipRule]:
     for module in _SKIPS:
         for name, function in _public_functions(_module(f"axes.{module}")).items():
             text, notes = read_docstring(function)
-            rules[name] = SkipRule(name, text, notes.get("Allow") == "yes", function)
+            allow, elsewhere = (notes.get(note) == "yes" for note in ("Allow", "Elsewhere"))
+            rules[name] = SkipRule(name, text, allow, elsewhere, function)
     return rules
 
 

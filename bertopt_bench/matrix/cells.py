@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 class Cell:
     """One value for every axis: plain JSON, named by its hash.
 
-    ``skip`` is the reason why it does not run, or None; ``outside`` maps the source files of
-    entries from outside this package to their SHA-256.
+    ``skip`` is the reason why it does not run, or None, and ``elsewhere`` says that it is only what
+    this machine lacks, a device or a package; ``outside`` maps the source files of entries from
+    outside this package to their SHA-256.
     """
 
     id: str
@@ -37,6 +38,7 @@ class Cell:
     skip: str | None
     label: str
     outside: Mapping[str, str] = field(default_factory=dict)
+    elsewhere: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +69,11 @@ def expand(matrix: Matrix, capabilities: Mapping[str, Any] | None = None) -> lis
     find = cache(catalogue.find)  # of an entry from outside each look hashes its files
     cells = []
     for (identity, (content, excluded)), label in zip(found.items(), labels, strict=True):
-        skip = excluded or repeats.get(identity)
+        skip, elsewhere = excluded or repeats.get(identity), False
         if skip is None:
             _validate(matrix, content, label)
-            skip = _skip_reason(matrix, content, known) if known else None
-        cells.append(Cell(identity, content, skip, label, _outside(content, find)))
+            skip, elsewhere = _skip_reason(matrix, content, known) if known else (None, False)
+        cells.append(Cell(identity, content, skip, label, _outside(content, find), elsewhere))
     return cells
 
 
@@ -192,14 +194,18 @@ def _known(matrix: Matrix, capabilities: Mapping[str, Any]) -> dict[str, Any]:
 
 def _skip_reason(
     matrix: Matrix, content: Mapping[str, Any], capabilities: Mapping[str, Any]
-) -> str | None:
+) -> tuple[str | None, bool]:
+    """Give the first reason, and whether all that skips the cell is what this machine lacks."""
     cell = forward_cell(content) if is_inference(content) else content
+    first: str | None = None
     for rule in catalogue.skip_rules().values():
         reason = None if rule.name in matrix.allow else rule.check(cell, capabilities)
         if reason is not None:
             hint = f' (allow = ["{rule.name}"] runs it)' if rule.allowable else ""
-            return reason + hint
-    return None
+            first = first or reason + hint
+            if not rule.elsewhere:
+                return first, False
+    return first, first is not None
 
 
 def _outside(content: Mapping[str, Any], find: Callable[[str, str], Entry]) -> dict[str, str]:

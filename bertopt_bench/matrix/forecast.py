@@ -37,6 +37,7 @@ ASSEMBLE_SECONDS_A_PARAMETER = 2e-8  # making, drawing, hashing, copying weights
 CUDA_START_SECONDS = 3.0  # context, libraries, the profiler: assumed
 COMPILE_SECONDS = 40.0
 STEPS_APART = 6  # two traced, two attributed, one with its syncs counted, and a forward pass
+UNKNOWN = "how much is padding is not known before the text is prepared"
 _MOST_LISTED = 200
 
 
@@ -199,65 +200,114 @@ def fitting(
 ) -> list[Cell]:
     """Skip the cells whose forecast of allocated bytes is above a limit, each saying both sizes.
 
-    None is no limit; ``paddings`` as in ``forecast``.
+    Cells that are skipped for what this machine lacks say so besides. None is no limit;
+    ``paddings`` as in ``forecast``.
     """
     if most_bytes is None:
         return list(cells)
     kept = []
     for cell in cells:
         padding = (paddings or {}).get(cell.id, 0.0)
-        need = 0 if cell.skip is not None else memory_forecast_bytes(cell.content, padding)
-        reason = f"needs {_size(need)} by forecast, and --max-memory is {_size(most_bytes)}"
-        kept.append(replace(cell, skip=reason) if need > most_bytes else cell)
+        asked = cell.skip is None or cell.elsewhere
+        need = memory_forecast_bytes(cell.content, padding) if asked else 0
+        reason = f"needs {as_size(need)} by forecast, and --max-memory is {as_size(most_bytes)}"
+        if _is_bound(cell, paddings):
+            reason = f"{reason.replace('needs', 'needs at most', 1)}: {UNKNOWN}"
+        reason = f"{cell.skip}; {reason}" if cell.elsewhere else reason
+        kept.append(replace(cell, skip=reason, elsewhere=False) if need > most_bytes else cell)
     return kept
+
+
+def _is_bound(cell: Cell, paddings: Mapping[str, float] | None) -> bool:
+    """Say whether a cell's bytes are the most that it can need."""
+    return is_ragged(cell.content["workload"]) and cell.id not in (paddings or {})
 
 
 def known_paddings(cells: Sequence[Cell]) -> dict[str, float]:
     """Give the share of padding by cell id, of layouts without it whose text is known here."""
     cache = cache_root()
-    return {
+    shares = {
         cell.id: known_padding(cell.content["workload"], cache)
         for cell in cells
-        if cell.skip is None and is_ragged(cell.content["workload"])
+        if is_ragged(cell.content["workload"])
     }
+    return {identity: share for identity, share in shares.items() if share is not None}
 
 
 def describe_plan(
     matrix: Matrix, cells: Sequence[Cell], paddings: Mapping[str, float] | None = None
 ) -> str:
-    """Write what a matrix would run: its cells, what is skipped and why, time and memory."""
+    """Write what a matrix would run: its cells, what is skipped and why, time and memory.
+
+    Cells that are skipped for what this machine lacks are forecast too, as another would run them.
+    """
     plans = plan_trials(cells, matrix, order_seed=0)
-    expected = forecast(plans, matrix, paddings=paddings)
+    there = [replace(cell, skip=None) for cell in cells if cell.elsewhere]
+    here = forecast(plans, matrix, paddings=paddings)
+    elsewhere = forecast(plan_trials(there, matrix, 0), matrix, paddings=paddings)
     skipped = Counter(cell.skip for cell in cells if cell.skip is not None)
     live = sum(plan.cell.skip is None for plan in plans)
     head = (
-        f"{matrix.name}: {len(cells)} cells, {sum(skipped.values())} of them skipped; "
-        f"{len(matrix.seeds)} seeds x {matrix.replicates} replicates; {live} trials to run"
-    )
-    foot = (
-        f"forecast: {duration(expected.seconds)}, at most {_size(expected.peak_memory_bytes)} "
-        f"at once, assuming {assumed_rate('cpu') / 1e9:,.0f} GFLOP/s on the CPU and "
-        f"{assumed_rate('cuda') / 1e9:,.0f} on CUDA"
+        f"{matrix.name}: {_count(len(cells), 'cell')}, {sum(skipped.values())} of them skipped; "
+        f"{_count(len(matrix.seeds), 'seed')} x {_count(matrix.replicates, 'replicate')}; "
+        f"{_count(live, 'trial')} to run"
     )
     reasons = [f"skipped {count}: {reason}" for reason, count in skipped.most_common()]
-    parts = [[head], _rows(cells, expected), reasons, [foot]]
+    rows = _rows(cells, {**elsewhere.cells, **here.cells}, paddings)
+    parts = [[head], rows, reasons, _foot(here, elsewhere)]
     return "\n\n".join("\n".join(part) for part in parts if part)
 
 
-def _rows(cells: Sequence[Cell], expected: Forecast) -> list[str]:
+def _foot(here: Forecast, elsewhere: Forecast) -> list[str]:
+    """Write what is expected of all that runs here, and of what only another machine can run."""
+    told = [
+        f"{where}: {duration(one.seconds)}, at most {as_size(one.peak_memory_bytes)} at once"
+        for where, one in (
+            ("forecast", here),
+            ("forecast for a machine that has what is missing here", elsewhere),
+        )
+        if one.cells
+    ]
+    if not told:
+        return ["forecast: nothing runs here"]
+    rates = (
+        f"assuming {assumed_rate('cpu') / 1e9:,.0f} GFLOP/s on the CPU and "
+        f"{assumed_rate('cuda') / 1e9:,.0f} on CUDA"
+    )
+    lines = [*told[:-1], f"{told[-1]}, {rates}"]
+    return lines if here.cells else ["forecast: nothing runs here", *lines]
+
+
+def _rows(
+    cells: Sequence[Cell],
+    expected: Mapping[str, CellForecast],
+    paddings: Mapping[str, float] | None,
+) -> list[str]:
     width = max((len(cell.label) for cell in cells), default=0)
     rows = []
     for cell in cells[:_MOST_LISTED]:
-        known = expected.cells.get(cell.id)
-        told = (
-            f"skipped: {cell.skip}"
-            if known is None
-            else f"{known.flops_per_step / 1e9:9.2f} GFLOP a step, "
-            f"{duration(known.trial_seconds)} a trial, {_size(known.peak_memory_bytes)}"
-        )
-        rows.append(f"{cell.id}  {cell.label.ljust(width)}  {told}")
+        known = expected.get(cell.id)
+        told = [] if cell.skip is None else [f"skipped: {cell.skip}"]
+        if known is not None:
+            told.append(_told(cell, known, bound=_is_bound(cell, paddings)))
+        rows.append(f"{cell.id}  {cell.label.ljust(width)}  {'; by forecast '.join(told)}")
     more = len(cells) - len(rows)
-    return [*rows, f"and {more} more"] if more else rows
+    rows += [f"and {more} more"] if more else []
+    if any(cell.id in expected and _is_bound(cell, paddings) for cell in cells):
+        rows.append(f"at most: {UNKNOWN}")
+    return rows
+
+
+def _told(cell: Cell, known: CellForecast, *, bound: bool) -> str:
+    """Write a cell's forecast; figures stand under each other where nothing is before them."""
+    unit = "pass" if is_inference(cell.content) else "step"
+    work = f"{known.flops_per_step / 1e9:,.2f}".rjust(9 if cell.skip is None else 0)
+    size = f"{'at most ' if bound else ''}{as_size(known.peak_memory_bytes)}"
+    return f"{work} GFLOP a {unit}, {duration(known.trial_seconds)} a trial, {size}"
+
+
+def _count(count: int, noun: str) -> str:
+    return f"{count} {noun if count == 1 else noun + 's'}"
 
 
 def duration(seconds: float) -> str:
@@ -267,7 +317,10 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def _size(count: int) -> str:
+def as_size(count: int) -> str:
+    """Write bytes: whole ones, KiB, MiB or GiB."""
+    if count < 2**10:
+        return f"{count} B"
     if count < 2**20:
         return f"{count / 2**10:,.1f} KiB"
     return f"{count / 2**20:,.1f} MiB" if count < 2**30 else f"{count / 2**30:,.2f} GiB"

@@ -16,6 +16,7 @@ _BYTES = {
     **{unit: 1000**power for power, unit in enumerate(("B", "kB", "MB", "GB", "TB"))},
     **{unit: 1024**power for power, unit in enumerate(("KiB", "MiB", "GiB", "TiB"), start=1)},
 }
+_LEAST_WITHOUT_UNIT = 2**20
 
 
 def read_share(value: Any, error: Callable[[str], ValueError]) -> float:
@@ -55,11 +56,18 @@ def read_limit(max_memory: str | int | None) -> int | None:
     """Read what --max-memory says; None where it says nothing.
 
     Raises:
-        UserError: it is no size.
+        UserError: it is no size, or a number without a unit that can hardly mean bytes.
     """
     if max_memory is None:
         return None
-    return read_bytes(max_memory, lambda text: UserError(f"--max-memory {text}"))
+    size = read_bytes(max_memory, lambda text: UserError(f"--max-memory {text}"))
+    written = str(max_memory).strip()
+    if size < _LEAST_WITHOUT_UNIT and not written[-1].isalpha():
+        raise UserError(
+            f"--max-memory is {max_memory!r}; without a unit these are bytes, and no step fits "
+            f"into {size:,}. Write {written}GiB or {written}MiB; or {written}B, if it is meant."
+        )
+    return size
 
 
 def read_bytes(value: Any, error: Callable[[str], ValueError]) -> int:

@@ -152,12 +152,15 @@ def _bars(group: _Group, parts: Sequence[str], scale: float) -> str:
 
 
 def _spread(group: _Group, column: str) -> str:
-    """Write the lowest and highest value over the trials, or one where they agree."""
+    """Write the lowest and highest value over the trials, or one where they agree; a unit once."""
     values = sorted(v for t in group.trials if (v := number(t.get(column))) is not None)
     if not values:
         return ""
     low, high = _size(values[0]), _size(values[-1])
-    return low if low == high else f"{low} {DASH} {high}"
+    if low == high:
+        return low
+    (least, unit), (_, last) = low.split(), high.split()
+    return f"{least if unit == last else low} {DASH} {high}"
 
 
 def _size(value: float) -> str:

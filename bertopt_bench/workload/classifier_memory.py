@@ -17,6 +17,7 @@ from bertopt_bench.workload.memory_formulas import (
     MemoryForecast,
     Moment,
     at_the_peak,
+    attention_moments,
     layer_moments,
     within_a_layer,
 )
@@ -48,7 +49,11 @@ def _moments(step: Step, kept: Activations, gradients: float) -> dict[str, Momen
     layers, body = step.size.layers, kept.body(step.size.layers)
     layer_gradients = step.weight * formulas.layer_parameters(step.size)
     rest = float(step.weight * step.slots * step.size.hidden)
-    moments = {"forward": Moment(0.0, body, 0.0), EMBEDDING: Moment(gradients, 0.0, rest)}
+    moments = {
+        "forward": Moment(0.0, body, 0.0),
+        **attention_moments(step, kept, body),
+        EMBEDDING: Moment(gradients, 0.0, rest),
+    }
     for done in (0, layers - 1):
         left = body - done * kept.layer
         for part, one in layer_moments(step, kept).items():

@@ -175,6 +175,7 @@ def _moments(step: Step, kept: Activations, all_gradients: float) -> dict[str, M
     losses = _fused_moments if step.fused_loss else _loss_moments
     moments = {
         **losses(step, kept, body),
+        **attention_moments(step, kept, body),
         EMBEDDING: Moment(all_gradients, 0.0, words + step.weight * step.slots * h, waits=True),
     }
     for done in (0, layers - 1):
@@ -207,7 +208,7 @@ def _as_accumulated(
         temporary += words if name == EMBEDDING and not step.adds_in_place else 0.0
         temporary += moment.fresh if name != DECODER else 0.0
     elif step.gradients_early:
-        gradients = 0.0 if name == "forward" else all_gradients
+        gradients = 0.0 if name.startswith("forward") else all_gradients
         temporary += moment.fresh
     elif moment.waits and not step.adds_in_place:
         gradients -= words if name != EMBEDDING else 0.0
@@ -294,12 +295,31 @@ def _loss_temporaries(step: Step) -> float:
     return float(step.compute * size) if step.autocast else 0.0
 
 
+def attention_moments(step: Step, kept: Activations, body: float) -> dict[str, Moment]:
+    """Give the last layer's attention in the forward pass, where its matrix is written.
+
+    Queries, keys and values lie there, copies of them where they are widened, a scaled one, the
+    scores and a byte for each; in 16 bits the layer's input besides, of which copies are kept. The
+    mixture, the values and what dropout makes come later.
+    """
+    if not step.writes_attention or kept.again:
+        return {}
+    h, width, matrix = step.size.hidden, math_width(step), step.size.heads * step.seq_len
+    copies = 3 * width if width != step.compute else 0
+    numbers = h * (3 * step.compute + copies + width + (step.weight if step.autocast else 0))
+    dropped = (2 * width if step.attention_dropout else 0) * matrix  # noise and result
+    later = step.slots * (step.compute * h + width * h + dropped)
+    activations = body - kept.layer + kept.attention - later
+    temporary = float(step.slots * (numbers + (width + 1) * matrix))
+    return {"forward:attention": Moment(0.0, activations, temporary)}
+
+
 def layer_moments(step: Step, kept: Activations) -> dict[str, Moment]:
     """Give a layer's backward pass: new gradients, activations that are freed, temporaries.
 
-    ``products``: in the feed-forward part's second product, where the gradients of the residual
-    path and of GELU's result lie there. ``attention``: all but attention is done; where the matrix
-    of its weights was kept, two of that size are made.
+    ``feed_forward``: in the feed-forward part's second product, where the gradients of the residual
+    path and of GELU's result lie there. ``gelu``: what it gave is freed, and the gradients of that
+    and of its input lie there. ``attention``: all but attention is done.
     """
     h, f = step.size.hidden, step.size.intermediate
     noise = step.noise * h if step.dropout else 0
@@ -308,16 +328,37 @@ def layer_moments(step: Step, kept: Activations) -> dict[str, Moment]:
     product = float(step.weight * f * h)
     cast = step.compute * f * h if step.autocast else 0
     inner = step.slots * (paths + step.compute * f) + cast
-    mixing = step.slots * (paths + 2 * step.compute * h)
-    if step.writes_attention:
-        mixing += 2 * step.slots * math_width(step) * step.size.heads * step.seq_len
-    done = float(step.weight * (2 * f * h + h * h))
+    between = float(step.slots * (step.weight * h + 2 * step.compute * f))
     freed = step.slots * (step.weight * h + noise)
+    moments = {
+        "feed_forward": Moment(product, freed, inner, fresh=product, waits=True),
+        "gelu": Moment(product, freed + step.slots * step.compute * f + cast, between, waits=True),
+        "attention": _attention_moment(step, kept),
+    }
+    if not kept.again:
+        return moments
+    written = 3 * step.weight if step.autocast else 2 * step.weight  # of which one comes from above
+    again = float(step.slots * h * (written + step.compute))
+    return {**moments, "again": Moment(0.0, 0.0, again, waits=True)}
+
+
+def _attention_moment(step: Step, kept: Activations) -> Moment:
+    """Give the backward pass of attention: the gradients of its inputs, and the residual path's.
+
+    A fused kernel reads the mixture's gradient too. Where the matrix of weights was kept, two of
+    that size are made beside the values' gradient, when mixture and values are freed.
+    """
+    h, f = step.size.hidden, step.size.intermediate
+    done = float(step.weight * (2 * f * h + h * h))
     square = float(step.weight * h * h)
     held = kept.again or kept.layer
     if kept.again and not step.autocast:
         held += kept.layer  # the input, which the attention's part counts
-    return {
-        "feed_forward": Moment(product, freed, inner, fresh=product, waits=True),
-        "attention": Moment(done, held - kept.attention, mixing, fresh=square, waits=True),
-    }
+    mixing = step.slots * (step.weight * h + 4 * step.compute * h)
+    freed = held - kept.attention
+    if step.writes_attention:
+        width, matrix = math_width(step), step.size.heads * step.seq_len
+        mixing = step.slots * (step.weight * h + width * h + 2 * width * matrix)
+        dropped = (width if step.attention_dropout else 0) * matrix
+        freed += step.slots * (step.compute * h + width * h + dropped)
+    return Moment(done, freed, float(mixing), fresh=square, waits=True)

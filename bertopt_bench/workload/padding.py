@@ -47,16 +47,19 @@ def note_padding(workload: Mapping[str, Any], lengths: NDArray[Any], cache: Path
     file.write_text(json.dumps(shares), encoding="utf-8")
 
 
-def known_padding(workload: Mapping[str, Any], cache: Path) -> float:
+def known_padding(workload: Mapping[str, Any], cache: Path) -> float | None:
     """Give the share in [0, 1) that a workload's layout left out when its text was last prepared.
 
-    0 where it is not known, and of `padded`.
+    None where it is not known; `padded` leaves out nothing.
     """
+    layout = workload.get("layout", "padded")
+    if layout == "padded":
+        return 0.0
     try:
         shares = json.loads(_file(workload, cache).read_text(encoding="utf-8"))
-        share: float = shares.get(workload.get("layout", "padded"), 0.0)
+        share: float | None = shares.get(layout)
     except (OSError, ValueError, AttributeError):
-        return 0.0
+        return None
     return share
 
 

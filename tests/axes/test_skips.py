@@ -348,6 +348,13 @@ def test_every_rule_is_tried() -> None:
     assert {name for name, *_ in SKIPPED} == set(RULES)
 
 
+def test_rules_about_what_a_machine_lacks_say_so() -> None:
+    """Oracle: a device, a package or a compiler; all others hold wherever the cell would run."""
+    elsewhere = {name for name, rule in RULES.items() if rule.elsewhere}
+
+    assert elsewhere == {"no_cuda", "missing_package", "no_compiler"}
+
+
 def test_allowable_rules_are_those_of_bad_ideas() -> None:
     """A matrix may allow only what is possible: slow or emulated arithmetic, unpadded text."""
     allowable = {name for name, rule in RULES.items() if rule.allowable}

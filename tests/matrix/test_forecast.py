@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -119,6 +119,25 @@ def test_layouts_are_forecast_as_if_nothing_were_padded(tmp_path: Path) -> None:
     assert len(set(expected.cells.values())) == 1
 
 
+def test_a_bound_is_called_one_until_the_text_is_prepared(tmp_path: Path) -> None:
+    """Oracle: the formula by hand: the bound is padded's; a known share of 40 % fits the limit."""
+    (tmp_path / "m.toml").write_text("[workload]\nlayout = ['padded', 'unpadded', 'packed']")
+    matrix = spec.load(tmp_path / "m.toml")
+    found = cells.expand(matrix)
+    most = memory_forecast_bytes(found[0].content) - 1
+    paddings = {found[2].id: 0.4}
+    padded, unpadded, packed = (cell.skip for cell in forecast.fitting(found, most, paddings))
+
+    assert padded is not None
+    assert unpadded is not None
+    assert packed is None
+    assert "at most" not in padded
+    assert unpadded == f"{padded.replace('needs', 'needs at most')}: {forecast.UNKNOWN}"
+    rows = forecast.describe_plan(matrix, found, paddings).splitlines()
+    assert ["at most" in row for row in rows[2:6]] == [False, True, False, True]
+    assert rows[5] == "at most: how much is padding is not known before the text is prepared"
+
+
 def test_plan_names_cells_skips_and_the_forecast(matrix: Matrix) -> None:
     """Oracle: the counts of the matrix by hand: 2 cells, 1 skipped, 1 x 2 x 3 trials."""
     text = forecast.describe_plan(matrix, cells.expand(matrix))
@@ -136,6 +155,80 @@ def test_a_plan_of_skipped_cells_alone_takes_nothing(matrix: Matrix) -> None:
 
     assert (expected.seconds, expected.peak_memory_bytes) == (0.0, 0)
     assert "0 trials to run" in forecast.describe_plan(matrix, skipped)
+
+
+def test_one_is_not_written_as_several(tmp_path: Path) -> None:
+    """Oracle: English; an inference cell's FLOPs are those of a forward pass."""
+    (tmp_path / "m.toml").write_text("seeds = [1]\n[workload]\nmode = 'inference'")
+    matrix = spec.load(tmp_path / "m.toml")
+    text = forecast.describe_plan(matrix, cells.expand(matrix))
+
+    assert "1 cell, 0 of them skipped; 1 seed x 1 replicate; 1 trial to run" in text
+    assert "GFLOP a pass" in text
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(16, "16 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (2**34, "16.00 GiB")]
+)
+def test_a_few_bytes_are_no_fraction_of_a_kibibyte(count: int, text: str) -> None:
+    """Oracle: by hand."""
+    assert forecast.as_size(count) == text
+
+
+NO_GPU: dict[str, Any] = {
+    "torch": "2.13.0",
+    "cuda": {"count": 0, "names": [], "capability": []},
+    "packages": {},
+    "compiler": True,
+}
+
+
+@pytest.fixture
+def of_a_gpu(tmp_path: Path) -> Matrix:
+    """Give two cells that lack a GPU alone, and one that no GPU runs."""
+    (tmp_path / "gpu.toml").write_text(
+        "[workload]\nmodel = ['base', 'large']\n[axes]\ndevice = 'cuda'\n"
+        "[axes.kernel]\nattention = 'math'\n"
+        "[[include]]\nmodel = 'base'\nattention = 'cudnn'\nprecision = 'fp32'"
+    )
+    return spec.load(tmp_path / "gpu.toml")
+
+
+def test_what_lacks_a_gpu_alone_is_forecast_without_one(of_a_gpu: Matrix) -> None:
+    """Oracle: the formulas, which need no device; cudnn takes no fp32 on any GPU."""
+    found = cells.expand(of_a_gpu, NO_GPU)
+    base, large, never = forecast.describe_plan(of_a_gpu, found).splitlines()[2:5]
+
+    assert [cell.elsewhere for cell in found] == [True, True, False]
+    need = forecast.as_size(memory_forecast_bytes(found[1].content))
+    assert "torch finds none here; by forecast " in base
+    assert large.endswith(need)
+    assert "GFLOP" in large
+    assert never.endswith("torch finds none here")
+    last = forecast.describe_plan(of_a_gpu, found).splitlines()[-2:]
+    assert last[0] == "forecast: nothing runs here"
+    assert last[1].startswith("forecast for a machine that has what is missing here: ")
+    assert f", at most {need} at once" in last[1]
+
+
+def test_a_limit_marks_what_would_not_fit_a_gpu_that_is_not_here(of_a_gpu: Matrix) -> None:
+    """Oracle: the formula of each cell; the limit is one byte below the larger one's."""
+    found = cells.expand(of_a_gpu, NO_GPU)
+    most = memory_forecast_bytes(found[1].content) - 1
+    base, large, never = forecast.fitting(found, most)
+
+    assert (base, never) == (found[0], found[2])
+    assert large.skip is not None
+    assert large.skip.startswith(f"{found[1].skip}; needs ")
+    assert "GFLOP" not in forecast.describe_plan(of_a_gpu, [large])
+
+
+def test_a_plan_in_which_nothing_runs_says_no_bytes(matrix: Matrix) -> None:
+    """Oracle: the last line's own words."""
+    skipped = [cell for cell in cells.expand(matrix) if cell.skip is not None]
+
+    text = forecast.describe_plan(matrix, skipped)
+    assert text.endswith("\n\nforecast: nothing runs here")
 
 
 def test_a_limit_drops_exactly_the_cells_above_it_and_says_why(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bertopt_bench.errors import UserError
-from bertopt_bench.matrix.quantities import read_bytes, read_seconds, read_share
+from bertopt_bench.matrix.quantities import read_bytes, read_limit, read_seconds, read_share
 
 
 @pytest.mark.parametrize(
@@ -106,6 +106,25 @@ def test_what_is_no_size_is_refused_and_named(value: Any) -> None:
     with pytest.raises(UserError) as caught:
         read_bytes(value, UserError)
     assert repr(value) in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["16", 16, "1e5", " 800 "])
+def test_a_limit_without_a_unit_is_no_handful_of_bytes(value: Any) -> None:
+    """Oracle: the house rule: what came, and what to write in its place."""
+    with pytest.raises(UserError) as caught:
+        read_limit(value)
+
+    written = str(value).strip()
+    assert str(caught.value).startswith(f"--max-memory is {value!r}; without a unit")
+    assert f"Write {written}GiB" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "size"), [("16B", 16), ("1 kib", 1024), ("2e9", 2e9), (2**20, 2**20), (None, None)]
+)
+def test_a_limit_that_says_what_it_means_is_read(value: Any, size: int | None) -> None:
+    """Oracle: by hand; a number without a unit is bytes from a MiB on."""
+    assert read_limit(value) == size
 
 
 def test_a_unit_that_is_none_is_named_with_those_there_are() -> None:

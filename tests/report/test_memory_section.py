@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+import re
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import pytest
@@ -12,6 +13,9 @@ from simulated_results import SimulatedResults, simulated
 
 from bertopt_bench.report import memory, page
 from bertopt_bench.stats.facts import gather
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 MIB = 2**20
 PARTS = {
@@ -76,9 +80,54 @@ def test_the_page_shows_the_section_with_n_and_without_scripts(results: Simulate
     assert parsed(html).open == []
     section = html.split('id="memory-parts"')[1].split("</section>")[0]
     assert f"n {len(results.trials)} trials" in section
-    assert "at most 32.0 MiB" in section
+    assert "most 32.0 MiB" in section
     assert "20.0 MiB" in section
     assert section.count("<svg") >= 2
+
+
+def test_every_figure_names_its_column_where_the_header_is_gone(
+    results: SimulatedResults,
+) -> None:
+    """Oracle: the header; a part that is nothing in every row has no column."""
+    html = page.render([results])
+    section = html.split('id="memory-parts"')[1].split("</section>")[0]
+    named = re.findall(r'data-label="([^"]+)"', section.split("</tr>")[1])
+
+    parts = ["weights", "gradients", "optimizer state", "activations", "temporary"]
+    assert named == ["peak", *parts, "unexplained"]
+    assert "regularizer state" not in section
+
+
+def test_a_range_says_its_unit_once() -> None:
+    """Oracle: by hand."""
+    rows = [{"bytes": 20 * MIB}, {"bytes": 30 * MIB}]
+
+    assert memory._spread(memory._Group(rows), "bytes") == f"20.0 {memory.DASH} 30.0 MiB"
+    assert memory._spread(memory._Group(rows[:1]), "bytes") == "20.0 MiB"
+    rows.append({"bytes": 2048 * MIB})
+    assert memory._spread(memory._Group(rows), "bytes") == f"20.0 MiB {memory.DASH} 2.00 GiB"
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Write a page whose trials have every part that a CPU's have."""
+    made = simulated()
+    made.trials = with_memory(made.trials)
+    made.trials["memory_regularizer_state_bytes"] = 2.84 * MIB
+    for column in ("memory_gradient_bytes", "memory_most_gradient_bytes"):
+        made.trials[column] = made.trials[f"{column[:6]}_formula{column[6:]}"] = 4.46 * MIB
+    for column in ("memory_most_temporary_bytes", "memory_formula_most_temporary_bytes"):
+        made.trials[column] = 11.6 * MIB
+    return page.write([made], tmp_path_factory.mktemp("page") / "page.html").as_uri()
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [400, 1280])
+def test_no_column_hides_behind_a_scroll(opened: Callable[..., Any], width: int) -> None:
+    """Oracle: the browser's own measure of the box and of what it holds."""
+    box = opened(width).locator("#memory-parts .box")
+
+    assert box.evaluate("box => box.scrollWidth - box.clientWidth") == 0
 
 
 def test_a_page_of_old_records_has_no_such_section() -> None:

@@ -187,6 +187,29 @@ def kernels(**operations: str) -> dict[str, Any]:
     return {**plain, "kernel": {**plain["kernel"], **chosen}}
 
 
+@pytest.mark.parametrize(("precision", "numbers"), [("fp32", 4 + 2 * 4 * 4), ("bf16", 4 + 16)])
+def test_gelus_backward_pass_makes_its_inputs_gradient_beside_its_results(
+    precision: str, numbers: int
+) -> None:
+    """Oracle: by hand: two of 4 h numbers a slot beside the residual path's gradient, of h."""
+    one = step(precision)
+    found = memory_formulas.layer_moments(one, activation_memory.activations(one))
+
+    assert found["gelu"].temporary == SEQUENCES * LENGTH * HIDDEN * numbers
+    assert found["gelu"].activations > found["feed_forward"].activations
+
+
+def test_math_attention_in_16_bits_holds_the_most_in_the_forward_pass() -> None:
+    """Oracle: by hand, a slot: h numbers of four bytes, 3 h of two, 4 h widened, scores, a mask."""
+    one = step("bf16", attention="math")
+    kept = activation_memory.activations(one)
+    found = memory_formulas.attention_moments(one, kept, kept.body(2))["forward:attention"]
+
+    slot = HIDDEN * (4 + 3 * 2 + 4 * 4) + HEADS * LENGTH * (4 + 1)
+    assert found.temporary == SEQUENCES * LENGTH * slot
+    assert found.activations < kept.body(2)
+
+
 def test_recomputed_layers_keep_their_inputs_and_one_is_run_again() -> None:
     """Oracle: by hand: 12 inputs of h numbers a slot; again 64 h bytes, without the input's 4 h."""
     size = formulas.model_size("base")
