@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from bertopt_bench.dispatch.preparing import ask_capabilities
 from bertopt_bench.errors import UserError
 from bertopt_bench.matrix.cells import expand, plan_trials
-from bertopt_bench.matrix.forecast import describe_plan, duration, fitting, forecast, known_paddings
+from bertopt_bench.matrix.forecast import describe_plan, duration, fitting, forecast, known_texts
 from bertopt_bench.matrix.labels import number
 from bertopt_bench.matrix.quantities import read_limit
 from bertopt_bench.matrix.spec import load, read_document
@@ -50,9 +50,9 @@ def plan_matrix(
         duel(matrix_file, overrides=overrides, plan_only=True)
     else:
         cells = expand(matrix, ask_capabilities())
-        paddings = known_paddings(cells)
-        cells = fitting(cells, most_bytes, paddings)
-        sys.stdout.write(describe_plan(matrix, cells, paddings) + "\n")
+        texts = known_texts(cells)
+        cells = fitting(cells, most_bytes, texts)
+        sys.stdout.write(describe_plan(matrix, cells, texts) + "\n")
 
 
 def plan_tuning(matrix_file: Path | str, overrides: Sequence[str] = ()) -> None:

@@ -11,7 +11,7 @@ from bertopt_bench.dispatch.outcomes import ending
 from bertopt_bench.dispatch.preparing import ask_capabilities, prepare_text
 from bertopt_bench.dispatch.sessions import SessionRun, trial_request, utc_now
 from bertopt_bench.matrix.cells import expand, plan_trials
-from bertopt_bench.matrix.forecast import fitting, known_paddings
+from bertopt_bench.matrix.forecast import fitting, known_texts
 from bertopt_bench.matrix.identity import canonical_json
 from bertopt_bench.matrix.labels import drawn_from
 from bertopt_bench.measure.machine import describe_machine
@@ -42,15 +42,15 @@ def run_session(
     capabilities = ask_capabilities()
     cells = expand(matrix, capabilities)
     texts = prepare_texts(matrix, cells, display)
-    paddings = known_paddings(cells)
-    cells = fitting(cells, most_bytes, paddings)
+    known_of = known_texts(cells)
+    cells = fitting(cells, most_bytes, known_of)
     code = package_code()
     order_seed = secrets.randbelow(2**32)
     pending = store.pending(plan_trials(cells, matrix, order_seed), code, texts)
     if pending.plans and matrix.skip_slower_precisions:
         display.working("timing the precisions against fp32", 0, 0)
         capabilities["precision_ratio"] = precision_ratios(matrix, cells, texts, display)
-        cells = fitting(expand(matrix, capabilities), most_bytes, paddings)
+        cells = fitting(expand(matrix, capabilities), most_bytes, known_of)
         pending = store.pending(plan_trials(cells, matrix, order_seed), code, texts)
     for reason, count in pending.reasons().items():
         display.say(f"{count} trials run again, the old records are kept: {reason}")

@@ -2,8 +2,9 @@
 
 The rate is a guess until a session has measured one: a forecast is for deciding whether to start,
 and, where memory is limited, with which cells.
-How much of a text is padding is known once it was prepared on this machine; before that, which
-planning never does, `unpadded` and `packed` are forecast as if nothing were padding: at most that.
+How much of a text is padding, and how many pieces it yields, is known once it was prepared on this
+machine; before that, which planning never does, `unpadded` and `packed` are forecast as if nothing
+were padding, and the vocabulary as large as was asked for: at most that.
 """
 
 from __future__ import annotations
@@ -20,14 +21,16 @@ from bertopt_bench.workload import classifier_formulas, formulas, inference_form
 from bertopt_bench.workload.activation_memory import is_ragged
 from bertopt_bench.workload.cache import cache_root
 from bertopt_bench.workload.classifier_formulas import EVALUATION_BATCHES, is_classification
+from bertopt_bench.workload.known_text import KnownText, known_text
 from bertopt_bench.workload.memory_formulas import memory_forecast_bytes
-from bertopt_bench.workload.padding import known_padding
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from bertopt_bench.matrix.cells import Cell, TrialPlan
     from bertopt_bench.matrix.spec import Matrix
+
+    Texts = Mapping[str, KnownText]
 
 CPU_FLOPS_PER_SECOND_A_CORE = 5e10
 CUDA_FLOPS_PER_SECOND = 3e13
@@ -75,7 +78,7 @@ def forecast(
     plans: Sequence[TrialPlan],
     matrix: Matrix,
     rates: Mapping[str, float] | None = None,
-    paddings: Mapping[str, float] | None = None,
+    texts: Texts | None = None,
 ) -> Forecast:
     """Forecast a plan.
 
@@ -83,7 +86,8 @@ def forecast(
         plans: the trials; skipped ones take nothing.
         matrix: its timing says how many steps run besides the timed ones.
         rates: measured FLOPs a second by device name; assumed ones fill what is missing.
-        paddings: shares of padding by cell id, for bytes of layouts without it; 0 where unknown.
+        texts: what is known of the cells' texts, by cell id; where nothing is, nothing is padding,
+            and the vocabulary is the one that was asked for.
     """
     devices = {plan.cell.content["device"]["name"] for plan in plans}
     rates = {name: assumed_rate(name) for name in devices} | dict(rates or {})
@@ -94,15 +98,23 @@ def forecast(
             continue
         whole = plan.cell.content["workload"]["steps"]
         if plan.cell.id not in cells:
-            cells[plan.cell.id] = _cell(
-                plan.cell, whole, matrix, rates, (paddings or {}).get(plan.cell.id, 0.0)
-            )
+            known = (texts or {}).get(plan.cell.id, KnownText())
+            prepared = _as_prepared(plan.cell, known)
+            cells[plan.cell.id] = _cell(prepared, whole, matrix, rates, known.padding or 0.0)
         one = cells[plan.cell.id]
         seconds += one.trial_seconds
         if plan.steps != whole:
             seconds += _trial_seconds(plan.cell, plan.steps, one.step_seconds, matrix)
             seconds -= one.trial_seconds
     return Forecast(seconds, cells)
+
+
+def _as_prepared(cell: Cell, known: KnownText) -> Cell:
+    """Give a cell the vocabulary that its text yields, where that is known."""
+    if known.vocabulary_size is None:
+        return cell
+    workload = {**cell.content["workload"], "vocabulary_size": known.vocabulary_size}
+    return replace(cell, content={**cell.content, "workload": workload})
 
 
 def _cell(
@@ -196,55 +208,50 @@ def _forward_seconds(cell: Cell, steps: int, pass_seconds: float, matrix: Matrix
 
 
 def fitting(
-    cells: Sequence[Cell], most_bytes: int | None, paddings: Mapping[str, float] | None = None
+    cells: Sequence[Cell], most_bytes: int | None, texts: Texts | None = None
 ) -> list[Cell]:
     """Skip the cells whose forecast of allocated bytes is above a limit, each saying both sizes.
 
     Cells that are skipped for what this machine lacks say so besides. None is no limit;
-    ``paddings`` as in ``forecast``.
+    ``texts`` as in ``forecast``.
     """
     if most_bytes is None:
         return list(cells)
     kept = []
     for cell in cells:
-        padding = (paddings or {}).get(cell.id, 0.0)
+        known = (texts or {}).get(cell.id, KnownText())
         asked = cell.skip is None or cell.elsewhere
-        need = memory_forecast_bytes(cell.content, padding) if asked else 0
+        content = _as_prepared(cell, known).content
+        need = memory_forecast_bytes(content, known.padding or 0.0) if asked else 0
         reason = f"needs {as_size(need)} by forecast, and --max-memory is {as_size(most_bytes)}"
-        if _is_bound(cell, paddings):
+        if _is_bound(cell, texts):
             reason = f"{reason.replace('needs', 'needs at most', 1)}: {UNKNOWN}"
         reason = f"{cell.skip}; {reason}" if cell.elsewhere else reason
         kept.append(replace(cell, skip=reason, elsewhere=False) if need > most_bytes else cell)
     return kept
 
 
-def _is_bound(cell: Cell, paddings: Mapping[str, float] | None) -> bool:
+def _is_bound(cell: Cell, texts: Texts | None) -> bool:
     """Say whether a cell's bytes are the most that it can need."""
-    return is_ragged(cell.content["workload"]) and cell.id not in (paddings or {})
+    known = (texts or {}).get(cell.id, KnownText())
+    return is_ragged(cell.content["workload"]) and known.padding is None
 
 
-def known_paddings(cells: Sequence[Cell]) -> dict[str, float]:
-    """Give the share of padding by cell id, of layouts without it whose text is known here."""
+def known_texts(cells: Sequence[Cell]) -> dict[str, KnownText]:
+    """Give what is known of the cells' texts, by cell id."""
     cache = cache_root()
-    shares = {
-        cell.id: known_padding(cell.content["workload"], cache)
-        for cell in cells
-        if is_ragged(cell.content["workload"])
-    }
-    return {identity: share for identity, share in shares.items() if share is not None}
+    return {cell.id: known_text(cell.content["workload"], cache) for cell in cells}
 
 
-def describe_plan(
-    matrix: Matrix, cells: Sequence[Cell], paddings: Mapping[str, float] | None = None
-) -> str:
+def describe_plan(matrix: Matrix, cells: Sequence[Cell], texts: Texts | None = None) -> str:
     """Write what a matrix would run: its cells, what is skipped and why, time and memory.
 
     Cells that are skipped for what this machine lacks are forecast too, as another would run them.
     """
     plans = plan_trials(cells, matrix, order_seed=0)
     there = [replace(cell, skip=None) for cell in cells if cell.elsewhere]
-    here = forecast(plans, matrix, paddings=paddings)
-    elsewhere = forecast(plan_trials(there, matrix, 0), matrix, paddings=paddings)
+    here = forecast(plans, matrix, texts=texts)
+    elsewhere = forecast(plan_trials(there, matrix, 0), matrix, texts=texts)
     skipped = Counter(cell.skip for cell in cells if cell.skip is not None)
     live = sum(plan.cell.skip is None for plan in plans)
     head = (
@@ -253,7 +260,7 @@ def describe_plan(
         f"{_count(live, 'trial')} to run"
     )
     reasons = [f"skipped {count}: {reason}" for reason, count in skipped.most_common()]
-    rows = _rows(cells, {**elsewhere.cells, **here.cells}, paddings)
+    rows = _rows(cells, {**elsewhere.cells, **here.cells}, texts)
     parts = [[head], rows, reasons, _foot(here, elsewhere)]
     return "\n\n".join("\n".join(part) for part in parts if part)
 
@@ -281,7 +288,7 @@ def _foot(here: Forecast, elsewhere: Forecast) -> list[str]:
 def _rows(
     cells: Sequence[Cell],
     expected: Mapping[str, CellForecast],
-    paddings: Mapping[str, float] | None,
+    texts: Texts | None,
 ) -> list[str]:
     width = max((len(cell.label) for cell in cells), default=0)
     rows = []
@@ -289,11 +296,11 @@ def _rows(
         known = expected.get(cell.id)
         told = [] if cell.skip is None else [f"skipped: {cell.skip}"]
         if known is not None:
-            told.append(_told(cell, known, bound=_is_bound(cell, paddings)))
+            told.append(_told(cell, known, bound=_is_bound(cell, texts)))
         rows.append(f"{cell.id}  {cell.label.ljust(width)}  {'; by forecast '.join(told)}")
     more = len(cells) - len(rows)
     rows += [f"and {more} more"] if more else []
-    if any(cell.id in expected and _is_bound(cell, paddings) for cell in cells):
+    if any(cell.id in expected and _is_bound(cell, texts) for cell in cells):
         rows.append(f"at most: {UNKNOWN}")
     return rows
 

@@ -25,8 +25,8 @@ from bertopt_bench.errors import UserError
 from bertopt_bench.workload import corpora, masking, pairing, tokens
 from bertopt_bench.workload.cache import Kept, cache_root, hash_sources, keep
 from bertopt_bench.workload.classifier_formulas import CLASSIFICATION
+from bertopt_bench.workload.known_text import note_text
 from bertopt_bench.workload.labelled import PreparedLabels, prepare_labelled
-from bertopt_bench.workload.padding import note_padding
 from bertopt_bench.workload.wheels import WheelText, fetch
 
 if TYPE_CHECKING:
@@ -150,8 +150,9 @@ def _prepare(
         key["part"] = tokens.ALL if side == "train" else part
         return _batches(pieces, text, shape, seed, key, cache=cache, progress=progress)
 
-    if isinstance(sequences, masking.Sequences):  # pairs are drawn anew for each batch
-        note_padding(workload, sequences.length + _SPECIAL_TOKENS, cache)
+    drawn = isinstance(sequences, pairing.Pieces)  # pairs, anew for each batch
+    lengths = None if drawn else sequences.length + _SPECIAL_TOKENS
+    note_text(workload, text.facts["vocabulary_size"], lengths, cache)
     return PreparedText(
         text_sha256=text_sha256,
         tokenizer_sha256=text.files[tokens.TOKENIZER_FILE],

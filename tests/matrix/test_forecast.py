@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from written_matrices import load
 
 from bertopt_bench.matrix import cells, forecast, spec
 from bertopt_bench.workload import formulas
+from bertopt_bench.workload.known_text import KnownText
 from bertopt_bench.workload.memory_formulas import memory_forecast_bytes
 
 if TYPE_CHECKING:
@@ -125,15 +127,15 @@ def test_a_bound_is_called_one_until_the_text_is_prepared(tmp_path: Path) -> Non
     matrix = spec.load(tmp_path / "m.toml")
     found = cells.expand(matrix)
     most = memory_forecast_bytes(found[0].content) - 1
-    paddings = {found[2].id: 0.4}
-    padded, unpadded, packed = (cell.skip for cell in forecast.fitting(found, most, paddings))
+    texts = {found[2].id: KnownText(padding=0.4)}
+    padded, unpadded, packed = (cell.skip for cell in forecast.fitting(found, most, texts))
 
     assert padded is not None
     assert unpadded is not None
     assert packed is None
     assert "at most" not in padded
     assert unpadded == f"{padded.replace('needs', 'needs at most')}: {forecast.UNKNOWN}"
-    rows = forecast.describe_plan(matrix, found, paddings).splitlines()
+    rows = forecast.describe_plan(matrix, found, texts).splitlines()
     assert ["at most" in row for row in rows[2:6]] == [False, True, False, True]
     assert rows[5] == "at most: how much is padding is not known before the text is prepared"
 
@@ -251,3 +253,19 @@ def test_a_limit_drops_exactly_the_cells_above_it_and_says_why(tmp_path: Path) -
 def test_a_cell_that_is_skipped_anyway_keeps_its_reason(matrix: Matrix) -> None:
     """Oracle: the matrix' own reason."""
     assert "excluded: left out" in {cell.skip for cell in forecast.fitting(cells.expand(matrix), 1)}
+
+
+def test_a_vocabulary_that_the_text_does_not_yield_is_not_forecast() -> None:
+    """Oracle: the forecast of the same cell that asks for what the text yields."""
+    asked = {"name": "some", "workload": {"vocabulary_size": 8192}}
+    matrix, smaller = load(asked), load({**asked, "workload": {"vocabulary_size": 5000}})
+    (cell,), (due,) = cells.expand(matrix), cells.expand(smaller)
+    texts = {cell.id: KnownText(padding=0.0, vocabulary_size=5000)}
+    most = memory_forecast_bytes(due.content)
+    plans = cells.plan_trials([cell], matrix, 0)
+
+    assert forecast.fitting([cell], most)[0].skip
+    assert forecast.fitting([cell], most, texts)[0].skip is None
+    (found,) = forecast.forecast(plans, matrix, texts=texts).cells.values()
+    (plain,) = forecast.forecast(cells.plan_trials([due], smaller, 0), smaller).cells.values()
+    assert found == plain

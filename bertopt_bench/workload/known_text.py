@@ -1,0 +1,87 @@
+"""Remember what was seen when a text was prepared, for a plan's forecast.
+
+Planning prepares nothing: it takes the vocabulary and the shares of slots that each layout leaves
+out as they were when the text was last prepared here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+_FOLDER = "known_texts"
+_DECIDING = (
+    "corpus", "vocabulary_size", "seq_len", "lower_case", "held_out_fraction", "train_tokens",
+    "batch_size", "micro_batches",
+)  # fmt: skip
+_DRAWS = 64  # micro-batches on which the sequences are placed
+
+
+@dataclass(frozen=True, slots=True)
+class KnownText:
+    """What is known of a workload's text; None is not known.
+
+    Attributes:
+        padding: the share in [0, 1) of a micro-batch's slots that the layout leaves out.
+        vocabulary_size: how many pieces there are: a text may yield fewer than were asked for.
+    """
+
+    padding: float | None = None
+    vocabulary_size: int | None = None
+
+
+def note_text(
+    workload: Mapping[str, Any], vocabulary_size: int, lengths: NDArray[Any] | None, cache: Path
+) -> None:
+    """Keep the vocabulary, and the mean share of slots that each layout leaves out.
+
+    Args:
+        workload: canonical.
+        vocabulary_size: of the text as it was prepared.
+        lengths: [N] of all train sequences, special tokens counted; None where they are drawn anew
+            for each batch.
+        cache: its folder.
+    """
+    shares = {} if lengths is None else _shares(workload, lengths)
+    file = _file(workload, cache)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    seen = {"vocabulary_size": vocabulary_size, "shares": shares}
+    file.write_text(json.dumps(seen), encoding="utf-8")
+
+
+def _shares(workload: Mapping[str, Any], lengths: NDArray[Any]) -> dict[str, float]:
+    import numpy as np
+
+    from bertopt_bench.workload.packing import PLACES
+
+    size = workload["batch_size"] // workload.get("micro_batches", 1)
+    drawn = np.random.default_rng(0).choice(lengths, (_DRAWS, size)).astype(np.int64)
+    slots = size * workload["seq_len"]
+    return {
+        layout: float(np.mean([1 - place(one, workload["seq_len"]).slots / slots for one in drawn]))
+        for layout, place in PLACES.items()
+    }
+
+
+def known_text(workload: Mapping[str, Any], cache: Path) -> KnownText:
+    """Give what was seen when a workload's text was last prepared; `padded` leaves out nothing."""
+    layout = workload.get("layout", "padded")
+    nothing = 0.0 if layout == "padded" else None
+    try:
+        seen = json.loads(_file(workload, cache).read_text(encoding="utf-8"))
+        return KnownText(seen["shares"].get(layout, nothing), seen["vocabulary_size"])
+    except (OSError, ValueError, AttributeError, KeyError, TypeError):
+        return KnownText(nothing)
+
+
+def _file(workload: Mapping[str, Any], cache: Path) -> Path:
+    key = json.dumps({name: workload.get(name) for name in _DECIDING}, sort_keys=True)
+    return cache / _FOLDER / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.json"
