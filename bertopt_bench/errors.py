@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import traceback
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
 
 
 class UserError(ValueError):
@@ -25,6 +26,12 @@ class MatrixError(UserError):
         self.file, self.key = str(file), key
         where = f"{file}: {key}: " if key else f"{file}: "
         super().__init__(where + text)
+
+
+def place_of(error: BaseException) -> str:
+    """Say where an exception was raised: a file's bare name, so that no path goes into a record."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{Path(frame.filename).name}:{frame.lineno} in {frame.name}"
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:

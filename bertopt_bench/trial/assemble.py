@@ -16,7 +16,7 @@ import torch
 
 from bertopt_bench import catalogue
 from bertopt_bench.axes.kernels import Kernel
-from bertopt_bench.errors import UserError
+from bertopt_bench.errors import UserError, place_of
 from bertopt_bench.matrix.modes import forward_cell, is_inference
 from bertopt_bench.trial import losses
 from bertopt_bench.trial.classifying import (
@@ -259,7 +259,8 @@ def _own_model(
         raise
     except Exception as error:
         raise UserError(
-            f"kernel.compile '{name}' failed: {type(error).__name__}: {error}. {due}"
+            f"kernel.compile '{name}' failed: {type(error).__name__}: {error} "
+            f"(at {place_of(error)}). {due}"
         ) from error
     if not callable(own):
         raise UserError(f"kernel.compile '{name}' gives {type(own).__name__}. {due}")

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from bertopt_bench import catalogue
+from bertopt_bench.errors import place_of
 from bertopt_bench.matrix.content import attention_dropout
 from bertopt_bench.matrix.modes import is_inference
 from bertopt_bench.trial import whole_model
@@ -151,7 +152,8 @@ def _called(trial: Trial, operation: str, call: Callable[[], Any]) -> Any:
         first = (str(error).strip().splitlines() or [""])[0]
         raise KernelCheckError(
             f"{_name(trial, operation)} failed when it was checked: {type(error).__name__}: "
-            f"{first}. It must be {usual.notes.get('Own', 'as torch has it')} It was not timed."
+            f"{first} (at {place_of(error)}). It must be "
+            f"{usual.notes.get('Own', 'as torch has it.')} It was not timed."
         ) from error
 
 

@@ -10,7 +10,6 @@ messages raises ``trial.arm.ARM_PROTOCOL``.
 from __future__ import annotations
 
 import os
-import traceback
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from time import monotonic_ns, perf_counter
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from bertopt_bench.errors import UserError
+from bertopt_bench.errors import UserError, place_of
 from bertopt_bench.matrix.cells import evaluation_steps
 from bertopt_bench.matrix.modes import is_inference
 from bertopt_bench.measure import ceilings, clock, memory
@@ -93,9 +92,7 @@ def classify(error: BaseException) -> tuple[str, str]:
         return "out_of_memory", text.splitlines()[0]
     if isinstance(error, UserError | passes.KernelMismatchError | checking.KernelCheckError):
         return "failed", str(error)
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    place = f"{os.path.basename(frame.filename)}:{frame.lineno} in {frame.name}"  # noqa: PTH119 - a bare file name: no path of this machine goes into a record
-    return "failed", f"{text} (at {place})"
+    return "failed", f"{text} (at {place_of(error)})"
 
 
 def run_trial(request: Mapping[str, Any], send: Send, counter: MutableSequence[int]) -> None:
