@@ -51,7 +51,7 @@ def paired_ratio(
 ) -> PairedRatio:
     """Run both in alternation, the order within a pair drawn; each call gives its own seconds."""
     if pairs < 20:
-        raise ValueError(f"{pairs} pairs are too few for the interval used here; take 20 or more.")
+        raise SystemExit(f"{pairs} pairs are too few for the interval used here; take 20 or more.")
     order = random.Random(seed)
     rows = []
     for _ in range(pairs):
