@@ -88,17 +88,14 @@ def read_arms(
     first = [*overrides, *baseline.keys]
     matrix = load(path, first)
     cells = [_one_cell(matrix, "the baseline", capabilities)]
-    cells += [
-        _one_cell(load(path, [*first, *one.keys]), f"arm '{one.name or one.text}'", capabilities)
-        for one in others
-    ]
+    for one in others:
+        who = f"arm '{one.name or one.text}'"
+        cells.append(_one_cell(load(path, [*first, *one.keys]), who, capabilities))
     for cell, one in zip(cells[1:], others, strict=True):
         _check_applies(cells[0], cell, one.name or one.text)
     written = [baseline, *others]
-    labels = arm_labels(cells, written)
-    return matrix, [
-        make_arm(label, cell, one) for label, cell, one in zip(labels, cells, written, strict=True)
-    ]
+    arm_of = zip(arm_labels(cells, written), cells, written, strict=True)
+    return matrix, [make_arm(*one) for one in arm_of]
 
 
 def _check_applies(baseline: Cell, cell: Cell, who: str) -> None:

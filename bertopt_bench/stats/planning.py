@@ -129,7 +129,8 @@ def refuse_short_budget(found: Sequence[Prospect], budget_seconds: float | None)
     if budget_seconds is None or not each:
         return
     least = max(one.needed_units for one in found)
-    needed = min(n for n in (*PRESET_REPLICATES, found[0].units) if n >= least)
+    pre_set = (*PRESET_REPLICATES, found[0].units)
+    needed = min((n for n in pre_set if n >= least), default=least)
     seconds = needed * max(each)
     if seconds > budget_seconds:
         raise OutOfBudget(

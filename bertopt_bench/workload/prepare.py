@@ -150,9 +150,7 @@ def _prepare(
         key["part"] = tokens.ALL if side == "train" else part
         return _batches(pieces, text, shape, seed, key, cache=cache, progress=progress)
 
-    drawn = isinstance(sequences, pairing.Pieces)  # pairs, anew for each batch
-    lengths = None if drawn else sequences.length + _SPECIAL_TOKENS
-    note_text(workload, text.facts["vocabulary_size"], lengths, cache)
+    note_text(workload, text.facts["vocabulary_size"], _lengths(sequences), cache)
     return PreparedText(
         text_sha256=text_sha256,
         tokenizer_sha256=text.files[tokens.TOKENIZER_FILE],
@@ -167,6 +165,11 @@ def _prepare(
         tokenizer_file=str(text.folder / tokens.TOKENIZER_FILE),
         train_sample=_place(make(sequences, train_batches, None)) if train_batches else None,
     )
+
+
+def _lengths(pieces: masking.Sequences | pairing.Pieces) -> Any:
+    """Give the sequences' lengths, special tokens counted; pairs are drawn anew for each batch."""
+    return None if isinstance(pieces, pairing.Pieces) else pieces.length + _SPECIAL_TOKENS
 
 
 def _cut(workload: Mapping[str, Any], train: tokens.TokenText, held_out: tokens.TokenText) -> Any:

@@ -189,7 +189,10 @@ def test_a_budget_below_the_forecast_of_the_fewest_replicates_is_refused(
 
 def test_training_alone_has_no_forecast_that_a_budget_could_be_short_of() -> None:
     """Oracle: no prospect of losses has seconds."""
-    refuse_short_budget(prospects(declare("arm", metrics=("loss",))), 1.0)
+    found = prospects(declare("arm", metrics=("loss",)))
+
+    assert [one.seconds for one in found] == [None]
+    refuse_short_budget(found, 1.0)  # and so nothing is refused
 
 
 def test_what_cannot_be_found_at_all_is_said() -> None:

@@ -357,6 +357,16 @@ def test_a_kernel_that_raises_is_named_with_how_it_is_called(
     assert worker.classify(error.value) == ("failed", text)
 
 
+def test_how_ones_own_is_called_is_not_told_of_an_entry(make_request: MakeRequest) -> None:
+    """Oracle: the flash-attn package's entry, which is not installed here, or finds no GPU."""
+    trial = assemble(make_request(attention="flash_attn"))
+
+    with pytest.raises(KernelCheckError, match=r"^kernel\.attention 'flash_attn' failed") as error:
+        check_numbers(trial)
+
+    assert "module:function" not in str(error.value)
+
+
 def test_a_lack_of_memory_is_no_mistake_of_the_kernel(make_request: MakeRequest) -> None:
     """Oracle: the record's status of torch's own exception."""
 
