@@ -1,6 +1,6 @@
 """Operations alone under pytest-benchmark: what every suite here shares.
 
-pytest benchmarks/micro --benchmark-json micro.json     # a small selection, a minute or two
+pytest benchmarks/micro --benchmark-json micro.json     # a small selection, three to four minutes
 pytest benchmarks/micro -k attention --seq-len 128,512,2048 --padding 0,0.5 --dtype bfloat16
 pytest benchmarks/micro/bench_gelu.py --implementation default,my_module:my_gelu --cache hot
 bertopt-bench report micro.json

@@ -89,17 +89,23 @@ def cell_labels(contents: Sequence[Content]) -> list[str]:
     names = list(dict.fromkeys(name for row in rows for name in row))
     varies = [name for name in names if len({row.get(name) for row in rows}) > 1]
     kernels = [name for name in varies if name.startswith(KERNEL)]
-    if len(kernels) > 1:
-        rows = _shortened(contents, rows, kernels)
+    rows = shorten_kernels(rows, kernels)
     chosen = varies or ["optimizer"]
     labels = (SEPARATOR.join(row[name] for name in chosen if name in row) for row in rows)
     return [label or NOTHING_SAID for label in labels]
 
 
-def _shortened(
-    contents: Sequence[Content], rows: Sequence[Mapping[str, str]], kernels: Sequence[str]
+def shorten_kernels(
+    rows: Sequence[Mapping[str, str]], kernels: Sequence[str]
 ) -> list[dict[str, str]]:
-    """Leave usual levels of kernels out, and name the operation where a level does not tell it."""
+    """Leave usual levels of kernels out, and name the operation where a level does not tell it.
+
+    Args:
+        rows: levels in words, by axis.
+        kernels: the axes of the kernel axis' operations that vary; of one alone all is left as is.
+    """
+    if len(kernels) < 2:
+        return [dict(row) for row in rows]
     axes_of: dict[str, set[str]] = defaultdict(set)
     for row in rows:
         for axis in kernels:
@@ -107,11 +113,11 @@ def _shortened(
                 axes_of[row[axis]].add(axis)
     told = {level for level, axes in axes_of.items() if len(axes) == 1 and len(kernels) < MANY}
     shortened = []
-    for content, row in zip(contents, rows, strict=True):
-        chosen, written = choices(content), dict(row)
+    for row in rows:
+        written = dict(row)
         for axis in kernels:
-            if axis in row and chosen[axis] == USUAL_KERNELS.get(axis):
-                del written[axis]
+            if row.get(axis) == USUAL_KERNELS.get(axis, {}).get("name"):
+                written.pop(axis, None)
             elif axis in row and row[axis] not in told:
                 written[axis] = f"{axis.removeprefix(KERNEL)}={row[axis]}"
         shortened.append(written)

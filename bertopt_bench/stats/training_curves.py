@@ -12,7 +12,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from bertopt_bench.errors import UserError, nearest
-from bertopt_bench.matrix.labels import SEPARATOR
+from bertopt_bench.matrix.labels import KERNEL, SEPARATOR, shorten_kernels
 from bertopt_bench.matrix.modes import INFERENCE
 from bertopt_bench.stats.curves import AXIS, REQUIRED
 from bertopt_bench.stats.estimates import (
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from pandas import DataFrame
 
-    from bertopt_bench.stats.estimates import Axis, Trial
+    from bertopt_bench.stats.estimates import Trial
 
 NO_METRICS = ("trial", "step", "tokens", "train_seconds")
 LONE = "all cells"
@@ -54,10 +54,13 @@ def training_curves(trials: DataFrame, evaluations: DataFrame, metric: str = "lo
     axes = varying_axes(runs)
     session = _timed_session(runs)
     by_trial = dict(iter(evaluations.groupby("trial"))) if len(evaluations) else {}
+    levels = [{axis.name: words(run.get(axis.name)) for axis in axes} for run in runs]
+    kernels = [axis.name for axis in axes if axis.name.startswith(KERNEL)]
+    said = shorten_kernels(levels, kernels)
     rows = [
         {**told, **point}
-        for run in runs
-        for told in (_described(run, axes),)
+        for run, chosen, written in zip(runs, levels, said, strict=True)
+        for told in (_described(run, chosen, written),)
         for point in _points(
             by_trial.get(run["trial"]),
             metric,
@@ -84,14 +87,16 @@ def _is_whole(row: Trial) -> bool:
     return row["status"] == "diverged" or number(row.get("final_loss")) is not None
 
 
-def _described(run: Trial, axes: Sequence[Axis]) -> dict[str, Any]:
-    """Name a run and what it chose; the columns of a plain frame that do not change along it."""
-    levels = {axis.name: words(run.get(axis.name)) for axis in axes}
+def _described(run: Trial, levels: Mapping[str, str], said: Mapping[str, str]) -> dict[str, Any]:
+    """Name a run and what it chose; the columns of a plain frame that do not change along it.
+
+    ``said`` are the levels as a submission's name says them.
+    """
     status = words(run["status"])
     return {
         "run": f"{run['cell_id']} {words(run.get('seed'))}",
         "workload": _joined(levels, of_workload=True) or words(run.get("workload")) or LONE,
-        "submission": _joined(levels, of_workload=False) or words(run.get("optimizer")) or LONE,
+        "submission": _joined(said, of_workload=False) or words(run.get("optimizer")) or LONE,
         "seed": run.get("seed"),
         "status": status if status in {"ok", "diverged"} else "unfinished",
         "planned_steps": float(run["steps"]),

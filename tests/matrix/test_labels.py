@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bertopt_bench.matrix.labels import NOTHING_SAID, cell_labels
+from bertopt_bench.matrix.labels import NOTHING_SAID, cell_labels, shorten_kernels
 
 
 def cell(optimizer: str = "adamw", **kernels: str) -> dict[str, Any]:
@@ -72,3 +72,19 @@ def test_options_follow_their_level() -> None:
         "math reduced=false",
         "math reduced=true",
     ]
+
+
+def test_a_submission_is_named_by_the_same_rule() -> None:
+    """Oracle: by hand: curves know levels in words only; one operation alone keeps its levels."""
+    rows = [
+        {"optimizer": "adamw", "kernel.attention": "default", "kernel.compile": "off"},
+        {"optimizer": "adamw", "kernel.attention": "math", "kernel.compile": "off"},
+        {"optimizer": "adamw", "kernel.attention": "default", "kernel.compile": "default"},
+    ]
+
+    assert shorten_kernels(rows, ["kernel.attention", "kernel.compile"]) == [
+        {"optimizer": "adamw"},
+        {"optimizer": "adamw", "kernel.attention": "math"},
+        {"optimizer": "adamw", "kernel.compile": "compile=default"},
+    ]
+    assert shorten_kernels(rows, ["kernel.attention"]) == rows
