@@ -74,7 +74,7 @@ OPERATIONS: Mapping[str, Operation] = {
     for one in (
         Operation(
             "attention",
-            ("default", "math", "flash", "efficient", "cudnn", "flex", "flash_attn"),
+            ("default", "math", "flash", "efficient", "cudnn", "flex", "varlen", "flash_attn"),
             {
                 **_ROWS,
                 "heads": Key("int", 4, least=1, most=10_000),
@@ -111,7 +111,7 @@ OPERATIONS: Mapping[str, Operation] = {
         ),
         Operation(
             "optimizer_step",
-            ("loop", "foreach", "fused", "compiled"),
+            ("loop", "foreach", "fused", "compiled", "capturable"),
             {
                 "mix": Key("str", "bert", choices=("flat", "bert", "small")),
                 "hidden_size": Key("int", 128, least=8, most=16_384),
@@ -180,9 +180,17 @@ def impossible(operation: str, implementation: str, options: Mapping[str, Any]) 
         return "the loss overwrites what its backward pass keeps: it runs once; take both"
     if implementation in _PACKAGES:
         return _impossible_package(implementation, on_cpu=on_cpu, wide=wide)
+    if implementation == "capturable" and on_cpu:
+        return "torch captures steps on CUDA only"
     if operation == "optimizer_step" and options["dtype"] == "float16":
         return "AdamW's second moment of small gradients is 0 in float16"
     return None
+
+
+def over_segments(implementation: str, options: Mapping[str, Any]) -> bool:
+    """Say whether an attention gets the real tokens alone, one sequence after the other."""
+    padded_package = implementation == "flash_attn" and options["padding"] > 0
+    return implementation == "varlen" or padded_package
 
 
 def _impossible_package(implementation: str, *, on_cpu: bool, wide: bool) -> str | None:
@@ -201,16 +209,16 @@ def _impossible_attention(
     name, heads = implementation, options["head_size"]
     reasons = {
         f"torch has {name} attention on CUDA only": name in {"efficient", "cudnn"} and on_cpu,
-        "flash_attn has attention on CUDA only": name == "flash_attn" and on_cpu,
+        f"{name} has attention on CUDA only": name in {"varlen", "flash_attn"} and on_cpu,
         "flex attention has no backward pass on a CPU: take direction forward": name == "flex"
         and on_cpu
         and options["direction"] != "forward",
         f"torch's flex attention takes heads of {_LEAST_FLEX_HEAD} and more": name == "flex"
         and heads < _LEAST_FLEX_HEAD,
-        f"{name} attention takes no mask on CUDA": name in FLASH
+        "flash attention takes no mask on CUDA: take varlen": name == "flash"
         and options["padding"] > 0
         and not on_cpu,
-        f"{name} attention takes 16-bit numbers only on CUDA": name in {"cudnn", *FLASH}
+        f"{name} attention takes 16-bit numbers only on CUDA": name in {"cudnn", "varlen", *FLASH}
         and wide
         and not on_cpu,
         "flash_attn is not installed: pip install flash-attn --no-build-isolation": name

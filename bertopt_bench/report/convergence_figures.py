@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 UNITS, AXIS_HEIGHT = 1000, 24
 PANEL_HEIGHT, PLANE_HEIGHT, STRIP_HEIGHT = 120, 260, 34
 MOST_SERIES = 7  # colours that can be told apart
-NAME_HEIGHT, NAME_SHARE = 16, 0.35  # names nearer than both may touch: pixels, share of the width
+NAME_HEIGHT, LETTER_SHARE = 15, 0.018  # a name's: pixels, and share of a phone's width a letter
+NAME_PLACES = (-6, 16, -22, 32, -38, 48)  # pixels below the mark, the first that is free
 
 
 @dataclass(frozen=True)
@@ -186,25 +187,42 @@ def area(height: int, told: str, body: str) -> str:
 
 
 def _spots(spots: Sequence[Spot], across: Span, up: Span) -> list[str]:
-    """Draw each; a name goes below its mark where another's stands too near above."""
+    """Draw each; a name goes to the nearest height at which it touches no other and is inside."""
     drawn: list[str] = []
-    taken: list[tuple[float, float]] = []
+    taken: list[tuple[float, float, float]] = []
     for spot in spots:
-        at = (across.share(spot.x[1]), _y(spot.y[1], up, PLANE_HEIGHT))
-        near = [other for other in taken if abs(other[0] - at[0]) < NAME_SHARE]
-        is_below = spot.named and any(abs(y - at[1]) < NAME_HEIGHT for _, y in near)
-        drawn.append(_spot(spot, across, up, 16 if is_below else -6))
+        at = across.share(spot.x[1])
+        left, right = _name_reach(at, len(spot.name))
+        y = _y(spot.y[1], up, PLANE_HEIGHT)
+        beside = [height for low, high, height in taken if low < right and left < high]
+        free = (
+            down
+            for down in NAME_PLACES
+            if 10 <= y + down <= PLANE_HEIGHT - 2
+            and all(abs(height - y - down) >= NAME_HEIGHT for height in beside)
+        )
+        down = next(free, NAME_PLACES[0])
+        drawn.append(_spot(spot, across, up, down))
         if spot.named:
-            taken.append((at[0], at[1] + 22 * is_below))
+            taken.append((left, right, y + down))
     return drawn
+
+
+def _stands_left(at: float) -> bool:
+    return at > 0.6
+
+
+def _name_reach(at: float, letters: int) -> tuple[float, float]:
+    """Estimate from where to where a name goes, on a phone: shares of the width."""
+    width = letters * LETTER_SHARE
+    return (at - width, at) if _stands_left(at) else (at, at + width)
 
 
 def _spot(spot: Spot, across: Span, up: Span, down: int) -> str:
     low, x, high = (_percent(across.share(v)) for v in spot.x)
     bottom, y, top = (_y(v, up, PLANE_HEIGHT) for v in spot.y)
     kind = "spot on" if spot.on_front else "spot"
-    end = across.share(spot.x[1]) > 0.7
-    shift, anchor = ("-8", " left") if end else ("8", "")
+    shift, anchor = ("-8", " left") if _stands_left(across.share(spot.x[1])) else ("8", "")
     place = f'class="name{anchor}" x="{x}" y="{y}" dx="{shift}" dy="{down}"'
     name = f"<text {place}>{escape(spot.name)}</text>" if spot.named else ""
     return (

@@ -1,9 +1,10 @@
 """Count what one call of an operation must do at least: bytes to move, FLOPs. Without torch.
 
 Letters: B sequences, A heads, L slots a sequence, D head size, H hidden size, V vocabulary,
-M masked slots of the whole batch, P parameters, e bytes an element. A multiply-add is two FLOPs,
-any other function of one number (exp, erf, a root) is one. What an implementation does beyond that
-(written attention weights, recomputed products, logits of slots that are not masked) is not
+M masked slots of the whole batch, P parameters, e bytes an element; N real tokens and Q their pairs
+within a sequence, which without padding are B L and B L². A multiply-add is two FLOPs, any other
+function of one number (exp, erf, a root) is one. What an implementation does beyond that (written
+attention weights, recomputed products, padding's slots, logits of slots that are not masked) is not
 counted, so that all implementations of an operation are measured by the same work.
 """
 
@@ -27,12 +28,12 @@ ADAMW = OPTIMIZER_STEPS["adamw"]  # whose step the operation is
 FORMULAS = {
     "attention": {
         "forward": (
-            "4 B A L D e: Q, K, V read, O written (a mask is not counted)",
-            "4 B A L² D: two products",
+            "4 N A D e: Q, K, V read, O written of real tokens (a mask is not counted)",
+            "4 Q A D: two products",
         ),
         "backward": (
-            "8 B A L D e: Q, K, V, O, dO read, dQ, dK, dV written",
-            "8 B A L² D: four products, none of them again",
+            "8 N A D e: Q, K, V, O, dO read, dQ, dK, dV written",
+            "8 Q A D: four products, none of them again",
         ),
     },
     "layer_norm": {
@@ -98,6 +99,20 @@ def masked_slots_of(options: Mapping[str, Any]) -> int:
     return masked
 
 
+def real_lengths(batch: int, seq_len: int, padding: float) -> list[int]:
+    """Give the sequences' real lengths: evenly spread, with so much padding on average.
+
+    >>> real_lengths(3, 100, 0.25)
+    [50, 75, 100]
+    """
+    low, high = max(0.0, 1 - 2 * padding), min(1.0, 2 - 2 * padding)
+    steps = max(1, batch - 1)
+    shares = [low + (high - low) * i / steps for i in range(batch)]
+    if batch == 1:
+        shares = [1 - padding]
+    return [max(1, round(seq_len * share)) for share in shares]
+
+
 def bert_like(hidden: int) -> tuple[ModelSize, int]:
     """Give a BERT as deep as base with another hidden size, and its vocabulary, shrunk alike.
 
@@ -134,8 +149,10 @@ def _attention_elements(options: Mapping[str, Any]) -> int:
 
 
 def _attention(options: Mapping[str, Any], _: int) -> dict[str, tuple[int, int]]:
-    elements, size = _attention_elements(options), DTYPE_BYTES[options["dtype"]]
-    product = 2 * elements * options["seq_len"]
+    lengths = real_lengths(options["batch_size"], options["seq_len"], options.get("padding", 0.0))
+    width, size = options["heads"] * options["head_size"], DTYPE_BYTES[options["dtype"]]
+    elements = width * sum(lengths)
+    product = 2 * width * sum(length**2 for length in lengths)
     return {
         "forward": (4 * elements * size, 2 * product),
         "backward": (8 * elements * size, 4 * product),

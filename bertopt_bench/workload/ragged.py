@@ -47,14 +47,18 @@ def attend_within(
     ``segments(query, key, value, borders, longest)``; for all others torch's flash attention does.
     """
     if ragged.borders is not None:
-        segments = getattr(attend, "segments", _varlen)
+        segments = getattr(attend, "segments", varlen)
         return segments(query, key, value, ragged.borders, ragged.longest).flatten(1)
     if ragged.mask is not None:
         return _by_rows(ragged, ragged.mask, attend, (query, key, value), dropout)
     return _by_runs(ragged.runs, attend, (query, key, value), dropout)
 
 
-def _varlen(query: Tensor, key: Tensor, value: Tensor, borders: Tensor, longest: int) -> Tensor:
+def varlen(query: Tensor, key: Tensor, value: Tensor, borders: Tensor, longest: int) -> Tensor:
+    """Mix values [T, H, D] within segments by torch's flash attention: CUDA, 16 bits.
+
+    Source: torch.nn.attention.varlen.varlen_attn.
+    """
     from torch.nn.attention.varlen import varlen_attn
 
     mixed = varlen_attn(query, key, value, borders, borders, longest, longest)

@@ -102,6 +102,11 @@ def test_what_a_device_has_not_is_known_beforehand() -> None:
 
     assert "no mask" in str(impossible("attention", "flash", options))
     assert impossible("attention", "efficient", options) is None
+    assert "16-bit" in str(impossible("attention", "varlen", options))
+    assert impossible("attention", "varlen", {**options, "dtype": "bfloat16"}) is None
+    on_cpu = read_options(OPERATIONS["optimizer_step"], {})
+    assert "CUDA" in str(impossible("optimizer_step", "capturable", on_cpu))
+    assert impossible("optimizer_step", "capturable", {**on_cpu, "device": "cuda"}) is None
     assert impossible("attention", "flash", {**options, "device": "cpu"}) is None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from dataclasses import replace
@@ -12,6 +13,8 @@ from simulated_results import SimulatedResults, simulated
 
 from bertopt_bench.report.convergence import convergence_section
 from bertopt_bench.report.convergence_figures import (
+    NAME_HEIGHT,
+    PLANE_HEIGHT,
     Panel,
     Span,
     Spot,
@@ -113,10 +116,33 @@ def test_names_of_neighbours_stand_above_and_below() -> None:
     made = [
         Spot("a", (1.0, 1.0, 1.0), (2.0, 2.0, 2.0), on_front=True, named=True),
         Spot("b", (1.0, 1.01, 1.1), (2.0, 2.001, 2.1), on_front=True, named=True),
-        Spot("c", (5.0, 5.0, 5.0), (3.0, 3.0, 3.0), on_front=False, named=True),
+        Spot("c", (1.0, 1.02, 1.1), (2.0, 2.002, 2.1), on_front=True, named=True),
+        Spot("d", (5.0, 5.0, 5.0), (3.0, 3.0, 3.0), on_front=False, named=True),
+        Spot("e", (5.0, 5.0, 5.0), (1.0, 1.0, 1.0), on_front=False, named=False),
     ]
 
-    assert re.findall(r'dy="(-?[0-9]+)"', front(made, "told", "s", str)) == ["-6", "16", "-6"]
+    drawn = front(made, "told", "s", str)
+
+    assert re.findall(r'dy="(-?[0-9]+)"', drawn) == ["-6", "16", "-22", "-6"]
+
+
+def test_a_name_never_leaves_the_figure() -> None:
+    """Oracle: by hand: of three marks at the foot none may be named below it."""
+    made = [
+        Spot(name, (1.0, 1.0, 1.0), (2.0, 2.0, 2.0), on_front=True, named=True)
+        for name in ("a", "b", "c")
+    ] + [Spot("far", (5.0, 5.0, 5.0), (9.0, 9.0, 9.0), on_front=False, named=True)]
+
+    drawn = front(made, "told", "s", str)
+
+    places = zip(
+        re.findall(r'class="name[^"]*" x="[^"]*" y="([0-9.]+)"', drawn),
+        re.findall(r'dy="(-?[0-9]+)"', drawn),
+        strict=True,
+    )
+    heights = [float(y) + int(down) for y, down in places]
+    assert all(0 < height <= PLANE_HEIGHT for height in heights)
+    assert min(abs(a - b) for a, b in itertools.combinations(heights, 2)) >= NAME_HEIGHT
 
 
 def test_one_submission_or_no_curve_has_no_section(three) -> None:

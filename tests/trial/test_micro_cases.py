@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -14,11 +15,11 @@ from bertopt_bench.errors import UserError
 from bertopt_bench.matrix.micro import OPERATIONS, impossible, read_options
 from bertopt_bench.trial.micro.cases import open_case, plan_caching
 from bertopt_bench.trial.micro.checking import WrongResultError, compare
-from bertopt_bench.trial.micro.functions import FUNCTIONS, real_lengths
+from bertopt_bench.trial.micro.functions import FUNCTIONS, of_each_sequence
 from bertopt_bench.trial.micro.measuring import check_ran
 from bertopt_bench.trial.micro.stepping import CHECKED_STEPS
 from bertopt_bench.trial.passes import KernelMismatchError
-from bertopt_bench.workload.operation_work import DIRECTIONS
+from bertopt_bench.workload.operation_work import DIRECTIONS, real_lengths
 
 SMALL: dict[str, Any] = {
     "batch_size": 2, "seq_len": 16, "heads": 2, "head_size": 8, "hidden_size": 24,
@@ -70,6 +71,43 @@ def test_padded_attention_is_right(implementation: str, padding: float) -> None:
     case = opened("attention", implementation, padding=padding)
 
     assert case.errors.error <= case.errors.allowed
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+@pytest.mark.parametrize("padding", [0.0, 0.5])
+def test_attention_without_padding_gets_the_real_tokens(
+    padding: float, direction: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Oracle: float64, a sequence at a time; and padded attention's values of the real tokens.
+
+    torch's varlen attention, which is CUDA's, is stood in for by its signature on a CPU.
+    """
+    seen = []
+
+    def stand_in(
+        query: Any, key: Any, value: Any, borders: Any, borders_k: Any, longest: int, longest_k: int
+    ) -> torch.Tensor:
+        assert borders is borders_k
+        seen.append((query.shape, borders.tolist(), longest, longest_k))
+        attend = of_each_sequence(functional.scaled_dot_product_attention)
+        return attend(query, key, value, borders, 0)
+
+    varlen = pytest.importorskip("torch.nn.attention.varlen")
+    monkeypatch.setattr(varlen, "varlen_attn", stand_in)
+    case = opened("attention", "varlen", padding=padding, direction=direction, batch_size=3)
+    padded = opened("attention", "math", padding=padding, direction=direction, batch_size=3)
+
+    lengths = real_lengths(3, 16, padding)
+    borders = [0, *itertools.accumulate(lengths)]
+    assert seen[0] == ((sum(lengths), 2, 8), borders, max(lengths), max(lengths))
+    assert case.errors.error <= case.errors.allowed
+    assert case.inputs_sha256 == padded.inputs_sha256
+    assert case.work == padded.work
+    if direction == "forward":
+        with torch.no_grad():
+            rows = padded.calls[0]().transpose(1, 2)
+            flat = torch.cat([row[:length] for row, length in zip(rows, lengths, strict=True)])
+            torch.testing.assert_close(case.calls[0](), flat)
 
 
 def test_lengths_have_the_padding_asked_for_on_average() -> None:
@@ -147,6 +185,7 @@ class Counting(torch.optim.Optimizer):  # AdamW by its formulas, its count a num
         self.place, self.steps = place, 0
         self.betas, self.eps, self.decay = betas, eps, weight_decay
         self.param_groups[0]["steps"] = 0
+        self.taken = []  # a list that grows with every step
         if place == "of_all":
             self.state["steps"] = 0
 
@@ -156,10 +195,11 @@ class Counting(torch.optim.Optimizer):  # AdamW by its formulas, its count a num
             "of_all": self.state,
             "group": self.param_groups[0],
             "itself": vars(self),
+            "list": vars(self),
         }[self.place]
 
     def count(self, parameter):
-        return self.holder(parameter)["steps"]
+        return self.holder(parameter)["steps"] if self.place != "list" else len(self.taken)
 
     @torch.no_grad()
     def step(self):
@@ -167,7 +207,10 @@ class Counting(torch.optim.Optimizer):  # AdamW by its formulas, its count a num
         lr, state, holder = self.param_groups[0]["lr"], self.state[one], self.holder(one)
         for name in ("mean", "square"):
             state.setdefault(name, torch.zeros_like(one))
-        count = holder["steps"] = holder.get("steps", 0) + 1
+        self.taken.append(lr)
+        count = len(self.taken)
+        if self.place != "list":
+            count = holder["steps"] = holder.get("steps", 0) + 1
         state["mean"].lerp_(one.grad, 1 - first)
         state["square"].lerp_(one.grad**2, 1 - second)
         one.mul_(1 - lr * self.decay)
@@ -175,8 +218,9 @@ class Counting(torch.optim.Optimizer):  # AdamW by its formulas, its count a num
         one.sub_(lr * state["mean"] / (1 - first**count) / below)
 
 
-of_parameter, of_all, group, itself = (
-    partial(Counting, place=place) for place in ("of_parameter", "of_all", "group", "itself")
+of_parameter, of_all, group, itself, list_ = (
+    partial(Counting, place=place)
+    for place in ("of_parameter", "of_all", "group", "itself", "list")
 )
 
 
@@ -315,7 +359,7 @@ def test_an_optimizers_state_is_put_back_exactly(implementation: str) -> None:
     assert float(state["exp_avg"].abs().min()) > 0
 
 
-@pytest.mark.parametrize("place", ["of_parameter", "of_all", "group", "itself"])
+@pytest.mark.parametrize("place", ["of_parameter", "of_all", "group", "itself", "list_"])
 def test_a_users_counter_of_steps_is_put_back(own_module: str, place: str) -> None:
     """Oracle: AdamW by its formulas corrects by the number of steps, so a step tells the count."""
     case = opened("optimizer_step", f"{own_module}:{place}", mix="flat", hidden_size=8)

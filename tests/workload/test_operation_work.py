@@ -56,6 +56,14 @@ def test_bytes_and_flops_are_those_counted_by_hand(
     assert (work.bytes, work.flops) == (moved, computed)
 
 
+def test_padding_is_no_work() -> None:
+    """Oracle: by hand: half padding of 5 slots are lengths of 1 (never 0) and 5: 26 pairs."""
+    options = {**SHAPES["attention"], "dtype": "float32", "direction": "forward", "padding": 0.5}
+    work = operation_work("attention", options)
+
+    assert (work.bytes, work.flops) == (4 * 6 * 21 * 4, 2 * 2 * 26 * 21)
+
+
 def test_a_dtype_of_half_the_size_moves_half_the_bytes() -> None:
     """Oracle: bfloat16 has two bytes where float32 has four; FLOPs stay."""
     options = {**SHAPES["gelu"], "direction": "both"}

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from bertopt_bench.workload import references
-from bertopt_bench.workload.operation_work import masked_slots_of
+from bertopt_bench.workload.operation_work import masked_slots_of, real_lengths
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -34,6 +34,7 @@ class Function:
         apply: calls an implementation with the operation's signature.
         exact: the plain formula, which float64 inputs make the reference.
         own: what torch has for it, whose error in a dtype is the measure for others.
+        arrange: puts what was drawn into the form that calls take.
     """
 
     draw: Callable[[Options, torch.Generator], dict[str, Any]]
@@ -41,20 +42,7 @@ class Function:
     apply: Callable[[Callable[..., Tensor], Inputs], Tensor]
     exact: Callable[[Inputs], Tensor]
     own: Callable[..., Tensor]
-
-
-def real_lengths(batch: int, seq_len: int, padding: float) -> list[int]:
-    """Give the sequences' real lengths: evenly spread, with so much padding on average.
-
-    >>> real_lengths(3, 100, 0.25)
-    [50, 75, 100]
-    """
-    low, high = max(0.0, 1 - 2 * padding), min(1.0, 2 - 2 * padding)
-    steps = max(1, batch - 1)
-    shares = [low + (high - low) * i / steps for i in range(batch)]
-    if batch == 1:
-        shares = [1 - padding]
-    return [max(1, round(seq_len * share)) for share in shares]
+    arrange: Callable[[dict[str, Any]], dict[str, Any]] = lambda drawn: drawn
 
 
 def _draw_attention(options: Options, generator: torch.Generator) -> dict[str, Any]:
@@ -72,6 +60,36 @@ def _draw_attention(options: Options, generator: torch.Generator) -> dict[str, A
 
 def _exact_attention(inputs: Inputs) -> Tensor:
     return references.attention(*(inputs[name] for name in ("query", "key", "value", "mask")))
+
+
+def _without_padding(drawn: dict[str, Any]) -> dict[str, Any]:
+    """Lay the real tokens of all sequences one after the other: [B, a, S, d] becomes [T, a, d]."""
+    batch, _, slots, _ = drawn["query"].shape
+    mask = drawn["mask"]
+    lengths = torch.full((batch,), slots) if mask is None else mask.sum(-1).flatten()
+    keep = torch.arange(slots) < lengths[:, None]
+    flat = {name: drawn[name].transpose(1, 2)[keep] for name in ("query", "key", "value")}
+    borders = functional.pad(lengths.cumsum(0), (1, 0)).int()
+    return {**flat, "borders": borders, "longest": int(lengths.max())}
+
+
+def of_each_sequence(call: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Let an attention of [1, a, S, d] serve sequences that lie one after the other, one a call."""
+
+    def segments(query: Tensor, key: Tensor, value: Tensor, borders: Tensor, _: int) -> Tensor:
+        sizes = borders.diff().tolist()
+        parts = zip(*(torch.split(one, sizes) for one in (query, key, value)), strict=True)
+        mixed = [call(*(one.transpose(0, 1)[None] for one in part)) for part in parts]
+        return torch.cat([one[0].transpose(0, 1) for one in mixed])
+
+    return segments
+
+
+def _exact_segments(inputs: Inputs) -> Tensor:
+    exact = of_each_sequence(
+        lambda query, key, value: references.attention(query, key, value, None)
+    )
+    return exact(*(inputs[name] for name in SEGMENTS))
 
 
 def _draw_layer_norm(options: Options, generator: torch.Generator) -> dict[str, Any]:
@@ -173,6 +191,19 @@ def _torch_mlm_loss(hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor
     logits = widened(functional.linear(hidden, weight, bias))
     return functional.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum")
 
+
+SEGMENTS = ("query", "key", "value", "borders", "longest")
+"""What an attention takes that leaves padding out: [T, a, d] thrice, int32 [B + 1], a number."""
+
+OVER_SEGMENTS = Function(
+    draw=_draw_attention,
+    learned=("query", "key", "value"),
+    apply=lambda f, x: f(*(x[name] for name in SEGMENTS)),
+    exact=_exact_segments,
+    own=of_each_sequence(functional.scaled_dot_product_attention),
+    arrange=_without_padding,
+)
+"""Attention over the same sequences, without their padding."""
 
 FUNCTIONS: Mapping[str, Function] = {
     "attention": Function(

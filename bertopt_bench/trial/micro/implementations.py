@@ -14,6 +14,7 @@ from bertopt_bench.axes.kernels import Kernel
 from bertopt_bench.catalogue.outside import import_target
 from bertopt_bench.trial.micro import functions
 from bertopt_bench.workload.loss import decoded_cross_entropy
+from bertopt_bench.workload.ragged import varlen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -38,11 +39,12 @@ class Implementation:
     forbids: tuple[str, ...] = ()
 
 
-def find_function(operation: str, name: str) -> Implementation:
+def find_function(operation: str, name: str, *, segments: bool = False) -> Implementation:
     """Give an implementation of an operation of tensors: the kernel axis' entry of that name.
 
-    ``composed`` and ``compiled`` (layer norm, GELU) are the plain operations, as they are and made
-    one by torch.compile.
+    Over ``segments`` attention is the entry's own form for them, or torch's. ``composed`` and
+    ``compiled`` (layer norm, GELU) are the plain operations, as they are and made one by
+    torch.compile.
 
     Raises:
         UserError: a user's own cannot be imported.
@@ -54,8 +56,9 @@ def find_function(operation: str, name: str) -> Implementation:
         return _composed(functions.COMPOSED[operation], compiled=name == COMPILED)
     kernel = catalogue.resolve(f"kernel.{operation}", name)()
     usual = _USUAL.get(operation, functions.FUNCTIONS[operation].own)
+    call = getattr(kernel.call, "segments", varlen) if segments else kernel.call or usual
     return Implementation(
-        _fitted(operation, kernel.call or usual, kernel),
+        _fitted(operation, call, kernel),
         kernel.context or nullcontext,
         expects=kernel.expects,
         forbids=kernel.forbids,

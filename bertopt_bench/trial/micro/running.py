@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from bertopt_bench.axes.kernels._steps import beside
+from bertopt_bench.matrix.micro import over_segments
 from bertopt_bench.trial.micro import checking
-from bertopt_bench.trial.micro.functions import FUNCTIONS, Function
+from bertopt_bench.trial.micro.functions import FUNCTIONS, OVER_SEGMENTS, Function
 from bertopt_bench.trial.micro.implementations import Implementation, find_function
 from bertopt_bench.trial.micro.opened import Opened
 
@@ -32,9 +33,11 @@ def open_runs(
     Raises:
         UserError: an implementation that cannot be imported, or gives a wrong result.
     """
-    spec, found = FUNCTIONS[operation], find_function(operation, name)
+    segments = operation == "attention" and over_segments(name, options)
+    spec = OVER_SEGMENTS if segments else FUNCTIONS[operation]
+    found = find_function(operation, name, segments=segments)
     inputs = spec.draw(options, generator)
-    run = _Run(spec, found, options, device, inputs, generator)
+    run = _Run(spec, found, options, device, spec.arrange(inputs), generator)
     errors = run.checked(f"{operation} '{name}'")
     return Opened(run.calls(slots), run.context, errors, inputs, found)
 

@@ -133,8 +133,25 @@ def _exact_steps(start: Tensor, gradient: Tensor) -> Tensor:
     return weight
 
 
-def _of_kind(place: Mapping[Any, Any], kind: Any) -> dict[Any, Any]:
-    return {key: value for key, value in place.items() if isinstance(value, kind)}
+def _places(root: dict[Any, Any]) -> list[dict[Any, Any] | list[Any]]:
+    """Give every dict and list that can be reached, however deep, each once."""
+    found: dict[int, dict[Any, Any] | list[Any]] = {}
+    waiting: list[Any] = [root]
+    while waiting:
+        place = waiting.pop()
+        if id(place) in found or not isinstance(place, dict | list):
+            continue
+        found[id(place)] = place
+        waiting += place.values() if isinstance(place, dict) else place
+    return list(found.values())
+
+
+def _changing(place: dict[Any, Any] | list[Any]) -> dict[Any, Any] | list[Any]:
+    """Copy what steps may replace: a list, or the tensors and plain numbers of a dict."""
+    if isinstance(place, list):
+        return list(place)
+    kinds = Tensor | int | float | complex
+    return {key: value for key, value in place.items() if isinstance(value, kinds)}
 
 
 class _Slot:
@@ -154,7 +171,7 @@ class _Slot:
             found.prepare(self.optimizer)
         self.call: Callable[[], Any] = self.optimizer.step
         self.kept: list[tuple[Tensor, Tensor]] = []
-        self.numbers: list[tuple[dict[Any, Any], dict[Any, Any]]] = []
+        self.places: list[tuple[Any, Any]] = []
 
     def flat(self) -> Tensor:
         """Give all parameters as one float64 tensor."""
@@ -167,20 +184,21 @@ class _Slot:
 
     def keep(self) -> None:
         """Remember parameters and state: tensors, and plain numbers such as counters of steps."""
-        state = self.optimizer.state
-        of_each = [value for value in state.values() if isinstance(value, dict)]
-        places = [*of_each, state, *self.optimizer.param_groups, vars(self.optimizer)]
-        changing = [parameter.detach() for parameter in self.parameters]
-        changing += [one.detach() for place in places for one in _of_kind(place, Tensor).values()]
-        self.kept = [(one, one.clone()) for one in changing]
-        self.numbers = [(place, _of_kind(place, int | float | complex)) for place in places]
+        self.places = [(place, _changing(place)) for place in _places(vars(self.optimizer))]
+        held = [one.values() if isinstance(one, dict) else one for _, one in self.places]
+        tensors: dict[int, Tensor] = {id(one): one for one in self.parameters}
+        tensors |= {id(one): one for some in held for one in some if isinstance(one, Tensor)}
+        self.kept = [(one.detach(), one.detach().clone()) for one in tensors.values()]
 
     def restore(self) -> None:
         """Put everything back in place."""
         for one, as_kept in self.kept:
             one.copy_(as_kept)
-        for place, numbers in self.numbers:
-            place.update(numbers)
+        for place, as_kept in self.places:
+            if isinstance(place, list):
+                place[:] = as_kept
+            else:
+                place.update(as_kept)
 
     def finite(self) -> bool:
         """Say whether all parameters are finite."""
