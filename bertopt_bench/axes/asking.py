@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     Capabilities = Mapping[str, Any]
 
 AMPERE = (8, 0)
-HALF = ("bf16", "fp16")
 
 
 def capability_of(cell: Cell, capabilities: Capabilities) -> tuple[int, int] | None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from bertopt_bench.axes.asking import AMPERE, HALF, capability_of, dotted
+from bertopt_bench.axes.asking import AMPERE, capability_of, dotted
 from bertopt_bench.axes.kernels import mlm_loss
 from bertopt_bench.axes.optimizers import LOOP_ONLY
 from bertopt_bench.matrix.content import (
     FLASH,
+    HALF,
     attention_dropout,
     kernel_name,
     layout_of,

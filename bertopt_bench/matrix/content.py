@@ -11,7 +11,7 @@ FLASH = ("flash", "flash_attn")
 """Attention kernels that take no mask on CUDA."""
 
 _OVER_SEGMENTS = ("default", "varlen", *FLASH)
-_SIXTEEN_BITS = ("bf16", "fp16")
+HALF = ("bf16", "fp16")
 
 
 def kernel_name(cell: Mapping[str, Any], operation: str) -> str | None:
@@ -41,6 +41,6 @@ def walks_segments(cell: Mapping[str, Any]) -> bool:
         cell["device"]["name"] == "cuda"
         and layout_of(cell) != "padded"
         and cell["kernel"]["attention"]["name"] in _OVER_SEGMENTS
-        and cell["precision"]["name"] in _SIXTEEN_BITS
+        and cell["precision"]["name"] in HALF
         and not attention_dropout(cell)
     )

@@ -73,18 +73,28 @@ def template(name: str) -> Template:
         lstrip_blocks=True,
     )
     environment.filters["breakable"] = breakable
+    environment.filters["unbroken"] = unbroken
     return environment.get_template(name)
 
 
 def breakable(name: str) -> Markup:
-    """Let a dotted or coloned name break between its words.
+    """Let a dotted or coloned name break between its words, but not within a number.
 
-    >>> str(breakable("encoder.layer"))
-    'encoder.<wbr>layer'
+    >>> str(breakable("encoder.layer lr=0.1"))
+    'encoder.<wbr>layer lr=0.1'
     """
     from markupsafe import Markup, escape
 
-    return Markup(re.sub(r"(::|\.(?=\w)|_(?=\w))", r"\1<wbr>", str(escape(name))))  # noqa: S704
+    return Markup(re.sub(r"(::|\.(?=\w)(?!(?<=\d\.)\d)|_(?=\w))", r"\1<wbr>", str(escape(name))))  # noqa: S704
+
+
+def unbroken(words: str) -> str:
+    """Keep each number on one line with its unit.
+
+    >>> unbroken("4.3 s to 5 s · n 3").replace(chr(0xA0), "_")
+    '4.3_s to 5_s · n 3'
+    """
+    return re.sub(r"(?<=\d) (?=[^\s·])", "\u00a0", words)
 
 
 def asset(name: str) -> Markup:

@@ -26,6 +26,7 @@ from bertopt_bench.report.score_wording import (
     target_words,
     with_unit,
 )
+from bertopt_bench.report.step_figures import rate
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -121,7 +122,7 @@ def to_targets(scored: Scored) -> list[View]:
             "without evaluations. A speed-up above 1 is faster than the baseline, paired by seed."
         )
         heads = (*_heads(scored), "got there", "steps", "seconds", "real tokens", "gradients",
-                 "model FLOPs", "speed-up in steps", "speed-up in seconds")  # fmt: skip
+                 "model work", "speed-up in steps", "speed-up in seconds")  # fmt: skip
         title = f"To the target: {role_words(scored, target)}"
         made.append(View(f"target-{number}", title, told, heads, tuple(rows)))
     return made
@@ -140,7 +141,7 @@ def _target_row(scored: Scored, marks: Marks, row: Row, faster: dict[Any, Row]) 
                 ("seconds", wording.duration),
                 ("tokens", lambda v: wording.significant(v, 3)),
                 ("gradient_evaluations", lambda v: wording.significant(v, 3)),
-                ("flops", lambda v: f"{v:.2e}"),
+                ("flops", lambda v: rate(v, "FLOP")),
             )
         ),
         *(

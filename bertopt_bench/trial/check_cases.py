@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from bertopt_bench.workload import references
 from bertopt_bench.workload.loss import decoded_cross_entropy
+from bertopt_bench.workload.masking import IGNORED
 from bertopt_bench.workload.ragged import Ragged
 
 if TYPE_CHECKING:
@@ -185,7 +186,7 @@ def _mlm_loss(trial: Trial, call: Callable[..., Tensor]) -> Case:
     vocabulary, hidden = config.vocabulary_size, config.size.hidden
     slots = max(2, rows * max(trial.batches.head_slots) // trial.cell["workload"]["batch_size"])
     labels = draw.whole(0, vocabulary, (slots,))
-    labels[-1] = references.IGNORED
+    labels[-1] = IGNORED
     inputs = {
         "hidden": draw.normal(slots, hidden, dtype=draw.activations),
         "weight": draw.normal(vocabulary, hidden, dtype=draw.weights, std=0.1),

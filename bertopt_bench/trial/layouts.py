@@ -18,7 +18,7 @@ import numpy as np
 from bertopt_bench.matrix.content import layout_of, walks_segments
 from bertopt_bench.trial.batches import Batch, Batches, load_arrays, place
 from bertopt_bench.workload import packing
-from bertopt_bench.workload.loss import IGNORED
+from bertopt_bench.workload.masking import IGNORED
 from bertopt_bench.workload.pairing import LABELS, segments
 from bertopt_bench.workload.ragged import Ragged
 from bertopt_bench.workload.tokens import PAD

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bertopt_bench.workload.loss import IGNORED
+from bertopt_bench.workload.masking import IGNORED
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bertopt_bench.matrix.content import kernel_name
+from bertopt_bench.matrix.content import HALF, kernel_name
 from bertopt_bench.workload import formulas
 
 if TYPE_CHECKING:
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from bertopt_bench.workload.formulas import ModelSize
 
-AUTOCAST = ("bf16", "fp16")
 STATISTIC_BYTES = 4  # a figure of a norm or of flash attention, per slot
 
 
@@ -71,7 +70,7 @@ class Step:
             masked=slots if loss == "dense" else masked,
             seq_len=seq_len,
             weight=weight,
-            compute=2 if precision in AUTOCAST else weight,
+            compute=2 if precision in HALF else weight,
             cuda=cell.get("device", {}).get("name") == "cuda",
             attention=attention["name"],
             reduced=attention.get("reduced", False),

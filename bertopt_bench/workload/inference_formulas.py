@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from bertopt_bench.matrix.content import HALF
 from bertopt_bench.workload import formulas
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-_SIXTEEN_BITS = ("bf16", "fp16")
 
 
 def forward_flops(cell: Mapping[str, Any]) -> int:
@@ -41,7 +40,7 @@ def memory_forecast_bytes(cell: Mapping[str, Any], padding: float = 0.0) -> int:
     size = formulas.model_size(workload["model"])
     h, f, vocabulary = size.hidden, size.intermediate, workload["vocabulary_size"]
     weight = 8 if precision == "fp64" else 4
-    half = precision in _SIXTEEN_BITS
+    half = precision in HALF
     product, copied = (2, 2) if half else (weight, 0)
     filled = 1.0 - padding if workload.get("layout", "padded") != "padded" else 1.0
     n = round(filled * workload["batch_size"] * workload["seq_len"])

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from bertopt_bench.workload.masking import IGNORED
+
 if TYPE_CHECKING:
     from torch import Tensor
-
-IGNORED = -100
 
 
 def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:

@@ -19,7 +19,7 @@ from bertopt_bench.trial.arm import run_arm
 from bertopt_bench.trial.assemble import assemble
 from bertopt_bench.trial.worker import run_task
 from bertopt_bench.workload import formulas, inference_formulas
-from bertopt_bench.workload.loss import IGNORED
+from bertopt_bench.workload.masking import IGNORED
 from bertopt_bench.workload.memory_formulas import memory_forecast_bytes
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from bertopt_bench.workload import references
+from bertopt_bench.workload.masking import IGNORED
 from bertopt_bench.workload.operation_work import masked_slots_of, real_lengths
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     Inputs = Mapping[str, Any]
 
 NORM_EPS = 1e-12  # BERT's
-IGNORED = references.IGNORED
 
 
 @dataclass(frozen=True, slots=True)
