@@ -73,12 +73,16 @@ def listed(parts: Sequence[str]) -> str:
 
 
 def change(effect: Effect, value: float, *, unit: bool = True) -> str:
-    """Write a paired difference: signed nats, a signed per cent, or a factor when large."""
+    """Write a paired difference: signed nats, a signed per cent, or a factor.
+
+    It is a factor where any of the effect's differences is threefold: all are written alike.
+    """
     if not effect.metric.is_ratio:
         sign = "+" if value > 0 else ""
         return f"{sign}{loss(value)}{' nats' if unit else ''}"
-    ratio = math.exp(value)
-    if ratio >= 3 or ratio <= 1 / 3:
+    ratio, spread = math.exp(value), effect.spread
+    ends = (value,) if spread is None else (value, spread.low, spread.high)
+    if max(map(abs, ends)) >= math.log(3):
         return f"× {significant(ratio)}"  # noqa: RUF001 - a multiplication sign
     percent = (ratio - 1) * 100
     text = f"{percent:+.1f}{NBSP}%".replace("-", MINUS)

@@ -46,6 +46,18 @@ def test_changes(metric, value, text) -> None:
     assert wording.change(effect(metric, value), value) == text
 
 
+def test_all_numbers_of_an_effect_are_written_alike() -> None:
+    """Oracle: by hand: a factor where one of them is threefold, else per cent throughout."""
+    wide = effect(THROUGHPUT, 0.0, math.log(1.5), math.log(4))
+
+    told = wording.spread_of_changes(wide, wide.spread)
+
+    assert told == "middle half × 1.22 to × 2.45, n = 3 contexts"  # noqa: RUF001
+    assert wording.change(wide, 0.0) == "× 1.00"  # noqa: RUF001 - a multiplication sign
+    narrow = effect(THROUGHPUT, 0.0, math.log(1.5))
+    assert wording.change(narrow, 0.0) == f"0.0{wording.NBSP}%"
+
+
 def test_a_single_context_claims_no_spread() -> None:
     single = effect(LOSS, 0.1)
 
