@@ -1,16 +1,16 @@
 """What share of the matrix-product rate does a training step reach, and what eats the rest?
 
 `mini` at batch 32 and length 128 by default, on real text, as a matrix makes the trial: each round
-takes a step and, beside it, the fastest of three square products in the same precision. The share
-is the step's model FLOPs by what that product's rate would have done in the step's time. Then one
-step under the profiler, by kind of operation: time, and the rate of what has FLOPs.
+takes a step and, beside it, square products in the same precision: a b, a b', a' b, since a
+processor may have a fast way for one of them only. The share is the step's model FLOPs by what the
+fastest would have done in the step's time. Then one step under the profiler, by kind of operation:
+time, and the rate of what has FLOPs; and the products that took longest, by their shapes.
 
     python benchmarks/peers/precision_share.py [--precision bf16] [--attention default math ...]
         [--model mini] [--batch-size 32] [--rounds 20] [--product-size 2048]
 
-On a CPU without 16-bit arithmetic the product in bf16 is a plain loop (here 0.8 GFLOP/s, fp32 67):
-its share says nothing about one that has it. Take --product-size 512 and few rounds there, and
-read the seconds outside the products, which do not go through that loop.
+On a CPU without 16-bit arithmetic torch's products in bf16 are plain loops: take --product-size 512
+and few rounds there.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 GOAL = 0.40
 BATCHES = 4  # distinct ones, over and over
+PRODUCTS = {"aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm"}
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -71,20 +72,30 @@ def step_flops(trial: Trial, vocabulary: int) -> int:
 def shares(trial: Trial, flops: int, rounds: int, size: int, dtype: torch.dtype) -> list[float]:
     """Give each round's share, its step beside its own products."""
     left, right, out = (torch.randn(size, size).to(dtype) for _ in range(3))
+    pairs = {"a b": (left, right), "a b'": (left, right.t()), "a' b": (left.t(), right)}
     found = []
     for index in range(rounds):
         start = perf_counter()
         trial.step(index % BATCHES)
         step = perf_counter() - start
         trial.drain()
-        products = []
-        for _ in range(3):
-            start = perf_counter()
-            torch.mm(left, right, out=out)
-            products.append(perf_counter() - start)
-        found.append(flops / step / (2 * size**3 / min(products)))
-        print(f"  step {step * 1e3:.1f} ms, {flops / step / 1e9:.1f} GFLOP/s", flush=True)
+        rates = {words: 2 * size**3 / _fastest(*pair, out) for words, pair in pairs.items()}
+        found.append(flops / step / max(rates.values()))
+        told = ", ".join(f"{words} {rate / 1e9:.1f}" for words, rate in rates.items())
+        print(
+            f"  step {step * 1e3:.1f} ms; GFLOP/s {flops / step / 1e9:.1f}, of {told}", flush=True
+        )
     return found
+
+
+def _fastest(left: torch.Tensor, right: torch.Tensor, out: torch.Tensor) -> float:
+    """Give the shortest of three products' seconds."""
+    seconds = []
+    for _ in range(3):
+        start = perf_counter()
+        torch.mm(left, right, out=out)
+        seconds.append(perf_counter() - start)
+    return min(seconds)
 
 
 def print_kinds(trial: Trial) -> None:
@@ -97,6 +108,23 @@ def print_kinds(trial: Trial) -> None:
         print(
             f"  {kind['kind']:<10} {kind['seconds'] * 1e3:9.2f} ms, of it {rest * 1e3:8.2f} ms in "
             f"operators without a FLOP formula; the others {rate:.1f} GFLOP/s"
+        )
+
+
+def print_products(trial: Trial) -> None:
+    """Print the matrix products by shapes, longest first: what a fast way is lacking for."""
+    activity = torch.profiler.ProfilerActivity.CPU
+    with torch.profiler.profile(activities=[activity], record_shapes=True, with_flops=True) as seen:
+        trial.step(0)
+        trial.drain()
+    averages = seen.key_averages(group_by_input_shape=True)
+    products = [one for one in averages if one.key in PRODUCTS]
+    for one in sorted(products, key=lambda one: -one.self_cpu_time_total)[:6]:
+        seconds = one.self_cpu_time_total / 1e6
+        shapes = " ".join(str(shape) for shape in one.input_shapes if len(shape) > 1)
+        print(
+            f"  {one.key:<28} {seconds * 1e3:9.2f} ms {one.flops / seconds / 1e9:7.1f} GFLOP/s "
+            f"{one.count:4d} calls {shapes}"
         )
 
 
@@ -122,6 +150,7 @@ def main() -> None:
         trial.step(0)
         found = shares(trial, flops, arguments.rounds, arguments.product_size, dtype)
         print_kinds(trial)
+        print_products(trial)
         median = statistics.median(found)
         print(
             f"share of the measured rate: median {median:.1%}, {min(found):.1%} to "
