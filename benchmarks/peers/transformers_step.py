@@ -60,6 +60,16 @@ class Arm:
         return perf_counter() - start
 
 
+def _masked_batch() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Draw ids [b, S] with masked ones, their flat index [M], and what they were [M]."""
+    ids = torch.randint(5, VOCABULARY, (BATCH, LENGTH))
+    positions = torch.stack([torch.randperm(LENGTH - 2)[:MASKED] + 1 for _ in range(BATCH)])
+    index = (positions + torch.arange(BATCH)[:, None] * LENGTH).flatten()
+    targets = ids.flatten()[index].clone()
+    ids.view(-1)[index] = 103
+    return ids, index, targets
+
+
 def make_arms() -> dict[str, Arm]:
     """Build the arms from one set of random weights and one batch."""
     import transformers
@@ -76,11 +86,7 @@ def make_arms() -> dict[str, Arm]:
             )
             for _ in range(2)
         ]
-    ids = torch.randint(5, VOCABULARY, (BATCH, LENGTH))
-    positions = torch.stack([torch.randperm(LENGTH - 2)[:MASKED] + 1 for _ in range(BATCH)])
-    index = (positions + torch.arange(BATCH)[:, None] * LENGTH).flatten()
-    targets = ids.flatten()[index].clone()
-    ids.view(-1)[index] = 103
+    ids, index, targets = _masked_batch()
     labels = torch.full_like(ids, -100)
     labels.view(-1)[index] = targets
     real = torch.ones_like(ids)
