@@ -14,6 +14,7 @@ from bertopt_bench.axes.asking import AMPERE, capability_of, dotted
 from bertopt_bench.axes.kernels import attention, layer_norm, mlm_loss
 from bertopt_bench.axes.optimizers import PACKAGES
 from bertopt_bench.matrix.content import kernel_name
+from bertopt_bench.matrix.modes import is_inference
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -74,7 +75,8 @@ def fp16_on_cpu(cell: Cell, _capabilities: Capabilities) -> str | None:
     """
     if (cell["precision"]["name"], cell["device"]["name"]) != ("fp16", "cpu"):
         return None
-    return "fp16 training on a CPU is some 30 times slower than fp32 and unstable"
+    slower = "on a CPU is some 30 times slower than fp32"
+    return f"fp16 {slower}" if is_inference(cell) else f"fp16 training {slower} and unstable"
 
 
 def slower_than_fp32(cell: Cell, capabilities: Capabilities) -> str | None:

@@ -239,6 +239,12 @@ SKIPPED = [
         | {"workload": {**CELL["workload"], "mode": "inference", "layout": "unpadded"}},
         CPU_ONLY,
     ),
+    (
+        "flex_within_a_compiled_model_on_cpu",
+        cell(attention="flex", compile="default")
+        | {"workload": {**CELL["workload"], "mode": "inference"}},
+        CPU_ONLY,
+    ),
     ("flex_needs_wide_heads", cell(attention="flex", model=NARROW_HEADS, **GPU), gpu(9, 0)),
     (
         "flex_takes_no_blocks",
@@ -306,6 +312,7 @@ POSSIBLE = [
     (cell(mlm_loss="dense", regularizer=[SMOOTHING]), CPU_ONLY),
     (cell(gelu="tanh", checkpointing="layers", regularizer=[DROPOUT]), CPU_ONLY),
     (cell(attention="flex", **GPU), gpu(8, 0)),
+    (cell(attention="flex", compile="default", **GPU), gpu(8, 0)),
     (laid_out("packed", attention="varlen", **GPU), gpu(8, 0)),
     (laid_out("packed", attention="flash", **GPU), gpu(8, 0)),
     (laid_out("unpadded", attention="flash_attn", **GPU), gpu(8, 0) | {"torch": "2.9.1"}),
@@ -336,6 +343,15 @@ POSSIBLE = [
 def test_rule_fires_alone(name: str, content: dict[str, Any], capabilities: dict[str, Any]) -> None:
     """The impossible cell is skipped by the one rule that is about it, with a reason."""
     assert list(fired(content, capabilities)) == [name]
+
+
+def test_fp16_on_a_cpu_is_told_of_training_only_where_there_is_some() -> None:
+    """Oracle: the mode of the cell."""
+    trains = cell(precision="fp16")
+    infers = trains | {"workload": {**CELL["workload"], "mode": "inference"}}
+
+    assert "fp16 training on a CPU" in fired(trains, CPU_ONLY)["fp16_on_cpu"]
+    assert "train" not in fired(infers, CPU_ONLY)["fp16_on_cpu"]
 
 
 @pytest.mark.parametrize(("content", "capabilities"), POSSIBLE)

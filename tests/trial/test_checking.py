@@ -460,6 +460,20 @@ def test_how_ones_own_is_called_is_not_told_of_an_entry(make_request: MakeReques
     assert "module:function" not in str(error.value)
 
 
+def test_what_a_compiler_says_over_pages_is_one_line_with_its_place() -> None:
+    """Oracle: the exception's first words; Inductor's tell of whole graphs, with their paths."""
+    pages = "".join(f"\n  target: node_{number} in /home/somebody" for number in range(1000))
+    with pytest.raises(RuntimeError) as error:
+        raise RuntimeError("LoweringException: not enough values" + pages)
+    status, reason = worker.classify(error.value)
+
+    assert status == "failed"
+    assert reason.startswith("RuntimeError: LoweringException: not enough values target: node_0 ")
+    assert len(reason) < 500
+    assert "\n" not in reason
+    assert "(at test_checking.py:" in reason
+
+
 def test_a_lack_of_memory_is_no_mistake_of_the_kernel(make_request: MakeRequest) -> None:
     """Oracle: the record's status of torch's own exception."""
 
