@@ -123,6 +123,14 @@ SKIPPED = [
         CPU_ONLY
         | {"skip_slower_precisions": True, "precision_ratio": {"cpu": {"fp32": 1.0, "bf16": 1.3}}},
     ),
+    *[
+        (
+            "fused_momentum_under_a_scaler",
+            cell(optimizer=name, optimizer_step="fused", precision="fp16", device="cuda"),
+            gpu(9, 0),
+        )
+        for name in ("momentum", "nesterov")
+    ],
     ("missing_package", cell(optimizer="lion"), NO_EXTRAS),
     ("missing_package", cell(corpus="hf:some/set"), NO_EXTRAS),
     ("no_foreach_step", cell(optimizer="muon", optimizer_step="foreach"), CPU_ONLY),
@@ -336,6 +344,11 @@ POSSIBLE = [
     (cell() | {"workload": {**CELL["workload"], "mode": "inference"}}, CPU_ONLY),
     (cell(optimizer="adagrad", optimizer_step="fused"), CPU_ONLY | {"torch": "2.11.0"}),
     (cell(optimizer="adagrad", optimizer_step="fused", device="cuda"), gpu(9, 0)),
+    (cell(optimizer="sgd", optimizer_step="fused", precision="fp16", device="cuda"), gpu(9, 0)),
+    (
+        cell(optimizer="momentum", optimizer_step="foreach", precision="fp16", device="cuda"),
+        gpu(9, 0),
+    ),
 ]
 
 
