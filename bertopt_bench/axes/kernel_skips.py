@@ -334,6 +334,22 @@ def flex_takes_no_blocks(cell: Cell, _capabilities: Capabilities) -> str | None:
     return None
 
 
+def flex_within_a_compiled_model_on_cpu(cell: Cell, _capabilities: Capabilities) -> str | None:
+    """Skip FlexAttention as part of a compiled model's graph on a CPU: Inductor cannot write it.
+
+    Source: torch._inductor.codegen.cpp_flex_attention_template.choose_flex_template, torch 2.13: it
+    takes four sizes of what queries are a view of, and a projection's product has two.
+    """
+    compiler = kernel_name(cell, "compile")
+    flex = kernel_name(cell, "attention") == "flex" and cell["device"]["name"] == "cpu"
+    if not flex or compiler not in _COMPILED["compile"]:
+        return None
+    return (
+        f"attention flex cannot be part of the graph that compile {compiler} makes on a CPU: take "
+        "compile off, where its call alone is compiled"
+    )
+
+
 def no_compiler(cell: Cell, capabilities: Capabilities) -> str | None:
     """Skip what compiles, torch.compile and kernels in Triton, without a C++ compiler.
 

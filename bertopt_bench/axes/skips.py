@@ -14,6 +14,7 @@ from bertopt_bench.axes.asking import AMPERE, capability_of, dotted
 from bertopt_bench.axes.kernels import attention, layer_norm, mlm_loss
 from bertopt_bench.axes.optimizers import PACKAGES
 from bertopt_bench.matrix.content import kernel_name
+from bertopt_bench.matrix.modes import is_inference
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,6 +29,7 @@ _KERNEL_PACKAGES = {
 }
 _COMMANDS = {"flash_attn": "pip install flash-attn --no-build-isolation"}
 _DEFAULT_POSITIONS = 512
+_FUSED_MOMENTUM = ("momentum", "nesterov")
 
 
 def no_cuda(cell: Cell, capabilities: Capabilities) -> str | None:
@@ -74,7 +76,24 @@ def fp16_on_cpu(cell: Cell, _capabilities: Capabilities) -> str | None:
     """
     if (cell["precision"]["name"], cell["device"]["name"]) != ("fp16", "cpu"):
         return None
-    return "fp16 training on a CPU is some 30 times slower than fp32 and unstable"
+    slower = "on a CPU is some 30 times slower than fp32"
+    return f"fp16 {slower}" if is_inference(cell) else f"fp16 training {slower} and unstable"
+
+
+def fused_momentum_under_a_scaler(cell: Cell, _capabilities: Capabilities) -> str | None:
+    """Skip the fused step of SGD with momentum in fp16: its scaler may leave out the first step.
+
+    Source: torch.optim.sgd, ``_fused_sgd``, torch 2.13: the kernel that is to write the first
+    momentum into new, unwritten memory returns early then, and the next step adds to what lies
+    there (seen on a CPU: weights became NaN).
+    """
+    optimizer, step = cell["optimizer"]["name"], kernel_name(cell, "optimizer_step")
+    if optimizer not in _FUSED_MOMENTUM or step != "fused" or cell["precision"]["name"] != "fp16":
+        return None
+    return (
+        f"{optimizer}'s fused step reads memory that nobody wrote where fp16's scaler leaves out "
+        "the first step: take optimizer_step foreach"
+    )
 
 
 def slower_than_fp32(cell: Cell, capabilities: Capabilities) -> str | None:

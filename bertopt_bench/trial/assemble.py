@@ -250,9 +250,10 @@ def _own_model(
     """Let a user's own make what is called in place of the model.
 
     Raises:
-        UserError: it raised, or gives nothing that can be called.
+        UserError: it raised, gives nothing that can be called, or changed the model's parameters.
     """
     due = "It is called with the model alone and gives what is called in its place."
+    before = _parameters(model)
     try:
         own: Any = make(model)
     except (MemoryError, torch.OutOfMemoryError):
@@ -264,8 +265,30 @@ def _own_model(
         ) from error
     if not callable(own):
         raise UserError(f"kernel.compile '{name}' gives {type(own).__name__}. {due}")
+    changed = before.items() ^ _parameters(model).items()
+    if changed:
+        first = min(parameter for parameter, _ in changed)
+        raise UserError(
+            f"kernel.compile '{name}' changed the model's parameters ('{first}'): the optimizer "
+            "steps those that were there, in their dtype. What it is given must stay as it was; "
+            "change a copy, or let precision choose the dtype."
+        )
     called: Callable[..., torch.Tensor] = own
     return called
+
+
+def _parameters(model: torch.nn.Module) -> dict[str, tuple[Any, ...]]:
+    """Tell each parameter's object, kind and values (their sum)."""
+    return {
+        name: (
+            id(one),
+            one.dtype,
+            one.device,
+            one.requires_grad,
+            float(one.detach().double().sum()),
+        )
+        for name, one in model.named_parameters()
+    }
 
 
 def hash_weights(model: torch.nn.Module) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from bertopt_bench.trial.live import Trial
+    from bertopt_bench.workload.formulas import ModelSize
     from bertopt_bench.workload.model import BertConfig
 
 MOST_SEQUENCES = 4
@@ -31,13 +32,15 @@ _SEED = 20_231_101  # any: the draws are the sample's alone
 class Case:
     """An operation on drawn inputs, computed three ways, each from the same tensors.
 
-    ``inputs`` are in the cell's dtypes, by name; those of floating point want gradients.
+    ``inputs`` are in the cell's dtypes, by name, and lie in memory as the network's do; those of
+    floating point want gradients. ``besides`` is what all three ways are given as well.
     """
 
     inputs: Mapping[str, Tensor]
     own: Callable[..., Tensor]
     usual: Callable[..., Tensor]
     reference: Callable[..., Tensor]
+    besides: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def computed_in(trial: Trial) -> torch.dtype:
@@ -61,6 +64,11 @@ class _Draw:
     ) -> Tensor:
         drawn = torch.randn(shape, generator=self.generator, dtype=torch.float64) * std + mean
         return drawn.to(self.trial.device.torch_device, dtype)
+
+    def heads(self, rows: int, slots: int, size: ModelSize, std: float = 1.0) -> Tensor:
+        """Draw [B, a, S, d] as a projection leaves it: the heads of a slot lie side by side."""
+        shape = (rows, slots, size.heads, size.head_size)
+        return self.normal(*shape, dtype=self.activations, std=std).transpose(1, 2)
 
     def whole(self, least: int, most: int, shape: Sequence[int]) -> Tensor:
         drawn = torch.randint(least, most, tuple(shape), generator=self.generator)
@@ -96,23 +104,28 @@ def uniform_attention(trial: Trial) -> tuple[Tensor, Tensor]:
     draw, (rows, slots) = _Draw(trial), _sample(trial)
     size = _config(trial).size
     rows = max(rows, -(-LEAST_SUMS // (size.heads * slots)))
-    shape = (rows, size.heads, slots, size.head_size)
-    zeros = draw.normal(*shape, dtype=draw.activations, std=0.0)
+    zeros = draw.heads(rows, slots, size, std=0.0)
     return zeros, torch.ones_like(zeros)
 
 
-def _attention(trial: Trial, call: Callable[..., Tensor]) -> Case:
+def _attention(trial: Trial, call: Callable[..., Tensor]) -> list[Case]:
+    """Check attention as the layout calls it: on rows, over runs of any length, over segments."""
     given = masked_batch(trial).attention_mask
-    if isinstance(given, Ragged) and given.borders is not None:
-        return _segments(trial, call)
-    draw, (rows, slots) = _Draw(trial), _sample(trial)
-    size = _config(trial).size
-    shape = (rows, size.heads, slots, size.head_size)
-    inputs = {
-        name: draw.normal(*shape, dtype=draw.activations) for name in ("query", "key", "value")
-    }
+    rows, slots = _sample(trial)
+    if not isinstance(given, Ragged):
+        return [_rows(trial, call, rows, slots, given)]
+    if given.borders is not None:
+        return [_segments(trial, call)]
+    shortest = min((length for count, length in given.runs if count), default=slots)
+    return [_rows(trial, call, rows, length, given.mask) for length in {shortest, slots}]
+
+
+def _rows(
+    trial: Trial, call: Callable[..., Tensor], rows: int, slots: int, given: Tensor | None
+) -> Case:
+    draw, size = _Draw(trial), _config(trial).size
+    inputs = {name: draw.heads(rows, slots, size) for name in ("query", "key", "value")}
     mask = None
-    given = given.mask if isinstance(given, Ragged) else given
     if given is not None:
         lengths = draw.whole(max(1, slots // 2), slots + 1, (rows, 1, 1, 1))
         mask = torch.arange(slots, device=lengths.device) < lengths
@@ -124,6 +137,7 @@ def _attention(trial: Trial, call: Callable[..., Tensor]) -> Case:
         partial(call, **plain),
         partial(functional.scaled_dot_product_attention, **plain),
         partial(references.attention, mask=mask),
+        {} if mask is None else {"attn_mask": mask},
     )
 
 
@@ -152,12 +166,26 @@ def _segments(trial: Trial, call: Any) -> Case:
     )
 
 
-def _layer_norm(trial: Trial, call: Callable[..., Tensor]) -> Case:
-    draw, (rows, slots) = _Draw(trial), _sample(trial)
-    config = _config(trial)
+def _flat(trial: Trial) -> int:
+    """Give slots that no block divides, as the head and layouts without padding have."""
+    rows, slots = _sample(trial)
+    return rows * slots // 2 | 1
+
+
+def _layer_norm(trial: Trial, call: Callable[..., Tensor]) -> list[Case]:
+    """Check it on rows, whose residual is as exact as weights, and on the head's flat slots."""
+    kinds = _Draw(trial)
+    shapes = {_sample(trial): kinds.weights, (_flat(trial),): kinds.activations}
+    return [_normed(trial, call, shape, dtype) for shape, dtype in shapes.items()]
+
+
+def _normed(
+    trial: Trial, call: Callable[..., Tensor], shape: tuple[int, ...], dtype: torch.dtype
+) -> Case:
+    draw, config = _Draw(trial), _config(trial)
     hidden = config.size.hidden
     inputs = {
-        "input": draw.normal(rows, slots, hidden, dtype=draw.activations, mean=0.5),
+        "input": draw.normal(*shape, hidden, dtype=dtype, mean=0.5),
         "weight": draw.normal(hidden, dtype=draw.weights, std=0.1, mean=1.0),
         "bias": draw.normal(hidden, dtype=draw.weights, std=0.1),
     }
@@ -173,14 +201,14 @@ def _layer_norm(trial: Trial, call: Callable[..., Tensor]) -> Case:
     )
 
 
-def _gelu(trial: Trial, call: Callable[..., Tensor]) -> Case:
-    draw, (rows, slots) = _Draw(trial), _sample(trial)
-    inner = _config(trial).size.intermediate
-    inputs = {"input": draw.normal(rows, slots, inner, dtype=draw.activations, std=2.0)}
-    return Case(inputs, call, functional.gelu, references.gelu)
+def _gelu(trial: Trial, call: Callable[..., Tensor]) -> list[Case]:
+    draw, size = _Draw(trial), _config(trial).size
+    shapes = ((*_sample(trial), size.intermediate), (_flat(trial), size.hidden))
+    drawn = (draw.normal(*shape, dtype=draw.activations, std=2.0) for shape in shapes)
+    return [Case({"input": value}, call, functional.gelu, references.gelu) for value in drawn]
 
 
-def _mlm_loss(trial: Trial, call: Callable[..., Tensor]) -> Case:
+def _mlm_loss(trial: Trial, call: Callable[..., Tensor]) -> list[Case]:
     draw, (rows, _) = _Draw(trial), _sample(trial)
     config = _config(trial)
     vocabulary, hidden = config.vocabulary_size, config.size.hidden
@@ -194,10 +222,10 @@ def _mlm_loss(trial: Trial, call: Callable[..., Tensor]) -> Case:
         "labels": labels,
     }
 
-    return Case(inputs, call, decoded_cross_entropy, references.mlm_loss)
+    return [Case(inputs, call, decoded_cross_entropy, references.mlm_loss)]
 
 
-CASES: Mapping[str, Callable[[Trial, Callable[..., Tensor]], Case]] = {
+CASES: Mapping[str, Callable[[Trial, Callable[..., Tensor]], list[Case]]] = {
     "attention": _attention,
     "layer_norm": _layer_norm,
     "gelu": _gelu,

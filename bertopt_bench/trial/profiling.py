@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from bertopt_bench.measure.memory import storage_bytes
 from bertopt_bench.measure.traces import MODULE, PHASE
-from bertopt_bench.trial import assemble, passes
+from bertopt_bench.trial import assemble, checking, passes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -30,9 +30,10 @@ if TYPE_CHECKING:
 def run_profile(
     request: Mapping[str, Any], send: Callable[[dict[str, Any]], None], counter: Any
 ) -> None:
-    """Assemble, burn in, check the kernels, restore, and write a trace to ``trace_file``."""
+    """Assemble, check numbers, burn in, see what ran, restore, and write a trace."""
     trial = assemble.assemble(request)
     send({"kind": "ready", "assemble_seconds": (monotonic_ns() - request["dispatched_ns"]) / 1e9})
+    checking.check_numbers(trial)
     passes.burn_in(trial, request["timing"]["burn_in_steps"])
     traced, _ = passes.trace(trial)
     trial.restore()

@@ -10,6 +10,7 @@ messages raises ``trial.arm.ARM_PROTOCOL``.
 from __future__ import annotations
 
 import os
+import textwrap
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from time import monotonic_ns, perf_counter
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     Send = Callable[[dict[str, Any]], None]
 
 
+MOST_REASON = 400
 PRELOAD = ("torch._dynamo", "torch.profiler")
 """What trials would import one by one: the preloaded parent does it once."""
 
@@ -83,13 +85,14 @@ def run_task(
 
 
 def classify(error: BaseException) -> tuple[str, str]:
-    """Turn an exception into a record's status and reason."""
-    text = f"{type(error).__name__}: {error}".strip()
+    """Turn an exception into a record's status and reason: a compiler's may be pages long."""
+    said = f"{type(error).__name__}: {error}".strip()
+    text = textwrap.shorten(said, MOST_REASON, placeholder=" ...")
     out_of_memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or (
         isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
     )
     if out_of_memory:
-        return "out_of_memory", text.splitlines()[0]
+        return "out_of_memory", said.splitlines()[0]
     if isinstance(error, UserError | passes.KernelMismatchError | checking.KernelCheckError):
         return "failed", str(error)
     return "failed", f"{text} (at {place_of(error)})"

@@ -123,6 +123,14 @@ SKIPPED = [
         CPU_ONLY
         | {"skip_slower_precisions": True, "precision_ratio": {"cpu": {"fp32": 1.0, "bf16": 1.3}}},
     ),
+    *[
+        (
+            "fused_momentum_under_a_scaler",
+            cell(optimizer=name, optimizer_step="fused", precision="fp16", device="cuda"),
+            gpu(9, 0),
+        )
+        for name in ("momentum", "nesterov")
+    ],
     ("missing_package", cell(optimizer="lion"), NO_EXTRAS),
     ("missing_package", cell(corpus="hf:some/set"), NO_EXTRAS),
     ("no_foreach_step", cell(optimizer="muon", optimizer_step="foreach"), CPU_ONLY),
@@ -239,6 +247,12 @@ SKIPPED = [
         | {"workload": {**CELL["workload"], "mode": "inference", "layout": "unpadded"}},
         CPU_ONLY,
     ),
+    (
+        "flex_within_a_compiled_model_on_cpu",
+        cell(attention="flex", compile="default")
+        | {"workload": {**CELL["workload"], "mode": "inference"}},
+        CPU_ONLY,
+    ),
     ("flex_needs_wide_heads", cell(attention="flex", model=NARROW_HEADS, **GPU), gpu(9, 0)),
     (
         "flex_takes_no_blocks",
@@ -306,6 +320,7 @@ POSSIBLE = [
     (cell(mlm_loss="dense", regularizer=[SMOOTHING]), CPU_ONLY),
     (cell(gelu="tanh", checkpointing="layers", regularizer=[DROPOUT]), CPU_ONLY),
     (cell(attention="flex", **GPU), gpu(8, 0)),
+    (cell(attention="flex", compile="default", **GPU), gpu(8, 0)),
     (laid_out("packed", attention="varlen", **GPU), gpu(8, 0)),
     (laid_out("packed", attention="flash", **GPU), gpu(8, 0)),
     (laid_out("unpadded", attention="flash_attn", **GPU), gpu(8, 0) | {"torch": "2.9.1"}),
@@ -329,6 +344,11 @@ POSSIBLE = [
     (cell() | {"workload": {**CELL["workload"], "mode": "inference"}}, CPU_ONLY),
     (cell(optimizer="adagrad", optimizer_step="fused"), CPU_ONLY | {"torch": "2.11.0"}),
     (cell(optimizer="adagrad", optimizer_step="fused", device="cuda"), gpu(9, 0)),
+    (cell(optimizer="sgd", optimizer_step="fused", precision="fp16", device="cuda"), gpu(9, 0)),
+    (
+        cell(optimizer="momentum", optimizer_step="foreach", precision="fp16", device="cuda"),
+        gpu(9, 0),
+    ),
 ]
 
 
@@ -336,6 +356,15 @@ POSSIBLE = [
 def test_rule_fires_alone(name: str, content: dict[str, Any], capabilities: dict[str, Any]) -> None:
     """The impossible cell is skipped by the one rule that is about it, with a reason."""
     assert list(fired(content, capabilities)) == [name]
+
+
+def test_fp16_on_a_cpu_is_told_of_training_only_where_there_is_some() -> None:
+    """Oracle: the mode of the cell."""
+    trains = cell(precision="fp16")
+    infers = trains | {"workload": {**CELL["workload"], "mode": "inference"}}
+
+    assert "fp16 training on a CPU" in fired(trains, CPU_ONLY)["fp16_on_cpu"]
+    assert "train" not in fired(infers, CPU_ONLY)["fp16_on_cpu"]
 
 
 @pytest.mark.parametrize(("content", "capabilities"), POSSIBLE)

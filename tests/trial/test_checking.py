@@ -97,7 +97,57 @@ def no_gradient(hidden: Any) -> Any:
     return functional.gelu(hidden).detach() + 0 * hidden
 
 
+def as_if_dense(tensor: Any) -> Any:
+    """Read memory as a kernel does that knows no strides."""
+    return tensor.as_strided(tensor.shape, torch.empty(tensor.shape, device="meta").stride())
+
+
+def in_sixteens(function: Any) -> Any:
+    """Let an operation on rows forget those behind the last whole sixteen."""
+
+    def compute(hidden: Any, *parameters: Any) -> Any:
+        rows = hidden.reshape(-1, hidden.shape[-1])
+        whole = len(rows) // 16 * 16
+        done = torch.cat([function(rows[:whole], *parameters), rows[whole:]])
+        return done.reshape(hidden.shape)
+
+    return compute
+
+
+class DenseGradient(torch.autograd.Function):
+    """Hand a gradient on as if it lay densely."""
+
+    @staticmethod
+    def forward(_: Any, mixed: Any) -> Any:
+        return mixed.contiguous()
+
+    @staticmethod
+    def backward(_: Any, gradient: Any) -> Any:  # type: ignore[override]
+        return as_if_dense(gradient)
+
+
+class UnscaledGradient(torch.autograd.Function):
+    """Hand on a gradient of 1, whatever came."""
+
+    @staticmethod
+    def forward(_: Any, loss: Any) -> Any:
+        return loss.clone()
+
+    @staticmethod
+    def backward(_: Any, gradient: Any) -> Any:  # type: ignore[override]
+        return torch.ones_like(gradient)
+
+
 WRONG: list[tuple[str, Any, str]] = [
+    ("attention", lambda q, k, v, **o: attention(*map(as_if_dense, (q, k, v)), **o), "output"),
+    (
+        "attention",
+        lambda q, k, v, **o: DenseGradient.apply(attention(q, k, v, **o)),
+        "gradient of query",
+    ),
+    ("mlm_loss", lambda *given: UnscaledGradient.apply(mlm_loss(*given)), "gradient of hidden"),
+    ("layer_norm", in_sixteens(layer_norm), "output"),
+    ("gelu", in_sixteens(gelu), "output"),
     ("gelu", lambda hidden: functional.gelu(hidden, approximate="tanh"), "output"),
     ("gelu", no_gradient, "gradient of input"),
     ("gelu", lambda hidden: functional.gelu(hidden) * float("nan"), "output"),
@@ -132,6 +182,49 @@ def test_wrong_kernels_fail_with_both_numbers(
     assert text.startswith(f"kernel.{operation} 'mine:own': its {quantity} differs from float64 by")
     assert "torch's own in float32 by" in text
     assert worker.classify(error.value) == ("failed", text)
+
+
+def spoilt(name: str) -> Any:
+    """Compute an operation rightly, and write into what it was given."""
+
+    def attend(query: Any, key: Any, value: Any, attn_mask: Any, dropout_p: float) -> Any:
+        mixed = attention(query, key, value, attn_mask, dropout_p)
+        attn_mask.logical_not_()
+        return mixed
+
+    def lose(hidden: Any, weight: Any, bias: Any, labels: Any) -> Any:
+        loss = mlm_loss(hidden, weight, bias, labels.clone())
+        if name == "labels":
+            labels.clamp_(min=0)
+        else:
+            bias.data.add_(1.0)  # softmax does not see it
+        return loss
+
+    return attend if name == "attn_mask" else lose
+
+
+@pytest.mark.parametrize("name", ["attn_mask", "labels", "bias"])
+def test_a_kernel_that_changes_what_it_is_given_fails(make_request: MakeRequest, name: str) -> None:
+    """Oracle: right numbers, and a mask, labels or weights that later calls would read spoilt."""
+    operation = "attention" if name == "attn_mask" else "mlm_loss"
+    trial = with_kernel(assemble(make_request()), operation, spoilt(name))
+
+    with pytest.raises(KernelCheckError, match=f"it changed its {name} in place") as error:
+        check_numbers(trial)
+
+    assert "failed when it was checked" not in str(error.value)
+
+
+def test_each_run_of_an_unpadded_layout_is_a_length_to_check(make_request: MakeRequest) -> None:
+    """Oracle: attention that is right on whole rows alone; unpadded text has shorter runs."""
+    trial = assemble(make_request({"layout": "unpadded"}))
+    slots = trial.cell["workload"]["seq_len"]
+
+    def on_whole_rows(query: Any, key: Any, value: Any, **options: Any) -> Any:
+        return attention(query, key, value, **options) * (1.0 if query.shape[2] == slots else 1.1)
+
+    with pytest.raises(KernelCheckError, match="its output differs"):
+        check_numbers(with_kernel(trial, "attention", on_whole_rows))
 
 
 def test_another_shape_is_told(make_request: MakeRequest) -> None:
@@ -367,6 +460,20 @@ def test_how_ones_own_is_called_is_not_told_of_an_entry(make_request: MakeReques
     assert "module:function" not in str(error.value)
 
 
+def test_what_a_compiler_says_over_pages_is_one_line_with_its_place() -> None:
+    """Oracle: the exception's first words; Inductor's tell of whole graphs, with their paths."""
+    pages = "".join(f"\n  target: node_{number} in /home/somebody" for number in range(1000))
+    with pytest.raises(RuntimeError) as error:
+        raise RuntimeError("LoweringException: not enough values" + pages)
+    status, reason = worker.classify(error.value)
+
+    assert status == "failed"
+    assert reason.startswith("RuntimeError: LoweringException: not enough values target: node_0 ")
+    assert len(reason) < 500
+    assert "\n" not in reason
+    assert "(at test_checking.py:" in reason
+
+
 def test_a_lack_of_memory_is_no_mistake_of_the_kernel(make_request: MakeRequest) -> None:
     """Oracle: the record's status of torch's own exception."""
 
@@ -389,6 +496,31 @@ def test_what_makes_no_model_is_told(make: Any, words: str) -> None:
     """Oracle: the house rule: what came, what is due; a failed record without a frame."""
     with pytest.raises(UserError, match=f"kernel.compile 'os:getcwd' {words}.*model alone"):
         assembling._compiled(torch.nn.Linear(1, 1), "os:getcwd", Kernel(call=make))
+
+
+def to_another_dtype(model: Any) -> Any:
+    return model.bfloat16()
+
+
+def with_a_new_parameter(model: Any) -> Any:
+    model.weight = torch.nn.Parameter(model.weight.detach().clone())
+    return model
+
+
+def with_another_value(model: Any) -> Any:
+    model.weight.data.add_(1.0)
+    return model
+
+
+@pytest.mark.parametrize("make", [to_another_dtype, with_a_new_parameter, with_another_value])
+def test_a_model_whose_parameters_are_changed_is_refused(make: Any) -> None:
+    """Oracle: the optimizer holds the parameters that the model had, in the cell's dtype."""
+    model = torch.nn.Linear(2, 2)
+
+    with pytest.raises(
+        UserError, match=r"kernel.compile 'os:getcwd' changed .* \('(bias|weight)'\)"
+    ):
+        assembling._compiled(model, "os:getcwd", Kernel(call=make))
 
 
 @pytest.mark.parametrize("mode", ["training", "inference"])

@@ -12,7 +12,7 @@ from torch.profiler import profile
 from bertopt_bench.measure.trace_tables import tabulate_trace
 from bertopt_bench.measure.traces import MODULE, PHASE, mend, parse_trace, read_trace
 from bertopt_bench.measure.tracing import StepTrace
-from bertopt_bench.trial import assemble, passes, profiling
+from bertopt_bench.trial import assemble, checking, passes, profiling
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -211,6 +211,23 @@ def test_a_forced_kernel_that_did_not_run_fails_the_profile(
         "trace_file": str(tmp_path / "trace.json"),
     }
     with pytest.raises(passes.KernelMismatchError, match="attention was forced"):
+        profiling.run_profile(request, lambda _: None, [0])
+
+    assert not (tmp_path / "trace.json").exists()
+
+
+def test_a_kernel_of_other_numbers_fails_the_profile(
+    make_request: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    """Oracle: the same check as in a trial: times of a wrong kernel would explain nothing."""
+    request = {
+        **make_request(),
+        "first_profiled_step": 2,
+        "profiled_steps": 1,
+        "trace_file": str(tmp_path / "trace.json"),
+    }
+    request["cell"]["kernel"]["gelu"] = {"name": "torch.nn.functional:silu"}
+    with pytest.raises(checking.KernelCheckError, match="silu': its output differs from float64"):
         profiling.run_profile(request, lambda _: None, [0])
 
     assert not (tmp_path / "trace.json").exists()

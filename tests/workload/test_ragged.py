@@ -68,7 +68,7 @@ def test_a_sequence_gets_what_it_gets_alone(
     monkeypatch: pytest.MonkeyPatch, way: str, position_embedding: str, *, typed: bool
 ) -> None:
     """Logits, and the gradient of every parameter, within 1e-5; oracle: each sequence by itself."""
-    monkeypatch.setattr(ragged, "_varlen", by_segments)
+    monkeypatch.setattr(ragged, "varlen", by_segments)
     model = make(position_embedding)
     ids = torch.tensor(FLAT, dtype=torch.int32)
     mask = Ragged(torch.tensor(POSITIONS, dtype=torch.int32), 8, **apart(way))
@@ -145,7 +145,7 @@ def test_flash_attention_over_borders_equals_the_plain_one() -> None:
     results = []
     for device, dtype in (("cpu", torch.float32), ("cuda", torch.bfloat16)):
         leaves = [x.to(device, dtype).requires_grad_() for x in flat]
-        attend = by_segments if device == "cpu" else ragged._varlen
+        attend = by_segments if device == "cpu" else ragged.varlen
         mixed = attend(*leaves, borders.to(device), 40)
         mixed.square().sum().backward()
         results.append([mixed, *(leaf.grad for leaf in leaves)])

@@ -27,9 +27,9 @@ def default() -> Kernel:
     """Let torch choose.
 
     Own: 'module:function', called as torch.nn.functional.scaled_dot_product_attention(query, key,
-        value, attn_mask=, dropout_p=) is; queries are [B, a, S, d], the mask bool [B, 1, 1, S], or
-        [B, 1, S, S] where rows hold several sequences, None where nothing is kept apart; of the
-        weights dropout_p are dropped and the others scaled up.
+        value, attn_mask=, dropout_p=) is; queries are [B, a, S, d], not contiguous, the mask bool
+        [B, 1, 1, S], or [B, 1, S, S] where rows hold several sequences, None where nothing is kept
+        apart; of the weights dropout_p are dropped and the others scaled up.
     Source: torch.nn.functional.scaled_dot_product_attention.
     """
     return Kernel()

@@ -10,8 +10,8 @@ from bertopt_bench.axes.kernels import Kernel
 def default() -> Kernel:
     """Use torch's own, by the error function.
 
-    Own: 'module:function', called as torch.nn.functional.gelu(input) is; what it gives has the
-        shape of the input.
+    Own: 'module:function', called as torch.nn.functional.gelu(input) is; the input is [B, S, n] or
+        [T, n], what it gives has its shape.
     Source: Hendrycks and Gimpel, arXiv 1606.08415; torch.nn.functional.gelu.
     """
     return Kernel()

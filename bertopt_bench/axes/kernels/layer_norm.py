@@ -14,7 +14,7 @@ def default() -> Kernel:
     """Use torch's own.
 
     Own: 'module:function', called as torch.nn.functional.layer_norm(input, normalized_shape,
-        weight, bias, eps) is; what it gives has the shape of the input.
+        weight, bias, eps) is; the input is [B, S, h] or [T, h], what it gives has its shape.
     Source: Ba et al., arXiv 1607.06450; torch.nn.LayerNorm.
     """
     return Kernel()
