@@ -234,11 +234,13 @@ def measure(benchmark: Any, ceilings: Ceilings, request: pytest.FixtureRequest) 
         def batch() -> None:
             batches.append(bench.batch())
             CLOCK.advance(batches[-1])
+            if len(batches) == WARM_BATCHES + count:  # in here, so that a failure leaves no row
+                assert bench.case.finite(), "the state did not stay finite"
+                bench.case.check_again()
 
         benchmark.group = f"{name}, {options['cache']} caches"
         count = request.config.getoption("--batches")
         benchmark.pedantic(batch, rounds=count, warmup_rounds=WARM_BATCHES)
-        assert bench.case.finite(), "the state did not stay finite"
         said = facts(bench, batches[-count:])
         seconds = sum(one.seconds for one in batches) / sum(one.calls for one in batches)
         benchmark.extra_info.update(said | share_of_ceiling(said, seconds, limits))

@@ -47,8 +47,8 @@ def compare(
     """Compare tensors by name with what is exactly right.
 
     Raises:
-        WrongResultError: another shape, a number that is not finite, or an error beyond four times
-            torch's own (four roundings of the dtype where torch is more exact than that).
+        WrongResultError: nothing, another shape, a number that is not finite, or an error beyond
+            four times torch's own (four roundings of the dtype where torch is more exact).
     """
     off = {name: _off(found.get(name), right, f"{who}: {name}") for name, right in exact.items()}
     reference = {name: _off(own[name], right, f"torch: {name}") for name, right in exact.items()}
@@ -78,3 +78,11 @@ def _off(found: Tensor | None, right: Tensor, what: str) -> float:
     if not math.isfinite(difference):
         raise WrongResultError(f"{what} has numbers that are not finite")
     return difference / largest if largest else difference
+
+
+def after_timing(error: WrongResultError) -> WrongResultError:
+    """Say of a result that was right before it was timed that it no longer is."""
+    return WrongResultError(
+        f"right before it was timed, and not after: {error}. What it keeps from call to call "
+        "changes its results."
+    )
