@@ -80,7 +80,7 @@ def test_loss_and_gradients_equal_padded(
 
     Attention over borders runs on a GPU only; a plain one of its meaning stands in for it.
     """
-    monkeypatch.setattr(ragged, "_varlen", by_segments)
+    monkeypatch.setattr(ragged, "varlen", by_segments)
     request = make_request({"micro_batches": micro_batches}, regularizer=["l1"])
     trial = laid_out(assemble(request), request, Arrangement(layout, way, fixed))
 
