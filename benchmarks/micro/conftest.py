@@ -165,13 +165,20 @@ def _implementations(
 
 def _names(config: pytest.Config) -> list[str] | None:
     text = config.getoption("--implementation")
-    return None if text is None else [str(name).strip() for name in text.split(",")]
+    return None if text is None else _once(text, [str(name).strip() for name in text.split(",")])
 
 
 def _list(text: str) -> list[Any]:
     values = [toml_value(part.strip()) for part in text.split(",")]
     if not all(str(value) for value in values):
         raise Place("command line").error(f"{text!r} has an empty part.")
+    return _once(text, values)
+
+
+def _once(text: str, values: list[Any]) -> list[Any]:
+    for value in values:
+        if values.count(value) > 1:  # two rows of one case
+            raise Place("command line").error(f"{text!r} names {value} twice; keep one.")
     return values
 
 
