@@ -57,7 +57,7 @@ def context(files: Sequence[MicroFile]) -> dict[str, Any]:
     rows = [row for file in files for row in file.rows]
     return {
         "title": f"Operations alone: {wording.listed(sorted({row.operation for row in rows}))}",
-        "sessions": [{"started_utc": files[0].at_utc[:19].replace("+00:00", "")}],
+        "sessions": [{"started_utc": _at(files[0])}],
         "counts": [
             ("cases", f"{len(rows):,}"),
             ("operations", str(len({row.operation for row in rows}))),
@@ -119,6 +119,11 @@ def figures(rows: Sequence[MicroRow]) -> list[Crossover]:
 def _differing(rests: Sequence[Sequence[tuple[str, str]]]) -> set[str]:
     names = {key for rest in rests for key, _ in rest}
     return {key for key in names if len({dict(rest).get(key) for rest in rests}) > 1}
+
+
+def _at(file: MicroFile) -> str:
+    """Give when a file was written, without fractions; pytest-benchmark writes UTC, said or not."""
+    return f"{file.at_utc[:19]}Z" if file.at_utc else ""
 
 
 def _name(file: MicroFile, files: Sequence[MicroFile]) -> str:

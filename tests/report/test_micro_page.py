@@ -270,7 +270,7 @@ def widest(path: Path, varying: int) -> Any:
 
 @pytest.mark.browser
 @pytest.mark.parametrize("varying", [1, 4, 7])
-@pytest.mark.parametrize("width", [400, 1280])
+@pytest.mark.parametrize("width", [400, 720, 1280])
 def test_the_page_fits_and_makes_no_error(
     tmp_path: Path, chromium: Any, width: int, varying: int
 ) -> None:
