@@ -165,13 +165,20 @@ def _implementations(
 
 def _names(config: pytest.Config) -> list[str] | None:
     text = config.getoption("--implementation")
-    return None if text is None else [str(name).strip() for name in text.split(",")]
+    return None if text is None else _once(text, [str(name).strip() for name in text.split(",")])
 
 
 def _list(text: str) -> list[Any]:
     values = [toml_value(part.strip()) for part in text.split(",")]
     if not all(str(value) for value in values):
         raise Place("command line").error(f"{text!r} has an empty part.")
+    return _once(text, values)
+
+
+def _once(text: str, values: list[Any]) -> list[Any]:
+    for value in values:
+        if values.count(value) > 1:  # two rows of one case
+            raise Place("command line").error(f"{text!r} names {value} twice; keep one.")
     return values
 
 
@@ -234,11 +241,13 @@ def measure(benchmark: Any, ceilings: Ceilings, request: pytest.FixtureRequest) 
         def batch() -> None:
             batches.append(bench.batch())
             CLOCK.advance(batches[-1])
+            if len(batches) == WARM_BATCHES + count:  # in here, so that a failure leaves no row
+                assert bench.case.finite(), "the state did not stay finite"
+                bench.case.check_again()
 
         benchmark.group = f"{name}, {options['cache']} caches"
         count = request.config.getoption("--batches")
         benchmark.pedantic(batch, rounds=count, warmup_rounds=WARM_BATCHES)
-        assert bench.case.finite(), "the state did not stay finite"
         said = facts(bench, batches[-count:])
         seconds = sum(one.seconds for one in batches) / sum(one.calls for one in batches)
         benchmark.extra_info.update(said | share_of_ceiling(said, seconds, limits))

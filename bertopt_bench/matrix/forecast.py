@@ -223,7 +223,10 @@ def fitting(
         asked = cell.skip is None or cell.elsewhere
         content = _as_prepared(cell, known).content
         need = memory_forecast_bytes(content, known.padding or 0.0) if asked else 0
-        reason = f"needs {as_size(need)} by forecast, and --max-memory is {as_size(most_bytes)}"
+        needed, most = as_size(need), as_size(most_bytes)
+        if needed == most:  # else it would read as if it fitted
+            needed, most = f"{need:,} B", f"{most_bytes:,} B"
+        reason = f"needs {needed} by forecast, and --max-memory is {most}"
         if _is_bound(cell, texts):
             reason = f"{reason.replace('needs', 'needs at most', 1)}: {UNKNOWN}"
         reason = f"{cell.skip}; {reason}" if cell.elsewhere else reason

@@ -2,13 +2,15 @@
 
 ``--page details`` (the default) has a row a kernel and metric; ``--page raw`` a row a kernel, a
 column a metric, and the units in the row below the names. Lines before the header are ncu's own
-messages. Numbers may carry separators of thousands.
+messages. Numbers may carry commas between thousands; ncu writes them as its locale does, and any
+other way of writing, as an unknown unit, is refused: it would be wrong by powers of ten.
 """
 
 from __future__ import annotations
 
 import csv
 import io
+import re
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
@@ -37,6 +39,9 @@ FLOPS = {
 METRICS = (SECONDS, *BYTES, *FLOPS)
 """What to ask ncu for."""
 _PREFIXES = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12}
+_COUNTS = ("byte", "inst", "op", "b")
+_NUMBER = re.compile(r"(\d{1,3}(,\d{3})+|\d+)(\.\d+)?(e[+-]?\d+)?", re.IGNORECASE)
+_NOT_COUNTED = ("", "n/a", "nan")
 _TIMES = {"second": 1.0, "s": 1.0, "msecond": 1e-3, "ms": 1e-3, "usecond": 1e-6, "us": 1e-6,
           "nsecond": 1e-9, "ns": 1e-9}  # fmt: skip
 
@@ -47,15 +52,12 @@ def read_counted(file: Path, steps: int = 1) -> list[Point]:
     A kernel without counted bytes or time has no place and is left out.
 
     Raises:
-        UserError: the file cannot be read, is no ncu CSV, or holds neither bytes nor seconds.
+        UserError: the file cannot be read, is no ncu CSV, holds neither bytes nor seconds, or a
+            number or unit that is not known.
     """
-    try:
-        text = file.read_text(encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise UserError(f"{file} cannot be read: {error.strerror}.") from error
     sums: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     launches: dict[str, set[str]] = defaultdict(set)
-    for launch, kernel, metric, value in _values(_rows(file, text)):
+    for launch, kernel, metric, value in _values(file, _rows(file, _text(file))):
         sums[kernel][metric] += value
         launches[kernel].add(launch)
     points = [_point(kernel, found, len(launches[kernel]), steps) for kernel, found in sums.items()]
@@ -66,6 +68,16 @@ def read_counted(file: Path, steps: int = 1) -> list[Point]:
             f"{SECONDS},{','.join(BYTES)} (`bertopt-bench profile --ncu` prints the whole command)."
         )
     return sorted(usable, key=lambda point: -point.seconds)
+
+
+def _text(file: Path) -> str:
+    """Read a file; what PowerShell redirected is UTF-16."""
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error.strerror}.") from error
+    wide = data.startswith((b"\xff\xfe", b"\xfe\xff"))
+    return data.decode("utf-16" if wide else "utf-8-sig", errors="replace")
 
 
 def _point(kernel: str, found: Mapping[str, float], launches: int, steps: int) -> Point:
@@ -79,7 +91,8 @@ def _point(kernel: str, found: Mapping[str, float], launches: int, steps: int) -
 def _rows(file: Path, text: str) -> list[list[str]]:
     """Give the header and what follows, ncu's messages left out."""
     lines = text.splitlines()
-    start = next((i for i, line in enumerate(lines) if line.lstrip('"').startswith("ID")), None)
+    starts = ("ID,", '"ID",')
+    start = next((i for i, line in enumerate(lines) if line.startswith(starts)), None)
     if start is None:
         raise UserError(
             f"{file} is no CSV of ncu: it has no header that begins with ID. Write one with "
@@ -90,45 +103,69 @@ def _rows(file: Path, text: str) -> list[list[str]]:
     return list(csv.reader(io.StringIO("\n".join(kept))))
 
 
-def _values(rows: list[list[str]]) -> Iterator[tuple[str, str, str, float]]:
+def _values(file: Path, rows: list[list[str]]) -> Iterator[tuple[str, str, str, float]]:
     """Give (launch, kernel, metric, value in base units) of either layout."""
     header, body = rows[0], rows[1:]
-    if "Kernel Name" not in header:
-        return
-    launch, kernel = header.index("ID"), header.index("Kernel Name")
-    if "Metric Name" in header:
-        name, unit, value = (header.index(f"Metric {part}") for part in ("Name", "Unit", "Value"))
+    details = "Metric Name" in header
+    names = ["ID", "Kernel Name", *(f"Metric {p}" for p in ("Name", "Unit", "Value") if details)]
+    missing = [name for name in names if name not in header]
+    if missing:
+        raise UserError(f"{file} has no column '{missing[0]}': keep all columns that ncu writes.")
+    launch, kernel, *places = (header.index(name) for name in names)
+    if details:
         cells = [
-            (row[launch], row[kernel], row[name], row[unit], row[value])
+            (row[launch], row[kernel], *(row[place] for place in places))
             for row in body
-            if len(row) > max(name, unit, value)
+            if len(row) > max(places)
         ]
     else:
-        units, body = (body[0], body[1:]) if body else ([], [])
-        cells = [
-            (row[launch], row[kernel], metric, unit, text)
-            for row in body
-            for metric, unit, text in zip(header, units, row, strict=False)
-            if metric in METRICS or metric == ALL_BYTES
-        ]
-    for place, who, metric, units_of_it, text in cells:
-        number = _number(text)
-        if number is not None:
-            yield place, who, metric, number * _factor(units_of_it)
+        cells = _raw_cells(file, header, body)
+    for place, who, metric, unit, text in cells:
+        if metric in METRICS or metric == ALL_BYTES:
+            number = _number(file, metric, text)
+            if number is not None:
+                yield place, who, metric, number * _factor(file, metric, unit)
 
 
-def _number(text: str) -> float | None:
-    try:
-        return float(text.replace(",", ""))
-    except ValueError:
-        return None  # n/a: this chip does not count it
+def _raw_cells(file: Path, header: list[str], body: list[list[str]]) -> list[tuple[str, ...]]:
+    """Take ``--page raw`` apart, whose row below the header has units and no launch."""
+    launch, kernel = header.index("ID"), header.index("Kernel Name")
+    units, *rows = body or [[]]
+    if len(units) > launch and units[launch]:
+        raise UserError(
+            f"{file} has no row of units below its header, so its numbers may be of any. Keep the "
+            "row that ncu writes."
+        )
+    return [
+        (row[launch], row[kernel], metric, unit, text)
+        for row in rows
+        if len(row) > max(launch, kernel)
+        for metric, unit, text in zip(header, units, row, strict=False)
+    ]
 
 
-def _factor(unit: str) -> float:
+def _number(file: Path, metric: str, text: str) -> float | None:
+    """Read a number as ncu writes it in English; None where this chip does not count it."""
+    plain = text.strip()
+    if plain.lower() in _NOT_COUNTED:
+        return None
+    if not _NUMBER.fullmatch(plain):
+        raise UserError(
+            f"{file}: {metric} is {text!r}; a number is due as 1,234.5 is written. ncu writes "
+            "numbers as its locale does: run it with LC_ALL=C, or import the report again so."
+        )
+    return float(plain.replace(",", ""))
+
+
+def _factor(file: Path, metric: str, unit: str) -> float:
     """Give what turns a unit into seconds, bytes or a plain count."""
-    if unit in _TIMES:
-        return _TIMES[unit]
-    for word in ("byte", "inst", "op", "B"):
-        if unit.endswith(word):
-            return _PREFIXES.get(unit.removesuffix(word).lower(), 1.0)
-    return 1.0
+    if metric == SECONDS:
+        known = _TIMES
+    else:
+        known = {f"{p}{word}": by for p, by in _PREFIXES.items() for word in ("", *_COUNTS)}
+    if unit.lower() not in known:
+        raise UserError(
+            f"{file}: {metric} is in {unit or 'no unit'!r}, which is not known. Let ncu write base "
+            "units: --print-units base."
+        )
+    return known[unit.lower()]

@@ -57,7 +57,7 @@ def context(files: Sequence[MicroFile]) -> dict[str, Any]:
     rows = [row for file in files for row in file.rows]
     return {
         "title": f"Operations alone: {wording.listed(sorted({row.operation for row in rows}))}",
-        "sessions": [{"started_utc": files[0].at_utc[:19].replace("+00:00", "")}],
+        "sessions": [{"started_utc": _at(files[0])}],
         "counts": [
             ("cases", f"{len(rows):,}"),
             ("operations", str(len({row.operation for row in rows}))),
@@ -67,7 +67,7 @@ def context(files: Sequence[MicroFile]) -> dict[str, Any]:
         "exploratory": EXPLORATORY,
         "groups": groups,
         "undrawn": shown - drawn,
-        "environment": [_environment(file) for file in files],
+        "environment": [_environment(file, _name(file, files)) for file in files],
         "formulas": _formulas(rows),
         "data": compressed(dumped({"tables": {"calls": _packed(files)}})),
         "left_out": (),
@@ -83,7 +83,7 @@ def _groups(files: Sequence[MicroFile], number: int, file: MicroFile) -> list[di
     groups = []
     for (operation, cache), rows in sorted(found.items()):
         name = f"{operation}, {cache} caches" if cache else operation
-        title = f"{name} · {file.path.name}" if len(files) > 1 else name
+        title = f"{name} · {_name(file, files)}" if len(files) > 1 else name
         groups.append(
             {
                 "key": f"g{number}-{operation}-{cache}".replace(" ", "-"),
@@ -101,7 +101,7 @@ def figures(rows: Sequence[MicroRow]) -> list[Crossover]:
     for axis in AXES:
         panels: dict[tuple[tuple[str, str], ...], dict[str, list[MicroRow]]] = {}
         for row in rows:
-            if axis not in row.options:
+            if axis not in row.options or not row.median:  # no place on a logarithm
                 continue
             apart = {axis, "parameters"}  # which follow from the hidden size
             rest = tuple((k, str(v)) for k, v in row.options.items() if k not in apart)
@@ -121,23 +121,38 @@ def _differing(rests: Sequence[Sequence[tuple[str, str]]]) -> set[str]:
     return {key for key in names if len({dict(rest).get(key) for rest in rests}) > 1}
 
 
+def _at(file: MicroFile) -> str:
+    """Give when a file was written, without fractions; pytest-benchmark writes UTC, said or not."""
+    return f"{file.at_utc[:19]}Z" if file.at_utc else ""
+
+
+def _name(file: MicroFile, files: Sequence[MicroFile]) -> str:
+    """Name a file: with so many of its folders that no other one is called so."""
+    own, others = file.path.parts, [one.path.parts for one in files if one is not file]
+    least = next(n for n in range(1, len(own) + 1) if n == len(own) or not _shared(own, others, n))
+    return "/".join(own[-least:])
+
+
+def _shared(own: Sequence[str], others: Sequence[Sequence[str]], count: int) -> bool:
+    return any(other[-count:] == own[-count:] for other in others)
+
+
 def _warnings(files: Sequence[MicroFile]) -> list[str]:
     told = []
     for file in files:
+        name = _name(file, files)
         bound = sum(row.host_bound for row in file.rows)
         if bound:
             told.append(
-                f"{file.path.name}: {wording.plural(bound, 'case')} host-bound: the device waited "
+                f"{name}: {wording.plural(bound, 'case')} host-bound: the device waited "
                 "for launches, so these say nothing of the kernel."
             )
         if len(files) > 1:
-            told.append(
-                f"{file.path.name} is a session of its own: no time is compared over files."
-            )
+            told.append(f"{name} is a session of its own: no time is compared over files.")
     return told
 
 
-def _environment(file: MicroFile) -> dict[str, Any]:
+def _environment(file: MicroFile, name: str) -> dict[str, Any]:
     """List what the file says of machine and ceilings; never the machine's name."""
     machine, commit = file.machine, file.commit
     cpu = machine.get("cpu") if isinstance(machine.get("cpu"), dict) else {}
@@ -160,7 +175,7 @@ def _environment(file: MicroFile) -> dict[str, Any]:
         if moved:
             text = f"{rate(moved, 'B/s')} ({one.get('bandwidth_mix', '')})"
             rows.append((f"bandwidth, measurement {number}", text))
-    return {"name": file.path.name, "rows": [(k, str(v)) for k, v in rows if v not in {None, ""}]}
+    return {"name": name, "rows": [(k, str(v)) for k, v in rows if v not in {None, ""}]}
 
 
 def _formulas(rows: Sequence[MicroRow]) -> list[tuple[str, str, str]]:
@@ -178,7 +193,7 @@ def _packed(files: Sequence[MicroFile]) -> Mapping[str, Any]:
 
     made = [
         {
-            "file": file.path.name,
+            "file": _name(file, files),
             "operation": row.operation,
             "implementation": row.implementation,
             **{key: row.options.get(key) for key in OPTIONS},

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,6 +47,10 @@ NUMBERS = (
     "host_us",
     "calls_a_batch",
 )
+_TEXTS = ("mix", "dtype", "direction", "cache", "device")
+"""Options that are words; all others are numbers."""
+
+_QUARTILES = ("median", "q1", "q3")
 _MOST_BYTES = 500_000_000
 
 
@@ -155,15 +160,46 @@ def read_micro(path: Path | str) -> MicroFile:
             ) from error
     if not rows:
         raise UserError(f"{path} holds no benchmark: none ran, or all failed.")
+    _refuse_twice(path, rows)
     return MicroFile(
         path=path,
         at_utc=str(document.get("datetime", "")),
         version=str(document.get("version", "")),
         machine=_table(document.get("machine_info")),
         commit=_table(document.get("commit_info")),
-        ceilings=tuple(one for one in document.get("ceilings") or () if isinstance(one, dict)),
+        ceilings=_ceilings(path, document.get("ceilings") or []),
         rows=tuple(rows),
     )
+
+
+def _refuse_twice(path: Path, rows: Sequence[MicroRow]) -> None:
+    """Refuse one case twice: a file is one session's, and times of two are in no one table.
+
+    Rows that are none of ``benchmarks/micro``'s are told apart by their names alone.
+    """
+    seen = set()
+    for row in rows:
+        case = (row.operation, row.implementation, *sorted(row.options.items()))
+        if case in seen and row.implementation != row.name:
+            told = ", ".join(f"{key} {value}" for key, value in row.options.items())
+            raise UserError(
+                f"{path} holds {row.operation} '{row.implementation}' twice ({told}): it was "
+                "joined from several sessions, or a case ran twice. Times of two sessions are "
+                "never in one table: give the files as pytest wrote them, each by itself."
+            )
+        seen.add(case)
+
+
+def _ceilings(path: Path, given: Any) -> tuple[Mapping[str, Any], ...]:
+    """Give the ceilings, whose rates are numbers."""
+    try:
+        for one in given:
+            rates = [*(one.get("matmul_flops_per_second") or {}).values()]
+            for rate in [*rates, one.get("bandwidth_bytes_per_second") or 1.0]:
+                _seconds(rate)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{path}: its ceilings are damaged ({error}).") from error
+    return tuple(given)
 
 
 def _is_file(path: Path) -> bool:
@@ -175,7 +211,7 @@ def _document(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > _MOST_BYTES:
             raise UserError(f"{path} is larger than {_MOST_BYTES:,} bytes.")
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document: Any = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}.") from error
     except ValueError as error:
@@ -184,12 +220,14 @@ def _document(path: Path) -> dict[str, Any]:
             "with --benchmark-json."
         ) from error
     wanted = ("benchmarks", "machine_info", "version")
-    if not isinstance(document, dict) or not isinstance(document.get("benchmarks"), list):
+    ours = isinstance(document, dict) and isinstance(document.get("benchmarks"), list)
+    if not ours or not document.keys() & set(wanted[1:]):
         raise UserError(
             f"{path} is JSON but none of pytest-benchmark's, which has {', '.join(wanted)}. Write "
             "one with: pytest benchmarks/micro --benchmark-json FILE."
         )
-    return document
+    found: dict[str, Any] = document
+    return found
 
 
 def _table(value: Any) -> dict[str, Any]:
@@ -199,22 +237,21 @@ def _table(value: Any) -> dict[str, Any]:
 def _row(row: Mapping[str, Any]) -> MicroRow:
     stats, info = row["stats"], dict(row.get("extra_info") or {})
     known = {"operation", "implementation", "host_bound", *OPTIONS, *NUMBERS}
-    params = info if "operation" in info else dict(row.get("params") or {})
+    params = info if "operation" in info else _fitting(dict(row.get("params") or {}))
+    n, median, q1, q3 = int(stats["rounds"]), *map(_seconds, map(stats.get, _QUARTILES))
+    if n < 1 or not q1 <= median <= q3:
+        raise ValueError(f"{n} rounds, quartiles {q1} and {q3} about {median}")
     return MicroRow(
         name=str(row["name"]),
         operation=str(info.get("operation") or row.get("group") or "other"),
         implementation=str(info.get("implementation") or row["name"]),
-        options={key: params[key] for key in OPTIONS if params.get(key) is not None},
-        n=int(stats["rounds"]),
-        median=_seconds(stats["median"]),
-        q1=_seconds(stats["q1"]),
-        q3=_seconds(stats["q3"]),
+        options={key: _option(key, params[key]) for key in OPTIONS if params.get(key) is not None},
+        n=n,
+        median=median,
+        q1=q1,
+        q3=q3,
         least=_seconds(stats["min"]),
-        numbers={
-            key: float(info[key])
-            for key in NUMBERS
-            if isinstance(info.get(key), int | float) and not isinstance(info[key], bool)
-        },
+        numbers={key: float(info[key]) for key in NUMBERS if _is_number(info.get(key))},
         notes={key: value for key, value in info.items() if key not in known},
         host_bound=bool(info.get("host_bound", False)),
     )
@@ -225,3 +262,24 @@ def _seconds(value: Any) -> float:
     if not math.isfinite(seconds) or seconds < 0:
         raise ValueError(f"{seconds} are no seconds")
     return seconds
+
+
+def _is_number(value: Any) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and math.isfinite(value)
+
+
+def _option(key: str, value: Any) -> Any:
+    """Give an option's value."""
+    if isinstance(value, str) if key in _TEXTS else _is_number(value) and value >= 0:
+        return value
+    raise ValueError(f"{key} is {value!r}")
+
+
+def _fitting(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Keep of another suite's parameters those that mean here what their names say."""
+    kept = {}
+    for key, value in params.items():
+        with suppress(ValueError):
+            kept[key] = _option(key, value)
+    return kept

@@ -9,6 +9,7 @@ from dataclasses import replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from bertopt_bench.matrix.modes import is_inference
 from bertopt_bench.measure.compiling import graphs_left_out
 from bertopt_bench.measure.memory import graph_pool_bytes, storage_bytes
 from bertopt_bench.measure.operation_sums import OPTIMIZER_RANGE
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
 
 _TOLD = ("attention", "_f", "cross_entropy", "layer_norm", "gelu", "Compiled", "Graph")
 """Parts of the names that an error about kernels lists."""
+
+
+SETTLED = 6
+"""Steps after which a step takes what later ones take: RAdam's sixth is its first rectified one."""
 
 
 class KernelMismatchError(RuntimeError):
@@ -99,6 +104,8 @@ def time_phases(trial: Trial, steps: int) -> dict[str, Any]:
 def trace(trial: Trial) -> tuple[StepTrace, int]:
     """Trace a step (a second one runs before it): what ran, and the peak of allocated bytes.
 
+    Untraced ones run first until the optimizer has settled.
+
     The peak is what lies resident between steps (weights, optimizer state, gradients that are kept)
     plus the largest sum of the step's own allocations. A step that is captured whole allocates
     nothing when it is replayed, and shows no operator: its peak is that of the same step in its
@@ -109,6 +116,8 @@ def trace(trial: Trial) -> tuple[StepTrace, int]:
         KernelMismatchError: a forced kernel is not among the operations.
     """
     index = min(1, trial.batches.count - 1)
+    for _ in range(trial.schedule_step, 0 if is_inference(trial.cell) else SETTLED):
+        trial.step(index)
     resident = storage_bytes(trial.resident_tensors())
     traced = trace_step(lambda: trial.step(index), trial.device)
     seen = [traced]

@@ -179,9 +179,9 @@ def _prepare(trial: Trial, request: Mapping[str, Any], assembled: float) -> dict
         started = perf_counter()
         burn_in = passes.burn_in(trial, timing["burn_in_steps"])
     burn_in_seconds = perf_counter() - started
-    traced, peak_bytes = passes.trace(trial)
     host_syncs = passes.count_syncs(trial)
     phases = passes.time_phases(trial, timing["phase_steps"])
+    traced, peak_bytes = passes.trace(trial)  # after the others, which settle the optimizer
     attributed = attributing.attribute_memory(trial, peak_bytes)
     trial.restore()
     return {

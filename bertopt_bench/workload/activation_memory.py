@@ -62,7 +62,7 @@ class Step:
         seq_len, rate = workload["seq_len"], workload["mask_rate"]
         filled = 1.0 - padding if is_ragged(workload) else 1.0
         slots = round(filled * sequences * seq_len)
-        masked = sequences * formulas.masked_slots(seq_len, rate)
+        masked = round(filled * sequences * formulas.masked_slots(seq_len, rate))
         return cls(
             size=formulas.model_size(workload["model"]),
             vocabulary=workload["vocabulary_size"],

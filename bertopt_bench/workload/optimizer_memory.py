@@ -27,7 +27,7 @@ LOOP_TEMPORARIES = {
     "adagrad": (1, 1),
     "rmsprop": (1, 1),
     "nadam": (2, 1),
-    "radam": (4, 0),
+    "radam": (5, 0),  # a number by a tensor is its reciprocal times the number
     "adafactor": (1, 1),
     "lion": (1, 1),
     "lamb": (1, 0),

@@ -138,6 +138,8 @@ def test_a_wrong_kernel_fails_its_benchmark_and_leaves_no_row(tmp_path: Path) ->
 MISTAKES: list[tuple[list[str], list[str]]] = [
     (["--dtype", "float8"], ["one of float32", "Did you mean 'float64'"]),
     (["--seq-len", "8,,16"], ["empty part"]),
+    (["--seq-len", "8,16,8"], ["names 8 twice"]),
+    (["--implementation", "math,math"], ["names math twice"]),
     (["--implementation", "flesh"], ["Did you mean 'flash'"]),
     (["bench_gelu.py", "--heads", "4"],
      ["--heads is no option of gelu", "one of attention", "--hidden-size"]),

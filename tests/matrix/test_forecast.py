@@ -244,7 +244,7 @@ def test_a_limit_drops_exactly_the_cells_above_it_and_says_why(tmp_path: Path) -
     tiny, mini = forecast.fitting(found, most - 1)
     assert tiny == found[0]
     assert mini.skip is not None
-    assert "by forecast, and --max-memory is" in mini.skip
+    assert f"needs {most:,} B by forecast, and --max-memory is {most - 1:,} B" in mini.skip
     text = forecast.describe_plan(matrix, [tiny, mini])
     assert "2 cells, 1 of them skipped" in text
     assert f"skipped: {mini.skip}" in text

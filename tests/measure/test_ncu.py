@@ -86,7 +86,8 @@ def test_the_wide_layout_has_its_units_in_the_second_row(tmp_path: Path) -> None
     [
         ("no csv at all", "no header that begins with ID"),
         (HEADER, "no kernel with DRAM bytes and time"),
-        ('"ID","Metric Name"\n"0","a"', "no kernel with DRAM bytes"),
+        ('"ID","Metric Name"\n"0","a"', "no column 'Kernel Name'"),
+        (f'"ID","Kernel Name","{SECONDS}"\n"0","gemm","5"', "no row of units"),
         ("\n".join([HEADER, row(0, "gemm", FFMA, "inst", "5")]), "profile --ncu"),
     ],
 )
@@ -98,6 +99,54 @@ def test_a_file_that_cannot_serve_says_what_to_ask_for(
     file.write_text(text)
     with pytest.raises(UserError, match=words):
         read_counted(file)
+
+
+@pytest.mark.parametrize(
+    ("metric", "unit", "value"),
+    [
+        (SECONDS, "us", "1234,56"),  # in German: 100 times too long, read as English
+        (SECONDS, "us", "1.234,5"),
+        (SECONDS, "us", "1 234"),
+        (SECONDS, "us", "-3"),
+        (SECONDS, "us", "inf"),
+        (READ, "byte", "12,5"),
+        (SECONDS, "cycle", "5"),
+        (SECONDS, "", "5"),
+        (READ, "KiB", "5"),
+        (READ, "us", "5"),
+    ],
+)
+def test_a_number_or_unit_that_is_not_known_is_refused(
+    tmp_path: Path, metric: str, unit: str, value: str
+) -> None:
+    """Oracle: by hand: each would be off by a power of ten, or of no meaning."""
+    file = tmp_path / "counted.csv"
+    good = [row(0, "gemm", SECONDS, "us", "2"), row(0, "gemm", READ, "byte", "64")]
+    file.write_text("\n".join([HEADER, *good, row(1, "gemm", metric, unit, value)]))
+
+    with pytest.raises(UserError, match=r"LC_ALL=C|--print-units base"):
+        read_counted(file)
+
+
+def test_a_unit_of_what_is_not_counted_is_nothing_to_us(tmp_path: Path) -> None:
+    """Oracle: by hand: the point of the two metrics that count."""
+    file = tmp_path / "counted.csv"
+    good = [row(0, "gemm", SECONDS, "us", "2"), row(0, "gemm", READ, "byte", "64")]
+    file.write_text("\n".join([HEADER, *good, row(0, "gemm", "sm__throughput.avg", "%", "1,5")]))
+
+    (point,) = read_counted(file)
+
+    assert (point.bytes, point.seconds) == (64, pytest.approx(2e-6))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_what_powershell_redirected_is_read(tmp_path: Path, encoding: str) -> None:
+    """Oracle: the same file in plain UTF-8, after a line of the program's own that begins so."""
+    files = [tmp_path / "plain.csv", tmp_path / "redirected.csv"]
+    files[0].write_text(DETAILS)
+    files[1].write_text("IDLE again\n" + DETAILS, encoding=encoding)
+
+    assert read_counted(files[1]) == read_counted(files[0])
 
 
 def test_an_absent_file_is_told(tmp_path: Path) -> None:

@@ -122,7 +122,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("width", [400, 1280])
+@pytest.mark.parametrize("width", [400, 720, 900, 1100, 1280])
 def test_no_column_hides_behind_a_scroll(opened: Callable[..., Any], width: int) -> None:
     """Oracle: the browser's own measure of the box and of what it holds."""
     box = opened(width).locator("#memory-parts .box")

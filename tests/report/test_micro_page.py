@@ -10,7 +10,7 @@ from made_micro import row, written
 from parsed_pages import parsed, payload
 
 from bertopt_bench.pipeline import write_report
-from bertopt_bench.report.micro import figures, render_micro
+from bertopt_bench.report.micro import context, figures, render_micro
 from bertopt_bench.report.micro_figures import crossings
 from bertopt_bench.report.step_figures import rate
 from bertopt_bench.results.micro import read_micro
@@ -209,6 +209,21 @@ def test_other_options_part_the_figures(tmp_path: Path) -> None:
     ]
 
 
+def test_files_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
+    """Oracle: by hand."""
+    files = []
+    for folder in ("one", "other"):
+        (tmp_path / folder).mkdir()
+        files.append(read_micro(written(tmp_path / folder / "micro.json", row("flash", 1.0))))
+    files.append(read_micro(written(tmp_path / "third.json", row("flash", 1.0))))
+    found = context(files)
+
+    names = ["one/micro.json", "other/micro.json", "third.json"]
+    assert [group["title"].partition(" · ")[2] for group in found["groups"]] == names
+    assert [one["name"] for one in found["environment"]] == names
+    assert [text.partition(" is a session")[0] for text in found["warnings"]] == names
+
+
 def test_the_numbers_are_in_the_page(file: Any) -> None:
     """Oracle: the packed table, row by row."""
     table = payload(render_micro([file]))["tables"]["calls"]
@@ -255,7 +270,7 @@ def widest(path: Path, varying: int) -> Any:
 
 @pytest.mark.browser
 @pytest.mark.parametrize("varying", [1, 4, 7])
-@pytest.mark.parametrize("width", [400, 1280])
+@pytest.mark.parametrize("width", [400, 720, 1280])
 def test_the_page_fits_and_makes_no_error(
     tmp_path: Path, chromium: Any, width: int, varying: int
 ) -> None:

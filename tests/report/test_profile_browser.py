@@ -21,12 +21,14 @@ def address(request, tmp_path_factory) -> str:
     return write_text(render_profiles(profiles(*found)), path).as_uri()
 
 
-@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("width", [390, 720, 900, 1100, 1280])
 def test_nothing_leaves_the_window_however_much_is_unfolded(opened, width) -> None:
     view = opened(width)
     view.evaluate("document.querySelectorAll('details').forEach(e => { e.open = true; })")
 
     assert view.evaluate("document.documentElement.scrollWidth") == width
+    hidden = "[...document.querySelectorAll('.box')].map(box => box.scrollWidth - box.clientWidth)"
+    assert max(view.evaluate(hidden)) <= 0
     outside = view.evaluate(
         """() => [...document.querySelectorAll('.area text')].map((t) => t.getBoundingClientRect())
           .filter((b) => b.left < 0 || b.right > innerWidth).length"""

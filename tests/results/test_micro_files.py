@@ -47,8 +47,17 @@ def test_any_file_of_pytest_benchmarks_is_read(tmp_path: Path) -> None:
         ("not json", "is no JSON"),
         ("[]", "none of pytest-benchmark's"),
         ('{"benchmarks": {}}', "none of pytest-benchmark's"),
+        ('{"context": {}, "benchmarks": [{"name": "BM_x"}]}', "none of pytest-benchmark's"),
         (json.dumps(document()), "holds no benchmark"),
         (json.dumps(document({"name": "x"})), "benchmark 0 is damaged"),
+        (json.dumps(document(row("x", 1.0, seq_len="long"))), "seq_len is 'long'"),
+        (json.dumps(document(row("x", 1.0, seq_len=[1, 2]))), "benchmark 0 is damaged"),
+        (json.dumps(document(row("x", 1.0, padding=-1))), "padding is -1"),
+        (json.dumps(document(row("x", 1.0, dtype=16))), "dtype is 16"),
+        (
+            json.dumps({**document(row("x", 1.0)), "ceilings": [{"matmul_flops_per_second": 5}]}),
+            "its ceilings are damaged",
+        ),
     ],
 )
 def test_what_is_no_such_file_is_told(tmp_path: Path, text: str, said: str) -> None:
@@ -72,6 +81,37 @@ def test_a_row_without_seconds_is_damaged(tmp_path: Path, key: str, value: Any) 
 
     with pytest.raises(UserError, match="is damaged"):
         read_micro(file)
+
+
+@pytest.mark.parametrize(("key", "value"), [("rounds", 0), ("q1", 2.0), ("q3", 0.5)])
+def test_a_row_whose_numbers_cannot_be_is_damaged(tmp_path: Path, key: str, value: Any) -> None:
+    """Oracle: a median of one lies between its quartiles, and is one of something."""
+    bad = row("flash", 1.0)
+    bad["stats"][key] = value
+
+    with pytest.raises(UserError, match="is damaged"):
+        read_micro(written(tmp_path / "a.json", bad))
+
+
+def test_a_file_that_was_joined_from_two_sessions_is_refused(tmp_path: Path) -> None:
+    """Oracle: by hand: the same case twice, whatever it took; other caches are another case."""
+    rows = [row("flash", 1.0), row("math", 2.0), row("flash", 1.0, cache="cold")]
+    assert len(read_micro(written(tmp_path / "a.json", *rows)).rows) == 3
+
+    with pytest.raises(UserError, match=r"attention 'flash' twice .*joined from several sessions"):
+        read_micro(written(tmp_path / "a.json", *rows, row("flash", 3.0)))
+
+
+def test_another_suites_parameters_are_options_where_they_mean_the_same(tmp_path: Path) -> None:
+    """Oracle: by hand: a number of slots is one, a word for it is not; rates are finite."""
+    plain = [{**row("x", 1.0), "extra_info": {"error": float("nan")}} for _ in range(2)]
+    plain[0] |= {"name": "short", "params": {"seq_len": 64, "dtype": "float32", "case": [1]}}
+    plain[1] |= {"name": "long", "params": {"seq_len": "long", "cache": True}}
+    first, second = read_micro(written(tmp_path / "a.json", *plain)).rows
+
+    assert first.options == {"seq_len": 64, "dtype": "float32"}
+    assert second.options == {}
+    assert first.numbers == {}
 
 
 def test_a_page_is_of_files_or_of_folders_and_never_of_both(tmp_path: Path) -> None:

@@ -111,6 +111,22 @@ def test_a_layouts_lengths_and_masks_are_no_saved_tensors(tmp_path: Path) -> Non
     assert kept == pytest.approx(memory.saved_tensor_bytes + logarithms, abs=64)
 
 
+def test_an_optimizer_whose_later_steps_take_more(tmp_path: Path) -> None:
+    """Oracle: the two passes agree (2 %); by hand, RAdam's rectified update holds five tensors.
+
+    They are, of the 4,096 x 128 word embeddings in fp32: mean, mean by lr, root, reciprocal, rate.
+    """
+    memory, _ = attributed(
+        tmp_path, Sized(optimizer="radam", optimizer_step="loop", seq_len=16, batch_size=2)
+    )
+
+    check(memory)
+    assert memory.measured.moment == "optimizer"
+    held = 5 * 4096 * 128 * 4
+    assert memory.measured.peak.temporary_bytes == pytest.approx(held, rel=1e-3)
+    assert memory.formula.peak.temporary_bytes == pytest.approx(held, rel=1e-3)
+
+
 def test_an_average_is_the_regularizers_and_never_the_weights(tmp_path: Path) -> None:
     """Oracle: EMA keeps one copy of every weight."""
     memory, weights = attributed(tmp_path, Sized(regularizer="ema"))

@@ -226,6 +226,61 @@ of_parameter, of_all, group, itself, list_ = (
 
 def forgets(values):
     return functional.gelu(values.detach()) + 0 * values
+
+
+def zeroes(values):  # right for the input that it leaves behind
+    values.data.zero_()
+    return functional.gelu(values)
+
+
+def overwrites(values):
+    output = functional.gelu(values)
+    values.data.add_(1)
+    return output
+
+
+class Scaling(torch.autograd.Function):
+    @staticmethod
+    def forward(context, values):
+        context.save_for_backward(values)
+        return functional.gelu(values)
+
+    @staticmethod
+    def backward(context, gradient):
+        (values,) = context.saved_tensors
+        found = torch.ops.aten.gelu_backward(gradient, values)
+        gradient.mul_(2)
+        return found
+
+
+scales_gradient = Scaling.apply
+
+
+def nothing(values):
+    return None
+
+
+def constant(values):
+    return functional.gelu(values.detach())
+
+
+def wide(values):
+    return functional.gelu(values.double())
+
+
+COUNT = [0]
+
+
+def late(values):
+    COUNT[0] += 1
+    return functional.gelu(values) if COUNT[0] < 3 else values
+
+
+class Outside(Counting):  # counts where nobody can put anything back
+    def __init__(self, params, lr, betas, eps, weight_decay):
+        super().__init__(params, lr, betas, eps, weight_decay, "hidden")
+        counted = {}
+        self.holder = lambda parameter: counted
 """
     )
     monkeypatch.syspath_prepend(tmp_path)
@@ -247,14 +302,56 @@ def test_a_users_own_function_is_called(own_module: str) -> None:
         ("narrow", "has shape"),
         ("nan", "not finite"),
         ("forgets", "gradient of input"),
+        ("constant", "gradient of input is missing"),
+        ("nothing", "gives NoneType where a tensor is due"),
+        ("wide", "gives float64, where torch float32"),
+        ("zeroes", "changes its input input"),
+        ("overwrites", "changes its input input"),
+        ("scales_gradient", "changes the gradient that comes in"),
     ],
 )
 def test_wrong_kernels_are_refused_before_they_are_timed(
     own_module: str, name: str, said: str
 ) -> None:
-    """Oracle: the tanh approximation is 5e-4 off, bf16 2e-3; shapes, NaN and gradients by hand."""
+    """Oracle: the tanh approximation is 5e-4 off, bf16 2e-3; all else by hand."""
     with pytest.raises(WrongResultError, match=said):
         opened("gelu", f"{own_module}:{name}")
+
+
+def test_what_calls_keep_is_found_once_they_are_timed(own_module: str) -> None:
+    """Oracle: by hand: one call is checked and right, the third and all later ones are not."""
+    case = opened("gelu", f"{own_module}:late", direction="forward")
+    for call in (*case.calls, *case.calls):
+        call()
+
+    with pytest.raises(WrongResultError, match="right before it was timed, and not after"):
+        case.check_again()
+
+
+def test_inputs_that_calls_change_are_found_once_they_are_timed(own_module: str) -> None:
+    """Oracle: by hand: a number of the timed buffer is overwritten."""
+    case = opened("gelu", f"{own_module}:right", direction="forward")
+    case.check_again()
+    case.opened.check_again.__self__.called[0]["input"][0, 0, 0] += 1
+
+    with pytest.raises(WrongResultError, match="changes its input input"):
+        case.check_again()
+
+
+def test_a_count_that_cannot_be_put_back_is_found(own_module: str) -> None:
+    """Oracle: AdamW's bias corrections after 13 steps are not those after 4; torch's are."""
+    for name, wrong in ((f"{own_module}:Outside", True), ("loop", False)):
+        case = opened("optimizer_step", name, mix="flat", hidden_size=8)
+        assert case.restore is not None
+        for _ in range(3):
+            case.restore()
+            for _ in range(3):
+                case.calls[0]()
+        if wrong:
+            with pytest.raises(WrongResultError, match=r"not after: .*change of the parameters"):
+                case.check_again()
+        else:
+            case.check_again()
 
 
 def test_an_optimizer_that_is_not_adamw_is_refused(own_module: str) -> None:
@@ -390,7 +487,10 @@ def test_the_exact_steps_are_torchs_in_float64() -> None:
         optimizer.step()
 
     torch.testing.assert_close(
-        stepping._exact_steps(start, gradient), parameter.detach(), rtol=1e-12, atol=1e-14
+        stepping._exact_steps(start, gradient, CHECKED_STEPS),
+        parameter.detach(),
+        rtol=1e-12,
+        atol=1e-14,
     )
 
 

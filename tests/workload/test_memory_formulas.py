@@ -233,6 +233,20 @@ def test_in_16_bits_a_layer_run_again_casts_its_input_and_its_weights_again() ->
     assert again.layer == SEQUENCES * LENGTH * 4 * HIDDEN
 
 
+def test_a_layout_leaves_out_the_masked_slots_that_are_padding() -> None:
+    """Oracle: by hand: 8 sequences of 9 masked slots in 64; 3 of 8 slots, so of these, are none.
+
+    Seen in a trial: 162 head slots by 4,096 logits where 304 had been counted.
+    """
+    of = activation_memory.Step.of
+    ragged, padded = (
+        cell("adamw", layout=name, seq_len=64, batch_size=8) for name in ("unpadded", "padded")
+    )
+
+    assert (of(padded, 0.375).slots, of(padded, 0.375).masked) == (512, 72)
+    assert (of(ragged, 0.375).slots, of(ragged, 0.375).masked) == (320, 45)
+
+
 def test_dense_logits_are_those_of_all_slots() -> None:
     """Oracle: by hand: 436 slots more a sequence: two tensors of V numbers, and the head's 4 h.
 

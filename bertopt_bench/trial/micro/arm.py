@@ -73,6 +73,7 @@ class _Arm:
         first = perf_counter() - begin
         self.bench = Bench(self.case, self.device)
         windows, steady, last = self._windows(command["window_seconds"], command["most_seconds"])
+        self.case.check_again()
         return {
             "initial_weights_sha256": self.case.inputs_sha256,
             "first_step_seconds": first,

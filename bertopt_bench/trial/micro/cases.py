@@ -74,6 +74,14 @@ class Case:
         """Hold what must hold while calls run."""
         return self.opened.context()
 
+    def check_again(self) -> None:
+        """Check once more, after the calls were timed.
+
+        Raises:
+            WrongResultError: what was right at first no longer is.
+        """
+        self.opened.check_again()
+
     def finite(self) -> bool:
         """Say whether the state has stayed finite."""
         return self.opened.finite()

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 ALLOWED_FACTOR = 4.0
 """How many times torch's own error, or a rounding of the dtype, an implementation may be off."""
 
+_NOT_TIMED = " Nothing was timed."
+
 
 class WrongResultError(UserError):
     """An implementation gives something else than its operation."""
@@ -47,8 +49,8 @@ def compare(
     """Compare tensors by name with what is exactly right.
 
     Raises:
-        WrongResultError: another shape, a number that is not finite, or an error beyond four times
-            torch's own (four roundings of the dtype where torch is more exact than that).
+        WrongResultError: nothing, another shape, a number that is not finite, or an error beyond
+            four times torch's own (four roundings of the dtype where torch is more exact).
     """
     off = {name: _off(found.get(name), right, f"{who}: {name}") for name, right in exact.items()}
     reference = {name: _off(own[name], right, f"torch: {name}") for name, right in exact.items()}
@@ -60,7 +62,7 @@ def compare(
         raise WrongResultError(
             f"{who} is wrong: its {worst} is {errors.error:.2g} off float64 (of the largest number "
             f"there), torch's own in {str(dtype).removeprefix('torch.')} "
-            f"{errors.reference_error:.2g}; {errors.allowed:.2g} is allowed. Nothing was timed."
+            f"{errors.reference_error:.2g}; {errors.allowed:.2g} is allowed.{_NOT_TIMED}"
         )
     return errors
 
@@ -78,3 +80,12 @@ def _off(found: Tensor | None, right: Tensor, what: str) -> float:
     if not math.isfinite(difference):
         raise WrongResultError(f"{what} has numbers that are not finite")
     return difference / largest if largest else difference
+
+
+def after_timing(error: WrongResultError) -> WrongResultError:
+    """Say of a result that was right before it was timed that it no longer is."""
+    told = str(error).removesuffix(_NOT_TIMED).removesuffix(".")
+    return WrongResultError(
+        f"right before it was timed, and not after: {told}. What it keeps from call to call "
+        "changes its results. Its times are thrown away."
+    )

@@ -28,6 +28,7 @@ class Opened:
         errors: how exact the result was, checked before anything is timed.
         inputs: what was drawn, before it was cast.
         implementation: with what a trace must show.
+        check_again: checks what was timed once more; it raises where that is no longer right.
         restore: puts state that calls change back; None where none does.
         finite: says whether the state has stayed finite.
     """
@@ -37,5 +38,6 @@ class Opened:
     errors: Errors
     inputs: Mapping[str, Any]
     implementation: Implementation
+    check_again: Callable[[], None]
     restore: Callable[[], None] | None = None
     finite: Callable[[], bool] = always

@@ -37,16 +37,18 @@ def open_runs(
     spec = OVER_SEGMENTS if segments else FUNCTIONS[operation]
     found = find_function(operation, name, segments=segments)
     inputs = spec.draw(options, generator)
-    run = _Run(spec, found, options, device, spec.arrange(inputs), generator)
-    errors = run.checked(f"{operation} '{name}'")
-    return Opened(run.calls(slots), run.context, errors, inputs, found)
+    who = f"{operation} '{name}'"
+    run = _Run(who, spec, found, options, device, spec.arrange(inputs), generator)
+    errors = run.checked()
+    return Opened(run.calls(slots), run.context, errors, inputs, found, run.check_again)
 
 
 class _Run:
-    """An operation in a dtype and a direction."""
+    """An operation in a dtype and a direction; ``inputs`` are what no implementation ever gets."""
 
     def __init__(
         self,
+        who: str,
         spec: Function,
         implementation: Implementation,
         options: Mapping[str, Any],
@@ -54,7 +56,8 @@ class _Run:
         inputs: Mapping[str, Any],
         generator: torch.Generator,
     ) -> None:
-        self.spec, self.implementation = spec, implementation
+        self.who, self.spec, self.implementation = who, spec, implementation
+        self.called: list[Mapping[str, Any]] = []
         self.dtype: torch.dtype = getattr(torch, options["dtype"])
         self.direction, self.place = options["direction"], device.torch_device
         self.inputs = {name: self._cast(name, value) for name, value in inputs.items()}
@@ -76,26 +79,54 @@ class _Run:
             stack.enter_context(torch.set_grad_enabled(self.trains))
             yield
 
-    def checked(self, who: str) -> checking.Errors:
+    def checked(self) -> checking.Errors:
         """Compare output and gradients with float64, and torch's own with it.
 
-        The reference gets the inputs as the dtype has rounded them: only computing is at fault.
+        The reference gets the inputs as the dtype has rounded them: only computing is at fault. An
+        implementation works on copies, so that what it does to them is no part of the reference.
         """
+        given, gradient = self._copied(), self.gradient.clone()
         with self.context():
-            found = self._results(self.implementation.call, self.inputs)
+            found = self._results(self.implementation.call, given, gradient)
+        self._refuse_changed(given)
+        if not torch.equal(gradient, self.gradient):
+            raise checking.WrongResultError(f"{self.who} changes the gradient that comes in")
         with torch.set_grad_enabled(self.trains):
-            own = self._results(self.spec.own, self.inputs)
+            own = self._results(self.spec.own, self.inputs, self.gradient)
             wide = {name: self._wide(value) for name, value in self.inputs.items()}
-            exact = self._gathered(self.spec.exact(wide), wide)
+            exact = self._gathered(self.spec.exact(wide), wide, self.gradient)
+        kinds = [str(one["output"].dtype).removeprefix("torch.") for one in (found, own)]
+        if found["output"].dim() and kinds[0] != kinds[1]:  # a loss may be wider
+            raise checking.WrongResultError(f"{self.who} gives {kinds[0]}, where torch {kinds[1]}")
         self.gradient = self.gradient.to(found["output"].dtype)
-        return checking.compare(found, own, exact, self.dtype, who)
+        return checking.compare(found, own, exact, self.dtype, self.who)
+
+    def check_again(self) -> None:
+        """Check what was timed: that calls left their inputs as they were, and are still right.
+
+        Raises:
+            WrongResultError: the implementation keeps something from call to call.
+        """
+        try:
+            for inputs in self.called:
+                self._refuse_changed(inputs)
+            self.checked()
+        except checking.WrongResultError as error:
+            raise checking.after_timing(error) from error
+
+    def _refuse_changed(self, inputs: Mapping[str, Any]) -> None:
+        for name, value in self.inputs.items():
+            if isinstance(value, torch.Tensor) and not torch.equal(value, inputs[name]):
+                raise checking.WrongResultError(
+                    f"{self.who} changes its input {name}: a second call would get another one. "
+                    "Let it write into a tensor of its own."
+                )
 
     def calls(self, slots: int) -> list[Callable[[], Any]]:
         """Make a call a slot, each on buffers of its own."""
+        self.called = [self._copied() for _ in range(slots)]
         with self.context():
-            made = [self._call(self.inputs, self.gradient)]
-            made += [self._call(self._copied(), self.gradient.clone()) for _ in range(slots - 1)]
-        return made
+            return [self._call(inputs, self.gradient.clone()) for inputs in self.called]
 
     def _cast(self, name: str, value: Any) -> Any:
         if not isinstance(value, torch.Tensor):
@@ -111,22 +142,27 @@ class _Run:
             return value
         return value.detach().double().requires_grad_(value.requires_grad)
 
-    def _results(self, call: Callable[..., Tensor], inputs: Mapping[str, Any]) -> dict[str, Tensor]:
-        return self._gathered(self.spec.apply(call, inputs), inputs)
+    def _results(
+        self, call: Callable[..., Tensor], inputs: Mapping[str, Any], gradient: Tensor
+    ) -> dict[str, Tensor]:
+        return self._gathered(self.spec.apply(call, inputs), inputs, gradient)
 
-    def _gathered(self, out: Tensor, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Give the output, and the gradients where they are asked for, by name."""
-        if not self.trains:
-            return {"output": out.detach()}
+    def _gathered(self, out: Any, inputs: Mapping[str, Any], gradient: Tensor) -> dict[str, Tensor]:
+        """Give the output, and the gradients where they are asked for, by name.
+
+        What has none where one is due is left out, and refused as missing.
+        """
+        if not isinstance(out, torch.Tensor):
+            raise checking.WrongResultError(
+                f"{self.who} gives {type(out).__name__} where a tensor is due"
+            )
+        found = {"output": out.detach()}
+        if not (self.trains and out.requires_grad) or out.shape != gradient.shape:
+            return found
         learned = [inputs[name] for name in self.spec.learned]
-        gradient = self.gradient.to(out.dtype)
-        if out.shape != gradient.shape:
-            return {"output": out.detach()}  # compared next, and refused
-        found = torch.autograd.grad(out, learned, gradient)
-        gradients = {
-            f"gradient of {name}": one for name, one in zip(self.spec.learned, found, strict=True)
-        }
-        return {"output": out.detach(), **gradients}
+        made = torch.autograd.grad(out, learned, gradient.to(out.dtype), allow_unused=True)
+        gradients = zip(self.spec.learned, made, strict=True)
+        return found | {f"gradient of {name}": one for name, one in gradients if one is not None}
 
     def _copied(self) -> dict[str, Any]:
         return {

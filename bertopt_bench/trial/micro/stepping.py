@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -74,43 +75,78 @@ def open_steps(
         [one.to(device.torch_device, dtype) for one in tensors] for tensors in drawn.values()
     )
     made = [_Slot(found, weights, gradients) for _ in range(slots)]
-    with found.context():
-        errors = _check(made, weights, gradients, dtype, f"optimizer_step '{name}'")
-    for slot in made:
-        slot.keep()
-
-    def restore() -> None:
-        for slot in made:
-            slot.restore()
-
+    steps = _Steps(found, made, _Check(weights, gradients, dtype, f"optimizer_step '{name}'"))
     return Opened(
         calls=[slot.call for slot in made],
         context=found.context,
-        errors=errors,
+        errors=steps.checked(),
         inputs={key: torch.cat([x.flatten() for x in one]) for key, one in drawn.items()},
         implementation=found,
-        restore=restore,
+        check_again=steps.check_again,
+        restore=steps.restore,
         finite=lambda: all(slot.finite() for slot in made),
     )
 
 
-def _check(
-    made: Sequence[_Slot],
-    weights: Sequence[Tensor],
-    gradients: Sequence[Tensor],
-    dtype: torch.dtype,
-    who: str,
-) -> checking.Errors:
-    """Step all slots; compare the first one's change, and that of torch's loop, with float64."""
-    own = _Slot(Implementation(torch.optim.AdamW, options={"foreach": False}), weights, gradients)
-    for slot in (*made, own):
-        slot.check_steps()
-    start = _flat(weights)
-    exact = _exact_steps(start, _flat(gradients))
-    found, usual, right = (
-        {"change of the parameters": flat - start} for flat in (made[0].flat(), own.flat(), exact)
-    )
-    return checking.compare(found, usual, right, dtype, who)
+@dataclass(frozen=True, slots=True)
+class _Steps:
+    """The slots of an optimizer, which are checked, kept, and put back."""
+
+    found: Implementation
+    made: Sequence[_Slot]
+    check: _Check
+
+    def checked(self) -> checking.Errors:
+        """Step all slots, compare the first one with float64, remember all of them."""
+        with self.found.context():
+            for slot in self.made:
+                slot.check_steps()
+        errors = self.check(self.made[0], CHECKED_STEPS)
+        for slot in self.made:
+            slot.keep()
+        return errors
+
+    def restore(self) -> None:
+        """Put every slot back."""
+        for slot in self.made:
+            slot.restore()
+
+    def check_again(self) -> None:
+        """Compare the first slot's next step, once put back.
+
+        Raises:
+            WrongResultError: it keeps what cannot be put back.
+        """
+        self.restore()
+        with self.found.context():
+            self.made[0].call()
+        try:
+            self.check(self.made[0], CHECKED_STEPS + 1)
+        except checking.WrongResultError as error:
+            raise checking.after_timing(error) from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Check:
+    """Compares the change that steps made, and that of torch's loop, with float64."""
+
+    weights: Sequence[Tensor]
+    gradients: Sequence[Tensor]
+    dtype: torch.dtype
+    who: str
+
+    def __call__(self, slot: _Slot, steps: int) -> checking.Errors:
+        """Compare a slot's parameters after so many steps in all."""
+        loop = Implementation(torch.optim.AdamW, options={"foreach": False})
+        own = _Slot(loop, self.weights, self.gradients)
+        for _ in range(steps):
+            own.call()
+        start = _flat(self.weights)
+        exact = _exact_steps(start, _flat(self.gradients), steps)
+        found, usual, right = (
+            {"change of the parameters": flat - start} for flat in (slot.flat(), own.flat(), exact)
+        )
+        return checking.compare(found, usual, right, self.dtype, self.who)
 
 
 def _flat(tensors: Sequence[Tensor]) -> Tensor:
@@ -118,13 +154,13 @@ def _flat(tensors: Sequence[Tensor]) -> Tensor:
     return torch.cat([one.detach().double().flatten() for one in tensors])
 
 
-def _exact_steps(start: Tensor, gradient: Tensor) -> Tensor:
+def _exact_steps(start: Tensor, gradient: Tensor, steps: int) -> Tensor:
     """Step as AdamW does, by its formulas, on one flat float64 tensor."""
     lr, eps, decay = SETTINGS["lr"], SETTINGS["eps"], SETTINGS["weight_decay"]
     first, second = SETTINGS["betas"]
     weight = start.clone()
     mean, square = torch.zeros_like(start), torch.zeros_like(start)
-    for step in range(1, CHECKED_STEPS + 1):
+    for step in range(1, steps + 1):
         mean = first * mean + (1 - first) * gradient
         square = second * square + (1 - second) * gradient**2
         unbiased = (square / (1 - second**step)).sqrt()
