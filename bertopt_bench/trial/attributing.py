@@ -16,7 +16,7 @@ from bertopt_bench.measure.attribution import (
     owned_storages,
     saved_tensor_bytes,
 )
-from bertopt_bench.trial.passes import step_in_phases
+from bertopt_bench.trial.passes import fullest, step_in_phases
 from bertopt_bench.workload.memory_formulas import memory_forecast
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def attribute_memory(trial: Trial, traced_peak_bytes: int) -> dict[str, Any]:
         traced_peak_bytes: the peak of another pass (``passes.trace``): what the attributed one must
             equal where the allocator keeps no peak of its own.
     """
-    index = min(1, trial.batches.count - 1)
+    index = fullest(trial)
     found = attribute_step(
         lambda mark: step_in_phases(trial, index, mark), lambda: _owners(trial), trial.device
     )

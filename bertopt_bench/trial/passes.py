@@ -101,8 +101,17 @@ def time_phases(trial: Trial, steps: int) -> dict[str, Any]:
     return {**phases, "step_seconds": total / steps, "steps": steps}
 
 
+def fullest(trial: Trial) -> int:
+    """Give the batch of most slots, whose step needs most memory; the second where all are equal.
+
+    Layouts that leave padding out have batches of unequal slots.
+    """
+    slots = trial.batches.slot_tokens
+    return max(range(trial.batches.count), key=lambda index: (slots[index], index == 1))
+
+
 def trace(trial: Trial) -> tuple[StepTrace, int]:
-    """Trace a step (a second one runs before it): what ran, and the peak of allocated bytes.
+    """Trace the step of most slots: what ran, and the peak of allocated bytes.
 
     Untraced ones run first until the optimizer has settled.
 
@@ -115,7 +124,7 @@ def trace(trial: Trial) -> tuple[StepTrace, int]:
     Raises:
         KernelMismatchError: a forced kernel is not among the operations.
     """
-    index = min(1, trial.batches.count - 1)
+    index = fullest(trial)
     for _ in range(trial.schedule_step, 0 if is_inference(trial.cell) else SETTLED):
         trial.step(index)
     resident = storage_bytes(trial.resident_tensors())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 import torch
@@ -160,3 +160,13 @@ def test_the_model_is_one_graph(make_request: MakeRequest, axes: dict[str, Any])
         made.evaluate()
 
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("slots", "right"), [([7], 0), ([64, 64, 64], 1), ([50, 40, 60], 2), ([60, 50, 60], 0)]
+)
+def test_the_traced_step_is_that_of_most_slots(slots: list[int], right: int) -> None:
+    """Oracle: by hand; where all are equal it is the second, which the first has warmed."""
+    batches = SimpleNamespace(count=len(slots), slot_tokens=slots)
+
+    assert passes.fullest(cast("Any", SimpleNamespace(batches=batches))) == right

@@ -32,6 +32,13 @@ def test_the_share_is_that_of_slots_left_out(tmp_path: Path, length: int, packed
     assert known_text({**UNPADDED, "seq_len": 32}, tmp_path).padding is None
 
 
+def test_the_share_is_that_of_the_fullest_batch(tmp_path: Path) -> None:
+    """Oracle: by hand: of lengths 4 and 16, a batch of four long ones leaves nothing out."""
+    note_text(WORKLOAD, 300, np.array([4, 16]), tmp_path)
+
+    assert known_text(UNPADDED, tmp_path).padding == 0.0
+
+
 def test_a_damaged_file_is_not_known(tmp_path: Path) -> None:
     """Oracle: the module's own word: what is not known is None."""
     note_text(WORKLOAD, 300, np.full(10, 8), tmp_path)
