@@ -45,21 +45,30 @@ _FIELDS: dict[str, tuple[str, Callable[[str], Any]]] = {
 def describe_by_command() -> list[dict[str, Any]]:
     """Describe every GPU; an empty list where the command is missing or does not answer.
 
-    A fact that a GPU does not support is None.
+    A fact that a GPU does not support, or that its driver has no field for, is None.
     """
-    asked = ",".join(field for field, _ in _FIELDS.values())
+    fields = [field for field, _ in _FIELDS.values()]
+    rows = _ask(fields)
+    if rows is None and (names := _ask(fields[:1])):  # one unknown field, and none is answered
+        columns = [_ask([field]) or [["N/A"]] * len(names) for field in fields]
+        rows = [[word for (word,) in row] for row in zip(*columns, strict=True)]
+    return [_described(row) for row in rows or []]
+
+
+def _ask(fields: list[str]) -> list[list[str]] | None:
+    """Give a row of answers a GPU; None where the command fails."""
     try:
         run = subprocess.run(
-            ["nvidia-smi", f"--query-gpu={asked}", "--format=csv,noheader,nounits"],
+            ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits"],
             capture_output=True,
             text=True,
             timeout=_SECONDS,
             check=True,
         )
     except (OSError, subprocess.SubprocessError):
-        return []
+        return None
     rows = list(csv.reader(run.stdout.splitlines(), skipinitialspace=True))
-    return [_described(row) for row in rows if len(row) == len(_FIELDS)]
+    return [row for row in rows if len(row) == len(fields)]
 
 
 def _described(row: list[str]) -> dict[str, Any]:

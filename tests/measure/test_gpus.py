@@ -183,6 +183,27 @@ def test_without_the_package_nvidia_smi_tells(
     assert "now" not in gpu
 
 
+def test_one_field_that_a_driver_does_not_know_takes_no_other_along(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Oracle: by hand: a command that fails as nvidia-smi does where any field is unknown."""
+    body = """case "$1" in
+*clocks.applications*) echo Field is not a valid field to query.; exit 2;;
+*=name) printf 'Example H\\nExample H\\n';;
+*=power.limit) printf '650.00\\n300.00\\n';;
+*=name,*) echo Field is not a valid field to query.; exit 2;;
+*) printf '[N/A]\\n[N/A]\\n';;
+esac"""
+    with_command(tmp_path, monkeypatch, body)
+
+    gpus = describe_gpus()
+
+    assert [(gpu["name"], gpu["power_limit_watts"]) for gpu in gpus] == [
+        ("Example H", 650.0), ("Example H", 300.0),
+    ]  # fmt: skip
+    assert gpus[0]["sm_clock_application_mhz"] is None
+
+
 @pytest.mark.parametrize("body", ["exit 9", "echo Field is not a valid field to query.; exit 2"])
 def test_a_command_that_does_not_answer_leaves_it_to_the_kernel_module(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, body: str

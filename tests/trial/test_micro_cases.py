@@ -158,6 +158,12 @@ def right(values):
     return functional.gelu(values)
 
 
+def strideless(query, key, value, attn_mask=None):
+    strides = torch.empty(query.shape).stride()
+    rows = [torch.as_strided(one, one.shape, strides) for one in (query, key, value)]
+    return functional.scaled_dot_product_attention(*rows, attn_mask=attn_mask)
+
+
 def tanh(values):
     return functional.gelu(values, approximate="tanh")
 
@@ -352,6 +358,12 @@ def test_a_count_that_cannot_be_put_back_is_found(own_module: str) -> None:
                 case.check_again()
         else:
             case.check_again()
+
+
+def test_attention_that_knows_one_order_in_memory_is_refused(own_module: str) -> None:
+    """Oracle: the network, whose projections leave the heads of a slot side by side."""
+    with pytest.raises(WrongResultError, match="is wrong"):
+        opened("attention", f"{own_module}:strideless")
 
 
 def test_an_optimizer_that_is_not_adamw_is_refused(own_module: str) -> None:

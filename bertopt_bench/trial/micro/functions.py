@@ -62,6 +62,12 @@ def _exact_attention(inputs: Inputs) -> Tensor:
     return references.attention(*(inputs[name] for name in ("query", "key", "value", "mask")))
 
 
+def _heads_side_by_side(drawn: dict[str, Any]) -> dict[str, Any]:
+    """Lay [B, a, S, d] as projections leave it: the heads of a slot lie side by side in memory."""
+    rows = {name: drawn[name].transpose(1, 2).contiguous() for name in ("query", "key", "value")}
+    return {**drawn, **{name: one.transpose(1, 2) for name, one in rows.items()}}
+
+
 def _without_padding(drawn: dict[str, Any]) -> dict[str, Any]:
     """Lay the real tokens of all sequences one after the other: [B, a, S, d] becomes [T, a, d]."""
     batch, _, slots, _ = drawn["query"].shape
@@ -212,6 +218,7 @@ FUNCTIONS: Mapping[str, Function] = {
         apply=lambda f, x: f(x["query"], x["key"], x["value"], attn_mask=x["mask"]),
         exact=_exact_attention,
         own=functional.scaled_dot_product_attention,
+        arrange=_heads_side_by_side,
     ),
     "layer_norm": Function(
         draw=_draw_layer_norm,

@@ -64,7 +64,9 @@ class _Run:
         with torch.no_grad():
             out = spec.apply(spec.own, self.inputs)
         drawn = torch.randn(out.shape, generator=generator) if out.dim() else torch.ones(())
-        self.gradient = drawn.to(self.place, out.dtype)
+        like = self.inputs[spec.learned[0]]  # in the network a gradient lies as its input does
+        laid = torch.empty_like(like if like.shape == out.shape else out, dtype=out.dtype)
+        self.gradient = laid.copy_(drawn)
 
     @property
     def trains(self) -> bool:
