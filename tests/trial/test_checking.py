@@ -16,7 +16,7 @@ from bertopt_bench.errors import UserError
 from bertopt_bench.trial import assemble as assembling
 from bertopt_bench.trial import checking, inference, worker
 from bertopt_bench.trial.assemble import assemble
-from bertopt_bench.trial.checking import KernelCheckError, check_numbers
+from bertopt_bench.trial.checking import KernelCheckError, check_numbers, granted_error
 from bertopt_bench.trial.layouts import Arrangement
 
 if TYPE_CHECKING:
@@ -67,6 +67,16 @@ def with_kernel(trial: Trial, operation: str, call: Any) -> Trial:
     trial.kernels = {**trial.kernels, operation: Kernel(call=call)}
     trial.cell["kernel"][operation] = {"name": "mine:own"}  # type: ignore[index]
     return trial
+
+
+def test_64_bits_are_granted_what_the_reference_rounds_itself() -> None:
+    """Oracle: a chunked loss in fp64 was 27 roundings off a reference of the same dtype.
+
+    What computes in fp32 is a hundred thousand times as far off.
+    """
+    allowed = granted_error(torch.float64)
+
+    assert 27 * torch.finfo(torch.float64).eps < allowed < torch.finfo(torch.float32).eps / 1e5
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp64"])
