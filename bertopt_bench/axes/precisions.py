@@ -26,10 +26,14 @@ class Precision:
         return torch.autocast(device_type, dtype=getattr(torch, self.autocast_dtype))
 
     def apply(self) -> None:
-        """Set how this process multiplies fp32 matrices."""
+        """Set how this process multiplies matrices."""
         import torch
 
         torch.set_float32_matmul_precision(self.matmul_precision)
+        if self.autocast_dtype is not None:
+            from bertopt_bench.axes.columns import lay_by_columns
+
+            lay_by_columns(getattr(torch, self.autocast_dtype))
 
 
 def fp32() -> Precision:
@@ -50,6 +54,9 @@ def tf32() -> Precision:
 
 def bf16() -> Precision:
     """Autocast to bfloat16; weights stay in 32 bits, no scaler is needed.
+
+    On a CPU without 16-bit arithmetic products take their second operand by columns, for which
+    torch has a loop ten times as fast; the same holds for fp16.
 
     Source: Kalamkar et al., arXiv 1905.12322; torch.autocast.
     """
