@@ -20,7 +20,9 @@ _libraries: list[Any] = []  # what is registered lives as long as they do
 
 
 def multiplies(dtype: torch.dtype) -> bool:
-    """Say whether oneDNN multiplies matrices of a 16-bit dtype on this processor."""
+    """Say whether oneDNN multiplies matrices of a 16-bit dtype here; where it is not, leave all."""
+    if not torch.backends.mkldnn.is_available():
+        return True
     ask = {
         torch.bfloat16: torch.ops.mkldnn._is_mkldnn_bf16_supported,  # noqa: SLF001
         torch.float16: torch.ops.mkldnn._is_mkldnn_fp16_supported,  # noqa: SLF001

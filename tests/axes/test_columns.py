@@ -51,6 +51,14 @@ def test_where_onednn_multiplies_nothing_is_replaced(monkeypatch: pytest.MonkeyP
     columns.lay_by_columns.__wrapped__(torch.bfloat16)
 
 
+def test_without_onednn_nothing_is_asked_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: a build of torch without it has no such operators."""
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    monkeypatch.delattr(torch.ops, "mkldnn", raising=False)
+
+    assert columns.multiplies(torch.bfloat16)
+
+
 REPLACED = """
 import warnings
 warnings.simplefilter("error")
