@@ -21,7 +21,8 @@ _libraries: list[Any] = []  # what is registered lives as long as they do
 
 def multiplies(dtype: torch.dtype) -> bool:
     """Say whether oneDNN multiplies matrices of a 16-bit dtype here; where it is not, leave all."""
-    if not torch.backends.mkldnn.is_available():
+    available: Any = torch.backends.mkldnn.is_available  # torch leaves it untyped
+    if not available():
         return True
     ask = {
         torch.bfloat16: torch.ops.mkldnn._is_mkldnn_bf16_supported,  # noqa: SLF001
