@@ -35,8 +35,8 @@ def multiplies(dtype: torch.dtype) -> bool:
 def lay_by_columns(dtype: torch.dtype) -> None:
     """Let this process' products of a dtype on the CPU take their second operand by columns.
 
-    It replaces ``aten::mm`` of row-major operands of that dtype, nothing else, and only where
-    oneDNN does not multiply them.
+    It replaces ``aten::mm`` on the CPU, only where oneDNN does not multiply that dtype; other
+    dtypes and orders in memory go on to torch's own product as they are.
     """
     if multiplies(dtype):
         return

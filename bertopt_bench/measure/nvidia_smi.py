@@ -50,8 +50,9 @@ def describe_by_command() -> list[dict[str, Any]]:
     fields = [field for field, _ in _FIELDS.values()]
     rows = _ask(fields)
     if rows is None and (names := _ask(fields[:1])):  # one unknown field, and none is answered
-        columns = [_ask([field]) or [["N/A"]] * len(names) for field in fields]
-        rows = [[word for (word,) in row] for row in zip(*columns, strict=True)]
+        columns = [_ask([field]) or [] for field in fields]
+        whole = [one if len(one) == len(names) else [["N/A"]] * len(names) for one in columns]
+        rows = [[word for (word,) in row] for row in zip(*whole, strict=True)]
     return [_described(row) for row in rows or []]
 
 
