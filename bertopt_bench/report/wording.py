@@ -83,7 +83,7 @@ def change(effect: Effect, value: float, *, unit: bool = True) -> str:
     ratio, spread = math.exp(value), effect.spread
     ends = (value,) if spread is None else (value, spread.low, spread.high)
     if max(map(abs, ends)) >= math.log(3):
-        return f"× {significant(ratio)}"  # noqa: RUF001 - a multiplication sign
+        return f"×{NBSP}{significant(ratio)}"  # noqa: RUF001 - a multiplication sign
     percent = (ratio - 1) * 100
     text = f"{percent:+.1f}{NBSP}%".replace("-", MINUS)
     return f"0.0{NBSP}%" if abs(percent) < 0.05 else text

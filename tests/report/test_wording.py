@@ -39,7 +39,7 @@ def effect(metric, *differences: float) -> Effect:
     [(LOSS, 0.25, "+0.250 nats"), (LOSS, -0.25, f"{MINUS}0.250 nats"),
      (THROUGHPUT, math.log(1.1), f"+10.0{wording.NBSP}%"),
      (THROUGHPUT, math.log(0.5), f"{MINUS}50.0{wording.NBSP}%"),
-     (THROUGHPUT, math.log(30), "× 30.0"),  # noqa: RUF001 - a multiplication sign
+     (THROUGHPUT, math.log(30), f"×{wording.NBSP}30.0"),  # noqa: RUF001 - a multiplication sign
      (THROUGHPUT, 0.0, f"0.0{wording.NBSP}%")],
 )  # fmt: skip
 def test_changes(metric, value, text) -> None:
@@ -52,8 +52,8 @@ def test_all_numbers_of_an_effect_are_written_alike() -> None:
 
     told = wording.spread_of_changes(wide, wide.spread)
 
-    assert told == "middle half × 1.22 to × 2.45, n = 3 contexts"  # noqa: RUF001
-    assert wording.change(wide, 0.0) == "× 1.00"  # noqa: RUF001 - a multiplication sign
+    assert told == f"middle half ×{wording.NBSP}1.22 to ×{wording.NBSP}2.45, n = 3 contexts"  # noqa: RUF001
+    assert wording.change(wide, 0.0) == f"×{wording.NBSP}1.00"  # noqa: RUF001 - a multiplication sign
     narrow = effect(THROUGHPUT, 0.0, math.log(1.5))
     assert wording.change(narrow, 0.0) == f"0.0{wording.NBSP}%"
 
