@@ -144,12 +144,10 @@ def killed(matrix: Path, project: Path, environment: dict[str, str]) -> set[int]
             if "replicate 1" in line:
                 break
         started: set[int] = set()
-        for _ in range(TRIES):  # until the preloaded parent has two of its three children
+        while len(started) <= 2 and process.poll() is None:  # the parent and two of three children
+            time.sleep(STEP_SECONDS)  # an arm warms up before the next one starts: it may take long
             started = zygotes(process.pid)
             started = started.union(*map(children, started))
-            if len(started) > 2:
-                break
-            time.sleep(STEP_SECONDS)
         process.send_signal(signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
     return started
