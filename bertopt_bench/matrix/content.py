@@ -12,6 +12,7 @@ FLASH = ("flash", "flash_attn")
 
 _OVER_SEGMENTS = ("default", "varlen", *FLASH)
 HALF = ("bf16", "fp16")
+_SHAPE_KEEPING = ("compile", "cuda_graph")
 
 
 def kernel_name(cell: Mapping[str, Any], operation: str) -> str | None:
@@ -44,3 +45,19 @@ def walks_segments(cell: Mapping[str, Any]) -> bool:
         and cell["precision"]["name"] in HALF
         and not attention_dropout(cell)
     )
+
+
+def keeps_shapes(cell: Mapping[str, Any]) -> bool:
+    """Say whether a step's shapes must stay the same over a run: it is compiled or captured."""
+    return any((kernel_name(cell, operation) or "off") != "off" for operation in _SHAPE_KEEPING)
+
+
+def way_of_attention(cell: Mapping[str, Any]) -> str:
+    """Name how attention keeps the sequences of a layout without padding apart.
+
+    ``runs``, ``rows`` or ``borders``: the ways of ``workload.ragged.Ragged``.
+    """
+    if walks_segments(cell):
+        return "borders"
+    on_cuda = cell["device"]["name"] == "cuda"
+    return "rows" if keeps_shapes(cell) or on_cuda else "runs"

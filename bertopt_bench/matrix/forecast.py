@@ -21,6 +21,7 @@ from bertopt_bench.workload import classifier_formulas, formulas, inference_form
 from bertopt_bench.workload.activation_memory import is_ragged
 from bertopt_bench.workload.cache import cache_root
 from bertopt_bench.workload.classifier_formulas import EVALUATION_BATCHES, is_classification
+from bertopt_bench.workload.filling import WHOLE, Filled
 from bertopt_bench.workload.known_text import KnownText, known_text
 from bertopt_bench.workload.memory_formulas import memory_forecast_bytes
 
@@ -100,7 +101,7 @@ def forecast(
         if plan.cell.id not in cells:
             known = (texts or {}).get(plan.cell.id, KnownText())
             prepared = _as_prepared(plan.cell, known)
-            cells[plan.cell.id] = _cell(prepared, whole, matrix, rates, known.padding or 0.0)
+            cells[plan.cell.id] = _cell(prepared, whole, matrix, rates, known.filled or WHOLE)
         one = cells[plan.cell.id]
         seconds += one.trial_seconds
         if plan.steps != whole:
@@ -118,17 +119,17 @@ def _as_prepared(cell: Cell, known: KnownText) -> Cell:
 
 
 def _cell(
-    cell: Cell, steps: int, matrix: Matrix, rates: Mapping[str, float], padding: float
+    cell: Cell, steps: int, matrix: Matrix, rates: Mapping[str, float], filled: Filled
 ) -> CellForecast:
     if is_inference(cell.content):
-        return _forward_cell(cell, steps, matrix, rates, padding)
+        return _forward_cell(cell, steps, matrix, rates, filled)
     flops, computed = _step_flops(cell.content)
     step_seconds = computed / rates[cell.content["device"]["name"]] + STEP_OVERHEAD_SECONDS
     return CellForecast(
         flops,
         step_seconds,
         _trial_seconds(cell, steps, step_seconds, matrix),
-        memory_forecast_bytes(cell.content, padding),
+        memory_forecast_bytes(cell.content, filled),
     )
 
 
@@ -185,7 +186,7 @@ def _overhead_seconds(cell: Cell, *, compiling: bool) -> float:
 
 
 def _forward_cell(
-    cell: Cell, steps: int, matrix: Matrix, rates: Mapping[str, float], padding: float
+    cell: Cell, steps: int, matrix: Matrix, rates: Mapping[str, float], filled: Filled
 ) -> CellForecast:
     """Forecast an inference cell: a third of the FLOPs, no gradients, state or activations kept."""
     flops = inference_formulas.forward_flops(cell.content)
@@ -195,7 +196,7 @@ def _forward_cell(
         flops,
         pass_seconds,
         _forward_seconds(cell, steps, pass_seconds, matrix),
-        memory_forecast_bytes(cell.content, padding),
+        memory_forecast_bytes(cell.content, filled),
     )
 
 
@@ -222,7 +223,7 @@ def fitting(
         known = (texts or {}).get(cell.id, KnownText())
         asked = cell.skip is None or cell.elsewhere
         content = _as_prepared(cell, known).content
-        need = memory_forecast_bytes(content, known.padding or 0.0) if asked else 0
+        need = memory_forecast_bytes(content, known.filled or WHOLE) if asked else 0
         needed, most = as_size(need), as_size(most_bytes)
         if needed == most:  # else it would read as if it fitted
             needed, most = f"{need:,} B", f"{most_bytes:,} B"
@@ -237,7 +238,7 @@ def fitting(
 def _is_bound(cell: Cell, texts: Texts | None) -> bool:
     """Say whether a cell's bytes are the most that it can need."""
     known = (texts or {}).get(cell.id, KnownText())
-    return is_ragged(cell.content["workload"]) and known.padding is None
+    return is_ragged(cell.content["workload"]) and known.filled is None
 
 
 def known_texts(cells: Sequence[Cell]) -> dict[str, KnownText]:

@@ -38,7 +38,7 @@ def attribute_memory(trial: Trial, traced_peak_bytes: int) -> dict[str, Any]:
         lambda mark: step_in_phases(trial, index, mark), lambda: _owners(trial), trial.device
     )
     saved = _saved(trial, index)
-    formula = memory_forecast(_as_prepared(trial), _padding(trial, index))
+    formula = memory_forecast(_as_prepared(trial), trial.batches.filled(index))
     trial.drain()
     return {
         "peak_bytes": found.peak_bytes,
@@ -63,13 +63,6 @@ def _as_prepared(trial: Trial) -> dict[str, Any]:
     words = trial.model.get_parameter("bert.embeddings.word_embeddings.weight")
     workload = {**trial.cell["workload"], "vocabulary_size": words.shape[0]}
     return {**trial.cell, "workload": workload}
-
-
-def _padding(trial: Trial, index: int) -> float:
-    """Give the share of a step's slots that its layout leaves out."""
-    workload = trial.cell["workload"]
-    slots: int = workload["batch_size"] * workload["seq_len"]
-    return 1.0 - trial.batches.slot_tokens[index] / slots
 
 
 def _stored(parts: Mapping[str, int]) -> dict[str, int]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from bertopt_bench.workload.filling import WHOLE, Filled
 from bertopt_bench.workload.pairing import LABELS, segments
 
 if TYPE_CHECKING:
@@ -84,6 +85,10 @@ class Batches:
         self._pairs = {} if self._next is None else {"segment_ids": of_slots, "first_index": starts}
         self._masked_position = place(arrays["masked_position"], device)
         self._labels = place(arrays["masked_label"], device)
+
+    def filled(self, _: int) -> Filled:
+        """Give what a batch computes of a padded micro-batch: all of it."""
+        return WHOLE
 
     def at(self, index: int, micro: int = 0) -> Batch:
         """Give micro-batch ``micro`` of batch ``index``; no copy on CPU, no host sync on CUDA."""

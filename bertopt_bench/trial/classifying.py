@@ -18,6 +18,7 @@ import torch
 from bertopt_bench.trial.live import Evaluation, Trial
 from bertopt_bench.workload import classification_metrics, classifier_formulas
 from bertopt_bench.workload.classifier import BertForClassification, summed_loss, weight_sums
+from bertopt_bench.workload.filling import WHOLE, Filled
 from bertopt_bench.workload.formulas import TRAIN_FACTOR, model_size
 from bertopt_bench.workload.labelled import NO_LABEL
 from bertopt_bench.workload.model import BertConfig
@@ -68,6 +69,10 @@ class LabelledBatches:
         padded = bool((arrays["lengths"] < seq_len).any())
         self._lengths = placed["lengths"] if padded else None
         self._positions = torch.arange(seq_len, dtype=torch.int32, device=device)
+
+    def filled(self, _: int) -> Filled:
+        """Give what a batch computes of a padded micro-batch: all of it."""
+        return WHOLE
 
     def at(self, index: int, micro: int = 0) -> LabelledBatch:
         """Give micro-batch ``micro`` of batch ``index``; no copy on CPU, no host sync on CUDA."""

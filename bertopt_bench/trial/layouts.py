@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bertopt_bench.matrix.content import layout_of, walks_segments
+from bertopt_bench.matrix.content import keeps_shapes, layout_of, way_of_attention
 from bertopt_bench.trial.batches import Batch, Batches, load_arrays, place
 from bertopt_bench.workload import packing
+from bertopt_bench.workload.filling import filled, most
 from bertopt_bench.workload.masking import IGNORED
 from bertopt_bench.workload.pairing import LABELS, segments
 from bertopt_bench.workload.ragged import Ragged
@@ -29,8 +30,9 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
+    from bertopt_bench.workload.filling import Filled
+
 SLOT_MULTIPLE = 64  # of fixed token counts: matrix products like whole tiles
-_SHAPE_KEEPING = ("compile", "cuda_graph")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +49,7 @@ class Arrangement:
 
 def arrange(cell: Mapping[str, Any]) -> Arrangement:
     """Choose for a cell."""
-    layout = layout_of(cell)
-    named = {operation: choice["name"] for operation, choice in cell["kernel"].items()}
-    fixed = any(named.get(operation, "off") != "off" for operation in _SHAPE_KEEPING)
-    if walks_segments(cell):
-        return Arrangement(layout, "borders", fixed)
-    on_cuda = cell["device"]["name"] == "cuda"
-    return Arrangement(layout, "rows" if fixed or on_cuda else "runs", fixed)
+    return Arrangement(layout_of(cell), way_of_attention(cell), keeps_shapes(cell))
 
 
 def open_batches(
@@ -119,6 +115,7 @@ class RaggedBatches:
         self.real_tokens = self._summed([int(part.lengths.sum()) for part in parts])
         self.masked_tokens = self._summed([part.masked for part in parts])
         self.attended_pairs = self._summed([packing.attended_pairs(p.lengths) for p in parts])
+        self._filled = [filled(p.lengths, p.placement, self.seq_len) for p in parts]
         self._batches = [self._batch(part, capacity) for part in parts]
         self._owners = [self._owned(part) for part in parts] if self._blocks else []
         self.slot_tokens = self._summed([len(batch.input_ids) for batch in self._batches])
@@ -134,6 +131,11 @@ class RaggedBatches:
         mask = owners[:, None, :, None] == owners[:, None, None, :]
         assert isinstance(batch.attention_mask, Ragged)
         return replace(batch, attention_mask=batch.attention_mask._replace(mask=mask))
+
+    def filled(self, index: int) -> Filled:
+        """Give the most that batch ``index`` computes of a padded micro-batch."""
+        first = index * self.micro_batches
+        return most(self._filled[first : first + self.micro_batches])
 
     @property
     def _blocks(self) -> bool:

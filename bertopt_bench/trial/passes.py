@@ -15,6 +15,7 @@ from bertopt_bench.measure.memory import graph_pool_bytes, storage_bytes
 from bertopt_bench.measure.operation_sums import OPTIMIZER_RANGE
 from bertopt_bench.measure.syncs import count_host_syncs
 from bertopt_bench.measure.tracing import StepTrace, trace_step
+from bertopt_bench.workload.memory_formulas import memory_forecast_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -102,12 +103,13 @@ def time_phases(trial: Trial, steps: int) -> dict[str, Any]:
 
 
 def fullest(trial: Trial) -> int:
-    """Give the batch of most slots, whose step needs most memory; the second where all are equal.
+    """Give the batch whose step needs most memory, by formula; the second where all are equal.
 
-    Layouts that leave padding out have batches of unequal slots.
+    Layouts that leave padding out have micro-batches of unequal slots and lengths.
     """
-    slots = trial.batches.slot_tokens
-    return max(range(trial.batches.count), key=lambda index: (slots[index], index == 1))
+    filled = [trial.batches.filled(index) for index in range(trial.batches.count)]
+    needs = {one: memory_forecast_bytes(trial.cell, one) for one in set(filled)}
+    return max(range(len(filled)), key=lambda index: (needs[filled[index]], index == 1))
 
 
 def trace(trial: Trial) -> tuple[StepTrace, int]:

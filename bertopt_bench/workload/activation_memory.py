@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from bertopt_bench.matrix.content import HALF, kernel_name
 from bertopt_bench.workload import formulas
+from bertopt_bench.workload.filling import WHOLE, Filled, computed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,8 +25,9 @@ class Step:
     """What the formulas read of a cell.
 
     ``weight`` and ``compute`` are bytes a number: of weights, and of matrix products' results.
-    ``slots`` are those that the layout fills: all but the padding in ``unpadded`` and ``packed``,
-    where its share is known. ``masked`` are all slots where the loss is ``dense``.
+    ``slots`` are those that the layout fills, ``pairs`` those of them that attention looks at, and
+    ``pairs_at_once`` those in one call of it (``workload.filling``). ``masked`` are all slots where
+    the loss is ``dense``.
     ``gradients_stay`` says that a step begins with all of them; ``chunk_rows`` is the fused losses'
     (0: their own choice).
     """
@@ -34,7 +36,8 @@ class Step:
     vocabulary: int
     slots: int
     masked: int
-    seq_len: int
+    pairs: int
+    pairs_at_once: int
     weight: int
     compute: int
     cuda: bool
@@ -50,8 +53,8 @@ class Step:
     chunk_rows: int = 0
 
     @classmethod
-    def of(cls, cell: Mapping[str, Any], padding: float = 0.0) -> Step:
-        """Read a canonical cell; ``padding`` is its text's share, 0 where that is not known."""
+    def of(cls, cell: Mapping[str, Any], filled: Filled = WHOLE) -> Step:
+        """Read a canonical cell; ``filled`` is what its layout computes of a micro-batch."""
         workload, precision = cell["workload"], cell["precision"]["name"]
         sequences: int = workload["batch_size"] // workload["micro_batches"]
         named = {part["name"]: part for part in cell["regularizer"]}
@@ -60,15 +63,16 @@ class Step:
         weight = 8 if precision == "fp64" else 4
         loss = kernel_name(cell, "mlm_loss")
         seq_len, rate = workload["seq_len"], workload["mask_rate"]
-        filled = 1.0 - padding if is_ragged(workload) else 1.0
-        slots = round(filled * sequences * seq_len)
-        masked = round(filled * sequences * formulas.masked_slots(seq_len, rate))
+        filled = computed(cell, filled)
+        slots, pairs = sequences * seq_len, sequences * seq_len**2
+        masked = round(filled.real * sequences * formulas.masked_slots(seq_len, rate))
         return cls(
             size=formulas.model_size(workload["model"]),
             vocabulary=workload["vocabulary_size"],
-            slots=slots,
-            masked=slots if loss == "dense" else masked,
-            seq_len=seq_len,
+            slots=round(filled.slots * slots),
+            masked=round(filled.slots * slots) if loss == "dense" else masked,
+            pairs=round(filled.pairs * pairs),
+            pairs_at_once=round(filled.at_once * pairs),
             weight=weight,
             compute=2 if precision in HALF else weight,
             cuda=cell.get("device", {}).get("name") == "cuda",
@@ -150,19 +154,19 @@ def activations(step: Step) -> Activations:
     weight, compute = step.weight, step.compute
     statistics = 2 * STATISTIC_BYTES * weight / 4
     inputs = 3 * compute * h if step.autocast else weight * h
-    attention = inputs + _attention_per_slot(step) + compute * h
+    attention = step.slots * (inputs + compute * h) + _attention(step)
     sums = 2 * (weight * h + statistics)
     noises = 2 * step.noise * h if step.dropout else 0
     feed_forward = compute * (h + 2 * f)
     casts = compute * (4 * h * h + 2 * h * f) if step.autocast else 0
     embedding_noise = (1 if step.cuda else weight) * h if step.dropout else 0
-    whole = step.slots * (attention + sums + noises + feed_forward) + casts
+    whole = attention + step.slots * (sums + noises + feed_forward) + casts
     kept = step.slots * weight * h if step.recomputes else whole
     shared = kept if step.recomputes and not step.autocast else 0  # else cast anew for the products
     return Activations(
         embedding=step.slots * (weight * h + statistics + embedding_noise),
         layer=kept,
-        attention=step.slots * attention,
+        attention=attention,
         head=_head(step, statistics),
         loss=0.0 if step.fused_loss else step.masked * step.vocabulary * max(weight, 4),
         again=whole - shared if step.recomputes else 0.0,
@@ -184,14 +188,14 @@ FUSED_SUM_BYTES = 4
 """A number that torch's chunked loss sums up, and of its input's gradient on a CPU in 16 bits."""
 
 
-def _attention_per_slot(step: Step) -> float:
-    """Count queries, keys, values and what mixing them keeps, a slot."""
+def _attention(step: Step) -> float:
+    """Count queries, keys, values and what mixing them keeps."""
     h, heads = step.size.hidden, step.size.heads
     if not step.writes_attention:
-        return 3 * step.compute * h + STATISTIC_BYTES * heads * step.weight / 4
+        return step.slots * (3 * step.compute * h + STATISTIC_BYTES * heads * step.weight / 4)
     width = math_width(step)
     matrices = ATTENTION_MATRICES + (2 if step.attention_dropout else 0)
-    return 3 * width * h + matrices * width * heads * step.seq_len
+    return step.slots * 3 * width * h + matrices * width * heads * step.pairs
 
 
 ATTENTION_MATRICES = 1

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from bertopt_bench.matrix.content import HALF
 from bertopt_bench.workload import formulas
+from bertopt_bench.workload.filling import WHOLE, Filled, computed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,14 +28,14 @@ def forward_flops(cell: Mapping[str, Any]) -> int:
     )
 
 
-def memory_forecast_bytes(cell: Mapping[str, Any], padding: float = 0.0) -> int:
+def memory_forecast_bytes(cell: Mapping[str, Any], filled: Filled = WHOLE) -> int:
     """Forecast the peak of allocated bytes in a forward pass of a canonical inference cell.
 
     The weights lie there always. On top comes the largest of a few moments, each of which holds
     what it reads and writes and nothing for a backward pass: attention, between the feed-forward
     products, one of these, the head. Under autocast products are of 16 bits, of weights that are
-    cast and repacked for each; hidden states are of 32 bits, as norms leave them. ``padding`` is
-    the text's share, which `unpadded` and `packed` leave out; 0 where it is not known.
+    cast and repacked for each; hidden states are of 32 bits, as norms leave them. ``filled`` is
+    what `unpadded` and `packed` compute of a batch; all of it where that is not known.
     """
     workload, precision = cell["workload"], cell["precision"]["name"]
     size = formulas.model_size(workload["model"])
@@ -42,10 +43,12 @@ def memory_forecast_bytes(cell: Mapping[str, Any], padding: float = 0.0) -> int:
     weight = 8 if precision == "fp64" else 4
     half = precision in HALF
     product, copied = (2, 2) if half else (weight, 0)
-    filled = 1.0 - padding if workload.get("layout", "padded") != "padded" else 1.0
-    n = round(filled * workload["batch_size"] * workload["seq_len"])
-    m = workload["batch_size"] * formulas.masked_slots(workload["seq_len"], workload["mask_rate"])
-    attention = weight * n * h + _attention_bytes(cell, n, weight, product)
+    filled = computed(cell, filled)
+    n = round(filled.slots * workload["batch_size"] * workload["seq_len"])
+    pairs = filled.at_once * workload["batch_size"] * workload["seq_len"] ** 2
+    masked = formulas.masked_slots(workload["seq_len"], workload["mask_rate"])
+    m = round(filled.real * workload["batch_size"] * masked)
+    attention = weight * n * h + _attention_bytes(cell, n, round(pairs), weight, product)
     between = 2 * weight * n * h + product * 2 * n * f + copied * n * h
     product_itself = 2 * weight * n * h + product * n * (f + h) + 2 * copied * h * f
     head = weight * (n + 2 * m) * h + product * m * vocabulary + copied * h * vocabulary
@@ -56,7 +59,7 @@ def memory_forecast_bytes(cell: Mapping[str, Any], padding: float = 0.0) -> int:
     return peak
 
 
-def _attention_bytes(cell: Mapping[str, Any], n: int, weight: int, product: int) -> int:
+def _attention_bytes(cell: Mapping[str, Any], n: int, pairs: int, weight: int, product: int) -> int:
     """Count queries, keys and values, and what is made of them.
 
     Fused kernels write the mixture alone. Math attention scales copies of queries and keys and
@@ -68,7 +71,7 @@ def _attention_bytes(cell: Mapping[str, Any], n: int, weight: int, product: int)
         return 4 * product * states
     widened = product < weight and not kernel.get("reduced", False)
     computed = weight if widened else product
-    scores = n * size.heads * cell["workload"]["seq_len"]
+    scores = size.heads * pairs
     copies = (5 if widened else 2) * computed * states
     total: int = 3 * product * states + copies + 2 * computed * scores
     return total

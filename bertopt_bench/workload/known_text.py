@@ -1,15 +1,17 @@
 """Remember what was seen when a text was prepared, for a plan's forecast.
 
-Planning prepares nothing: it takes the vocabulary and the shares of slots that each layout leaves
-out as they were when the text was last prepared here.
+Planning prepares nothing: it takes the vocabulary and the shares of a micro-batch that each layout
+computes as they were when the text was last prepared here.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
+
+from bertopt_bench.workload.filling import WHOLE, Filled, filled, most
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,19 +32,18 @@ class KnownText:
     """What is known of a workload's text; None is not known.
 
     Attributes:
-        padding: the share in [0, 1) of slots that the layout leaves out of the fullest micro-batch,
-            which needs most memory.
+        filled: the most that the layout computes of a micro-batch, by which memory goes.
         vocabulary_size: how many pieces there are: a text may yield fewer than were asked for.
     """
 
-    padding: float | None = None
+    filled: Filled | None = None
     vocabulary_size: int | None = None
 
 
 def note_text(
     workload: Mapping[str, Any], vocabulary_size: int, lengths: NDArray[Any] | None, cache: Path
 ) -> None:
-    """Keep the vocabulary, and the least share of slots that each layout leaves out.
+    """Keep the vocabulary, and the most of a micro-batch that each layout computes.
 
     Args:
         workload: canonical.
@@ -58,16 +59,15 @@ def note_text(
     file.write_text(json.dumps(seen), encoding="utf-8")
 
 
-def _shares(workload: Mapping[str, Any], lengths: NDArray[Any]) -> dict[str, float]:
+def _shares(workload: Mapping[str, Any], lengths: NDArray[Any]) -> dict[str, dict[str, float]]:
     import numpy as np
 
     from bertopt_bench.workload.packing import PLACES
 
-    size = workload["batch_size"] // workload.get("micro_batches", 1)
+    size, row = workload["batch_size"] // workload.get("micro_batches", 1), workload["seq_len"]
     drawn = np.random.default_rng(0).choice(lengths, (_DRAWS, size)).astype(np.int64)
-    slots = size * workload["seq_len"]
     return {
-        layout: min(1 - place(one, workload["seq_len"]).slots / slots for one in drawn)
+        layout: asdict(most(filled(one, place(one, row), row) for one in drawn))
         for layout, place in PLACES.items()
     }
 
@@ -75,10 +75,11 @@ def _shares(workload: Mapping[str, Any], lengths: NDArray[Any]) -> dict[str, flo
 def known_text(workload: Mapping[str, Any], cache: Path) -> KnownText:
     """Give what was seen when a workload's text was last prepared; `padded` leaves out nothing."""
     layout = workload.get("layout", "padded")
-    nothing = 0.0 if layout == "padded" else None
+    nothing = WHOLE if layout == "padded" else None
     try:
         seen = json.loads(_file(workload, cache).read_text(encoding="utf-8"))
-        return KnownText(seen["shares"].get(layout, nothing), seen["vocabulary_size"])
+        share = seen["shares"].get(layout)
+        return KnownText(Filled(**share) if share else nothing, seen["vocabulary_size"])
     except (OSError, ValueError, AttributeError, KeyError, TypeError):
         return KnownText(nothing)
 

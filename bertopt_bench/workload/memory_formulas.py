@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from bertopt_bench.workload import formulas, inference_formulas
 from bertopt_bench.workload.activation_memory import FUSED_SUM_BYTES, Step, activations, math_width
 from bertopt_bench.workload.classifier_formulas import is_classification
+from bertopt_bench.workload.filling import WHOLE, Filled
 from bertopt_bench.workload.optimizer_memory import optimizer_memory, parameter_groups
 
 if TYPE_CHECKING:
@@ -84,19 +85,19 @@ class Moment:
         return self.gradients + self.activations + self.temporary
 
 
-def memory_forecast(cell: Mapping[str, Any], padding: float = 0.0) -> MemoryForecast:
+def memory_forecast(cell: Mapping[str, Any], filled: Filled = WHOLE) -> MemoryForecast:
     """Forecast the peak of allocated bytes in a training step of a canonical cell.
 
     Args:
         cell: the canonical cell.
-        padding: its text's share of padding in [0, 1), which `unpadded` and `packed` leave out; 0
-            where it is not known.
+        filled: what its layout computes of the fullest micro-batch (``workload.known_text``); all
+            where that is not known.
     """
     if is_classification(cell):
         from bertopt_bench.workload.classifier_memory import classifier_memory
 
         return classifier_memory(cell)
-    step = Step.of(cell, padding)
+    step = Step.of(cell, filled)
     groups = parameter_groups(
         step.size,
         vocabulary=step.vocabulary,
@@ -136,14 +137,14 @@ def at_the_peak(
     return MemoryForecast(name.split(":")[0], _beside(lasting, peak), _beside(lasting, largest))
 
 
-def memory_forecast_bytes(cell: Mapping[str, Any], padding: float = 0.0) -> int:
+def memory_forecast_bytes(cell: Mapping[str, Any], filled: Filled = WHOLE) -> int:
     """Forecast the peak of allocated bytes in a training step, or an inference cell's forward pass.
 
     As ``memory_forecast``.
     """
     if cell["workload"].get("mode") == "inference":
-        return inference_formulas.memory_forecast_bytes(cell, padding)
-    return memory_forecast(cell, padding).peak_bytes
+        return inference_formulas.memory_forecast_bytes(cell, filled)
+    return memory_forecast(cell, filled).peak_bytes
 
 
 def _beside(lasting: MemoryParts, moment: Moment) -> MemoryParts:
@@ -304,13 +305,13 @@ def attention_moments(step: Step, kept: Activations, body: float) -> dict[str, M
     """
     if not step.writes_attention or kept.again:
         return {}
-    h, width, matrix = step.size.hidden, math_width(step), step.size.heads * step.seq_len
+    h, width, matrix = step.size.hidden, math_width(step), step.size.heads * step.pairs_at_once
     copies = 3 * width if width != step.compute else 0
     numbers = h * (3 * step.compute + copies + width + (step.weight if step.autocast else 0))
     dropped = (2 * width if step.attention_dropout else 0) * matrix  # noise and result
-    later = step.slots * (step.compute * h + width * h + dropped)
+    later = step.slots * (step.compute * h + width * h) + dropped
     activations = body - kept.layer + kept.attention - later
-    temporary = float(step.slots * (numbers + (width + 1) * matrix))
+    temporary = float(step.slots * numbers + (width + 1) * matrix)
     return {"forward:attention": Moment(0.0, activations, temporary)}
 
 
@@ -357,8 +358,8 @@ def _attention_moment(step: Step, kept: Activations) -> Moment:
     mixing = step.slots * (step.weight * h + 4 * step.compute * h)
     freed = held - kept.attention
     if step.writes_attention:
-        width, matrix = math_width(step), step.size.heads * step.seq_len
-        mixing = step.slots * (step.weight * h + width * h + 2 * width * matrix)
+        width, matrix = math_width(step), step.size.heads * step.pairs_at_once
+        mixing = step.slots * (step.weight * h + width * h) + 2 * width * matrix
         dropped = (width if step.attention_dropout else 0) * matrix
-        freed += step.slots * (step.compute * h + width * h + dropped)
+        freed += step.slots * (step.compute * h + width * h) + dropped
     return Moment(done, freed, float(mixing), fresh=square, waits=True)

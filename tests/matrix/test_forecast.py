@@ -9,6 +9,7 @@ from written_matrices import load
 
 from bertopt_bench.matrix import cells, forecast, spec
 from bertopt_bench.workload import formulas
+from bertopt_bench.workload.filling import WHOLE, Filled
 from bertopt_bench.workload.known_text import KnownText
 from bertopt_bench.workload.memory_formulas import memory_forecast_bytes
 
@@ -127,7 +128,7 @@ def test_a_bound_is_called_one_until_the_text_is_prepared(tmp_path: Path) -> Non
     matrix = spec.load(tmp_path / "m.toml")
     found = cells.expand(matrix)
     most = memory_forecast_bytes(found[0].content) - 1
-    texts = {found[2].id: KnownText(padding=0.4)}
+    texts = {found[2].id: KnownText(Filled(slots=0.6, real=0.6, pairs=0.6, at_once=0.6))}
     padded, unpadded, packed = (cell.skip for cell in forecast.fitting(found, most, texts))
 
     assert padded is not None
@@ -260,7 +261,7 @@ def test_a_vocabulary_that_the_text_does_not_yield_is_not_forecast() -> None:
     asked = {"name": "some", "workload": {"vocabulary_size": 8192}}
     matrix, smaller = load(asked), load({**asked, "workload": {"vocabulary_size": 5000}})
     (cell,), (due,) = cells.expand(matrix), cells.expand(smaller)
-    texts = {cell.id: KnownText(padding=0.0, vocabulary_size=5000)}
+    texts = {cell.id: KnownText(WHOLE, vocabulary_size=5000)}
     most = memory_forecast_bytes(due.content)
     plans = cells.plan_trials([cell], matrix, 0)
 

@@ -12,6 +12,7 @@ import torch
 from bertopt_bench import catalogue
 from bertopt_bench.trial.assemble import assemble
 from bertopt_bench.workload import formulas
+from bertopt_bench.workload.masking import IGNORED
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,7 +25,7 @@ MASK_RATE = 0.15
 
 @dataclass(frozen=True, slots=True)
 class Sized:
-    """What of a cell changes its memory."""
+    """What of a cell changes its memory; the ``shortest`` sequence is that share of the longest."""
 
     model: str | tuple[tuple[str, int], ...] = "tiny"
     precision: str = "fp32"
@@ -38,6 +39,7 @@ class Sized:
     checkpointing: str = "off"
     mlm_loss: str = "sparse"
     layout: str = "padded"
+    shortest: float = 0.5
 
     @property
     def slots(self) -> int:
@@ -98,16 +100,19 @@ def write_batches(folder: Path, sized: Sized) -> dict[str, str]:
     """Write three random batches of these sizes, with some padding."""
     batch, length = sized.batch_size, sized.seq_len
     slots = formulas.masked_slots(length, MASK_RATE)
-    place = folder / f"{batch}x{length}"
+    place = folder / f"{batch}x{length}x{sized.shortest}"
+    least = round(sized.shortest * length)
     if not place.exists():
         draw = np.random.default_rng(0)
         place.mkdir()
         np.save(place / "input_ids.npy", draw.integers(5, VOCABULARY, (3, batch, length), np.int32))
-        lengths = draw.integers(length // 2, length + 1, (3, batch), np.int32)
+        lengths = draw.integers(least, length + 1, (3, batch), np.int32)
         np.save(place / "lengths.npy", lengths)
-        positions = draw.integers(1, length // 2 - 1, (3, batch, slots), np.int32)
+        positions = draw.integers(1, least - 1, (3, batch, slots), np.int32)
         np.save(place / "masked_position.npy", positions)
-        np.save(place / "masked_label.npy", draw.integers(5, VOCABULARY, (3, batch, slots)))
+        labels = draw.integers(5, VOCABULARY, (3, batch, slots))
+        labels[np.arange(slots) >= np.maximum(1, MASK_RATE * lengths[..., None])] = IGNORED
+        np.save(place / "masked_label.npy", labels)
     return {"folder": str(place), "sha256": "0" * 64}
 
 

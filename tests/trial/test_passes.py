@@ -18,6 +18,7 @@ from bertopt_bench.measure.tracing import StepTrace
 from bertopt_bench.trial import passes, stepping
 from bertopt_bench.trial.assemble import assemble
 from bertopt_bench.trial.layouts import Arrangement, open_batches
+from bertopt_bench.workload.filling import Filled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -163,10 +164,25 @@ def test_the_model_is_one_graph(make_request: MakeRequest, axes: dict[str, Any])
 
 
 @pytest.mark.parametrize(
-    ("slots", "right"), [([7], 0), ([64, 64, 64], 1), ([50, 40, 60], 2), ([60, 50, 60], 0)]
+    ("shares", "right"),
+    [
+        ([(7, 7)], 0),
+        ([(8, 8)] * 3, 1),
+        ([(5, 4), (4, 4), (6, 1)], 2),
+        ([(6, 2), (5, 5), (6, 2)], 0),
+        ([(6, 2), (6, 3), (6, 1)], 1),
+    ],
 )
-def test_the_traced_step_is_that_of_most_slots(slots: list[int], right: int) -> None:
-    """Oracle: by hand; where all are equal it is the second, which the first has warmed."""
-    batches = SimpleNamespace(count=len(slots), slot_tokens=slots)
+def test_the_traced_step_is_the_one_that_needs_most(
+    make_request: MakeRequest, shares: list[tuple[int, int]], right: int
+) -> None:
+    """Oracle: by hand: in eighths, where a pair costs a hundredth of a slot.
 
-    assert passes.fullest(cast("Any", SimpleNamespace(batches=batches))) == right
+    Where all are equal it is the second, which the first has warmed.
+    """
+    request = make_request({"layout": "unpadded", "batch_size": 512}, attention="math")
+    seen = [Filled(slots / 8, slots / 8, pairs / 8, pairs / 8) for slots, pairs in shares]
+    batches = SimpleNamespace(count=len(seen), filled=seen.__getitem__)
+    trial = SimpleNamespace(batches=batches, cell=request["cell"])
+
+    assert passes.fullest(cast("Any", trial)) == right

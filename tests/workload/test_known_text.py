@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from bertopt_bench.workload.filling import WHOLE, Filled, filled
 from bertopt_bench.workload.known_text import KnownText, known_text, note_text
+from bertopt_bench.workload.packing import unpad
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,24 +21,38 @@ WORKLOAD: dict[str, Any] = {
 UNPADDED, PACKED = ({**WORKLOAD, "layout": layout} for layout in ("unpadded", "packed"))
 
 
-@pytest.mark.parametrize(("length", "packed"), [(12, 0.0), (8, 0.5), (4, 0.75)])
-def test_the_share_is_that_of_slots_left_out(tmp_path: Path, length: int, packed: float) -> None:
-    """Oracle: by hand: of four sequences that long in rows of 16, so many lie in one row."""
-    assert known_text(UNPADDED, tmp_path).padding is None
+@pytest.mark.parametrize(("length", "packed", "at_once"), [(12, 1.0, 1), (8, 0.5, 4), (4, 0.25, 4)])
+def test_the_shares_are_those_of_what_is_computed(
+    tmp_path: Path, length: int, packed: float, at_once: int
+) -> None:
+    """Oracle: by hand: of four sequences that long in rows of 16, so many lie in one row.
+
+    12 slots leave 4 of padding behind them, so that packed ones are no neighbours.
+    """
+    assert known_text(UNPADDED, tmp_path).filled is None
     note_text(WORKLOAD, 300, np.full(10, length), tmp_path)
+    share, pairs = length / 16, (length / 16) ** 2
 
-    assert known_text(UNPADDED, tmp_path).padding == pytest.approx(1 - length / 16)
-    assert known_text(PACKED, tmp_path).padding == pytest.approx(packed)
-    assert known_text(WORKLOAD, tmp_path).padding == 0.0
-    assert known_text({**UNPADDED, "steps": 3}, tmp_path).padding
-    assert known_text({**UNPADDED, "seq_len": 32}, tmp_path).padding is None
+    assert known_text(UNPADDED, tmp_path).filled == Filled(share, share, pairs, pairs)
+    assert known_text(PACKED, tmp_path).filled == Filled(packed, share, pairs, at_once * pairs / 4)
+    assert known_text(WORKLOAD, tmp_path).filled == WHOLE
+    assert known_text({**UNPADDED, "steps": 3}, tmp_path).filled
+    assert known_text({**UNPADDED, "seq_len": 32}, tmp_path).filled is None
 
 
-def test_the_share_is_that_of_the_fullest_batch(tmp_path: Path) -> None:
+def test_the_shares_are_those_of_the_fullest_batch(tmp_path: Path) -> None:
     """Oracle: by hand: of lengths 4 and 16, a batch of four long ones leaves nothing out."""
     note_text(WORKLOAD, 300, np.array([4, 16]), tmp_path)
 
-    assert known_text(UNPADDED, tmp_path).padding == 0.0
+    assert known_text(UNPADDED, tmp_path).filled == WHOLE
+
+
+def test_lengths_that_differ_are_attended_to_one_by_one() -> None:
+    """Oracle: by hand: 12, 8 and 8 of 16 slots: 144 + 64 + 64 pairs of 768; 8 and 8 in one run."""
+    lengths = np.array([8, 12, 8])
+    found = filled(lengths, unpad(lengths, 16), 16)
+
+    assert found == Filled(28 / 48, 28 / 48, 272 / 768, 144 / 768)
 
 
 def test_a_damaged_file_is_not_known(tmp_path: Path) -> None:
@@ -45,13 +61,13 @@ def test_a_damaged_file_is_not_known(tmp_path: Path) -> None:
     (file,) = tmp_path.glob("known_texts/*")
     for text in ("{", "[]"):
         file.write_text(text)
-        assert known_text(PACKED, tmp_path).padding is None
+        assert known_text(PACKED, tmp_path).filled is None
 
 
 def test_the_vocabulary_is_the_texts_and_pairs_have_no_shares(tmp_path: Path) -> None:
     """Oracle: what was noted; pairs are drawn anew for each batch, so that their share is open."""
     note_text(WORKLOAD, 300, None, tmp_path)
 
-    assert known_text(WORKLOAD, tmp_path) == KnownText(0.0, 300)
+    assert known_text(WORKLOAD, tmp_path) == KnownText(WHOLE, 300)
     assert known_text(PACKED, tmp_path) == KnownText(None, 300)
-    assert known_text({**WORKLOAD, "corpus": "python_docs"}, tmp_path) == KnownText(0.0, None)
+    assert known_text({**WORKLOAD, "corpus": "python_docs"}, tmp_path) == KnownText(WHOLE, None)

@@ -11,6 +11,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from bertopt_bench.workload import activation_memory, formulas, memory_formulas
+from bertopt_bench.workload.filling import Filled
 from bertopt_bench.workload.memory_formulas import memory_forecast, memory_forecast_bytes
 from bertopt_bench.workload.model import BertConfig, BertForMaskedLM, initialise
 
@@ -55,7 +56,8 @@ def step(precision: str = "fp32", **changed: Any) -> activation_memory.Step:
         "vocabulary": VOCABULARY,
         "slots": SEQUENCES * LENGTH,
         "masked": MASKED,
-        "seq_len": LENGTH,
+        "pairs": SEQUENCES * LENGTH**2,
+        "pairs_at_once": SEQUENCES * LENGTH**2,
         "weight": 4,
         "compute": 2 if precision == "bf16" else 4,
         "cuda": False,
@@ -120,6 +122,7 @@ def cell(optimizer: str, way: str = "loop", **workload: object) -> dict[str, Any
         "optimizer": {"name": optimizer},
         "regularizer": [{"name": "none"}],
         "precision": {"name": "fp32"},
+        "device": {"name": "cpu"},
         "kernel": {"attention": {"name": "default"}, "optimizer_step": {"name": way}},
     }
 
@@ -243,8 +246,24 @@ def test_a_layout_leaves_out_the_masked_slots_that_are_padding() -> None:
         cell("adamw", layout=name, seq_len=64, batch_size=8) for name in ("unpadded", "padded")
     )
 
-    assert (of(padded, 0.375).slots, of(padded, 0.375).masked) == (512, 72)
-    assert (of(ragged, 0.375).slots, of(ragged, 0.375).masked) == (320, 45)
+    filled = Filled(slots=0.625, real=0.625, pairs=0.5, at_once=0.125)
+    pairs = 8 * 64 * 64
+
+    assert (of(padded, filled).slots, of(padded, filled).masked) == (512, 72)
+    assert (of(ragged, filled).slots, of(ragged, filled).masked) == (320, 45)
+    assert (of(padded, filled).pairs, of(padded, filled).pairs_at_once) == (pairs, pairs)
+    assert (of(ragged, filled).pairs, of(ragged, filled).pairs_at_once) == (pairs / 2, pairs / 8)
+
+
+@pytest.mark.parametrize(("layout", "share"), [("packed", 0.75), ("unpadded", 1.0)])
+def test_attention_over_whole_rows_looks_at_all_their_slots(layout: str, share: float) -> None:
+    """Oracle: `workload.ragged`: packed rows are attended to whole, unpadded ones padded again."""
+    one = cell("adamw", layout=layout, seq_len=64, batch_size=8)
+    one["kernel"]["compile"] = {"name": "default"}
+    step = activation_memory.Step.of(one, Filled(slots=0.75, real=0.7, pairs=0.5, at_once=0.1))
+
+    assert step.slots == 0.75 * 512
+    assert step.pairs == step.pairs_at_once == share * 8 * 64 * 64
 
 
 def test_dense_logits_are_those_of_all_slots() -> None:

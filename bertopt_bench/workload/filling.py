@@ -1,0 +1,73 @@
+"""Say how much of a padded micro-batch a layout computes; NumPy only where lengths are at hand.
+
+Letters: b sequences a micro-batch, S slots a row.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
+
+from bertopt_bench.matrix.content import layout_of, way_of_attention
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from numpy.typing import NDArray
+
+    from bertopt_bench.workload.packing import Placement
+
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """Shares of what ``padded`` computes in a micro-batch, each in (0, 1].
+
+    Attributes:
+        slots: of b S, that go through the network.
+        real: of b S, that are no padding; as many of the masked slots are there.
+        pairs: of b S S, that lie within one sequence.
+        at_once: of b S S, in one run of neighbours of equal length, the largest.
+    """
+
+    slots: float = 1.0
+    real: float = 1.0
+    pairs: float = 1.0
+    at_once: float = 1.0
+
+
+WHOLE = Filled()
+
+
+def filled(lengths: NDArray[Any], placement: Placement, row_slots: int) -> Filled:
+    """Give the shares for sequences of ``lengths`` [b], placed so, in rows of S = ``row_slots``."""
+    from bertopt_bench.workload import packing
+
+    rows = len(lengths) * row_slots
+    runs = packing.runs(placement, lengths)
+    return Filled(
+        slots=placement.slots / rows,
+        real=int(lengths.sum()) / rows,
+        pairs=packing.attended_pairs(lengths) / (rows * row_slots),
+        at_once=max(count * length**2 for count, length in runs) / (rows * row_slots),
+    )
+
+
+def most(seen: Iterable[Filled]) -> Filled:
+    """Give the largest of each share: what no micro-batch exceeds."""
+    found = list(seen)
+    return Filled(*(max(getattr(one, part.name) for one in found) for part in fields(Filled)))
+
+
+def computed(cell: Mapping[str, Any], found: Filled) -> Filled:
+    """Give what a cell computes where its layout could compute so much: ``padded`` all of it.
+
+    Attention over whole rows (``workload.ragged``) looks at every pair of slots in a row: those
+    that were packed, or all, where each sequence gets its row back.
+    """
+    layout = layout_of(cell)
+    if layout == "padded":
+        return WHOLE
+    if way_of_attention(cell) != "rows":
+        return found
+    rows = found.slots if layout == "packed" else 1.0
+    return replace(found, pairs=rows, at_once=rows)
