@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from bertopt_bench.matrix.content import layout_of, way_of_attention
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -56,6 +56,18 @@ def most(seen: Iterable[Filled]) -> Filled:
     """Give the largest of each share: what no micro-batch exceeds."""
     found = list(seen)
     return Filled(*(max(getattr(one, part.name) for one in found) for part in fields(Filled)))
+
+
+def expected_most(seen: Sequence[Filled], count: int) -> Filled:
+    """Give the expected largest of each share among ``count`` drawn from these.
+
+    The largest of ``count`` from N is at most the i-th smallest with probability (i / N)^count.
+    """
+    import numpy as np
+
+    below = (np.arange(len(seen) + 1) / len(seen)) ** count
+    columns = ([getattr(one, part.name) for one in seen] for part in fields(Filled))
+    return Filled(*(float(np.sort(column) @ np.diff(below)) for column in columns))
 
 
 def computed(cell: Mapping[str, Any], found: Filled) -> Filled:

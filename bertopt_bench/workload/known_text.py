@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from bertopt_bench.workload.filling import WHOLE, Filled, filled, most
+from bertopt_bench.workload.filling import WHOLE, Filled, expected_most, filled
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,6 +26,7 @@ _DECIDING = (
     "batch_size", "micro_batches",
 )  # fmt: skip
 _DRAWS = 256  # micro-batches on which the sequences are placed
+_COUNTS = tuple(2**power for power in range(9))
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +34,8 @@ class KnownText:
     """What is known of a workload's text; None is not known.
 
     Attributes:
-        filled: the most that the layout computes of a micro-batch, by which memory goes.
+        filled: what the layout is expected to compute of the fullest micro-batch of a trial, by
+            which memory goes.
         vocabulary_size: how many pieces there are: a text may yield fewer than were asked for.
     """
 
@@ -59,16 +62,21 @@ def note_text(
     file.write_text(json.dumps(seen), encoding="utf-8")
 
 
-def _shares(workload: Mapping[str, Any], lengths: NDArray[Any]) -> dict[str, dict[str, float]]:
+def _shares(workload: Mapping[str, Any], lengths: NDArray[Any]) -> dict[str, Any]:
+    """Give what the fullest of so many micro-batches may be expected to compute, by layout."""
     import numpy as np
 
     from bertopt_bench.workload.packing import PLACES
 
     size, row = workload["batch_size"] // workload.get("micro_batches", 1), workload["seq_len"]
     drawn = np.random.default_rng(0).choice(lengths, (_DRAWS, size)).astype(np.int64)
-    return {
-        layout: asdict(most(filled(one, place(one, row), row) for one in drawn))
+    found = {
+        layout: [filled(one, place(one, row), row) for one in drawn]
         for layout, place in PLACES.items()
+    }
+    return {
+        layout: {count: asdict(expected_most(seen, count)) for count in _COUNTS}
+        for layout, seen in found.items()
     }
 
 
@@ -78,10 +86,16 @@ def known_text(workload: Mapping[str, Any], cache: Path) -> KnownText:
     nothing = WHOLE if layout == "padded" else None
     try:
         seen = json.loads(_file(workload, cache).read_text(encoding="utf-8"))
-        share = seen["shares"].get(layout)
+        share = seen["shares"].get(layout, {}).get(_count(workload))
         return KnownText(Filled(**share) if share else nothing, seen["vocabulary_size"])
     except (OSError, ValueError, AttributeError, KeyError, TypeError):
         return KnownText(nothing)
+
+
+def _count(workload: Mapping[str, Any]) -> str:
+    """Give the noted count next to that of a trial's micro-batches."""
+    sought = math.log2(workload.get("steps", 1) * workload.get("micro_batches", 1))
+    return str(min(_COUNTS, key=lambda count: abs(math.log2(count) - sought)))
 
 
 def _file(workload: Mapping[str, Any], cache: Path) -> Path:

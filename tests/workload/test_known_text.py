@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import astuple
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
-from bertopt_bench.workload.filling import WHOLE, Filled, filled
+from bertopt_bench.workload.filling import WHOLE, Filled, expected_most, filled
 from bertopt_bench.workload.known_text import KnownText, known_text, note_text
 from bertopt_bench.workload.packing import unpad
 
@@ -33,18 +34,44 @@ def test_the_shares_are_those_of_what_is_computed(
     note_text(WORKLOAD, 300, np.full(10, length), tmp_path)
     share, pairs = length / 16, (length / 16) ** 2
 
-    assert known_text(UNPADDED, tmp_path).filled == Filled(share, share, pairs, pairs)
-    assert known_text(PACKED, tmp_path).filled == Filled(packed, share, pairs, at_once * pairs / 4)
+    for workload, expected in (
+        (UNPADDED, Filled(share, share, pairs, pairs)),
+        (PACKED, Filled(packed, share, pairs, at_once * pairs / 4)),
+    ):
+        found = known_text(workload, tmp_path).filled
+        assert found is not None
+        assert astuple(found) == pytest.approx(astuple(expected))
     assert known_text(WORKLOAD, tmp_path).filled == WHOLE
     assert known_text({**UNPADDED, "steps": 3}, tmp_path).filled
     assert known_text({**UNPADDED, "seq_len": 32}, tmp_path).filled is None
 
 
-def test_the_shares_are_those_of_the_fullest_batch(tmp_path: Path) -> None:
-    """Oracle: by hand: of lengths 4 and 16, a batch of four long ones leaves nothing out."""
-    note_text(WORKLOAD, 300, np.array([4, 16]), tmp_path)
+def test_the_shares_are_those_of_a_trials_fullest_batch(tmp_path: Path) -> None:
+    """Oracle: by hand: of lengths 4 and 16 a sixteenth of the batches of four leaves nothing out.
 
-    assert known_text(UNPADDED, tmp_path).filled == WHOLE
+    So the fullest of very many does not; of one it is the mean: 10 of 16 slots.
+    """
+    note_text(WORKLOAD, 300, np.array([4, 16]), tmp_path)
+    one, some, many = (
+        known_text({**UNPADDED, "steps": steps}, tmp_path).filled for steps in (1, 9, 900)
+    )
+
+    assert one is not None
+    assert some is not None
+    assert many is not None
+    assert many.slots == pytest.approx(1.0, abs=1e-6)
+    assert one.slots == pytest.approx(10 / 16, abs=0.04)
+    assert one.slots < some.slots < many.slots
+    assert known_text({**UNPADDED, "steps": 2}, tmp_path).filled != one
+
+
+def test_the_expected_most_of_two() -> None:
+    """Oracle: by hand: of 1 to 4 quarters, the largest of two is so often 1, 3, 5, 7 in 16."""
+    seen = [Filled(*[quarters / 4] * 4) for quarters in (3, 1, 4, 2)]
+    mean = (1 * 1 + 2 * 3 + 3 * 5 + 4 * 7) / 16 / 4
+
+    assert expected_most(seen, 2).slots == pytest.approx(mean)
+    assert expected_most(seen, 1).pairs == pytest.approx(10 / 16)
 
 
 def test_lengths_that_differ_are_attended_to_one_by_one() -> None:
