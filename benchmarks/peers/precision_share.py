@@ -3,8 +3,10 @@
 `mini` at batch 32 and length 128 by default, on real text, as a matrix makes the trial: each round
 takes a step and, beside it, square products in the same precision: a b, a b', a' b, since a
 processor may have a fast way for one of them only. The share is the step's model FLOPs by what the
-fastest would have done in the step's time. Then one step under the profiler, by kind of operation:
-time, and the rate of what has FLOPs; and the products that took longest, by their shapes.
+fastest would have done in the step's time. Beside it stand the steps' page faults and the kernel's
+time for them: blocks above 32 MiB are mapped anew for each step by glibc, unless the environment
+has MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=17179869184. Then one step under the profiler, by kind
+of operation: time, and the rate of what has FLOPs; and the products that took longest, by shapes.
 
     python benchmarks/peers/precision_share.py [--precision bf16] [--attention default math ...]
         [--model mini] [--batch-size 32] [--rounds 20] [--product-size 2048]
@@ -17,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+from resource import RUSAGE_SELF, getrusage
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -73,11 +76,13 @@ def shares(trial: Trial, flops: int, rounds: int, size: int, dtype: torch.dtype)
     """Give each round's share, its step beside its own products."""
     left, right, out = (torch.randn(size, size).to(dtype) for _ in range(3))
     pairs = {"a b": (left, right), "a b'": (left, right.t()), "a' b": (left.t(), right)}
-    found = []
+    found, faults, system = [], [], []
     for index in range(rounds):
-        start = perf_counter()
+        before, start = getrusage(RUSAGE_SELF), perf_counter()
         trial.step(index % BATCHES)
-        step = perf_counter() - start
+        step, after = perf_counter() - start, getrusage(RUSAGE_SELF)
+        faults.append(after.ru_minflt - before.ru_minflt)
+        system.append(after.ru_stime - before.ru_stime)
         trial.drain()
         rates = {words: 2 * size**3 / _fastest(*pair, out) for words, pair in pairs.items()}
         found.append(flops / step / max(rates.values()))
@@ -85,6 +90,10 @@ def shares(trial: Trial, flops: int, rounds: int, size: int, dtype: torch.dtype)
         print(
             f"  step {step * 1e3:.1f} ms; GFLOP/s {flops / step / 1e9:.1f}, of {told}", flush=True
         )
+    print(
+        f"  a step: {statistics.median(faults):,.0f} page faults, "
+        f"{statistics.median(system) * 1e3:.0f} ms of the kernel's time (medians, all cores)"
+    )
     return found
 
 

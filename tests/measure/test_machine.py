@@ -153,14 +153,18 @@ def test_variables_keep_values_and_lose_folders() -> None:
         "OMP_NUM_THREADS": "2",
         "LD_PRELOAD": "/home/ann/lib/libjemalloc.so:/opt/x/libiomp5.so",
         "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
+        "MALLOC_MMAP_MAX_": "0",
+        "THP_MEM_ALLOC_ENABLE": "1",
         "HOME": "/home/ann",
         "AWS_SECRET_ACCESS_KEY": "x",
     }
 
     assert thread_variables(environment) == {
         "LD_PRELOAD": "libjemalloc.so:libiomp5.so",
+        "MALLOC_MMAP_MAX_": "0",
         "OMP_NUM_THREADS": "2",
         "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
+        "THP_MEM_ALLOC_ENABLE": "1",
     }
 
 
