@@ -7,33 +7,50 @@ import textwrap
 from typing import TYPE_CHECKING
 
 from bertopt_bench import catalogue
+from bertopt_bench.errors import UserError, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from bertopt_bench.catalogue import Entry, Option
 
-WIDTH = 100
+KERNEL, WIDTH = "kernel", 100
 
 
 def show(axis: str, entry: str) -> None:
-    """Print the listing that the command line asks for.
+    """Print the listing that the command line asks for; ``kernel`` stands for its operations.
 
     Raises:
         UserError: no such axis or entry; the text names the nearest.
     """
-    if not axis:
-        text = list_axes()
+    if axis in {"", KERNEL} and not entry:
+        text = list_axes(f"{axis}." if axis else "")
     elif not entry:
         text = list_entries(axis)
+    elif axis == KERNEL:
+        having = _operations(entry)
+        text = "\n\n".join(describe_entry(catalogue.find(one, entry)) for one in having)
     else:
         text = describe_entry(catalogue.find(axis, entry))
     sys.stdout.write(text + "\n")
 
 
-def list_axes() -> str:
-    """List every axis with the names of its entries."""
-    width = max(map(len, catalogue.AXES)) + 2
+def _operations(entry: str) -> list[str]:
+    """Name the kernel axes that have an entry of this name."""
+    operations = [axis for axis in catalogue.AXES if axis.startswith(f"{KERNEL}.")]
+    names = {axis: catalogue.entries(axis) for axis in operations}
+    found = [axis for axis in operations if entry in names[axis]]
+    if not found:
+        known = sorted({name for entries in names.values() for name in entries})
+        near = nearest(entry, known)
+        raise UserError(f"no kernel '{entry}'. Kernels: {', '.join(known)}.{near}")
+    return found
+
+
+def list_axes(start: str = "") -> str:
+    """List the axes whose names begin so with the names of their entries."""
+    axes = [axis for axis in catalogue.AXES if axis.startswith(start)]
+    width = max(map(len, axes)) + 2
     rows = [
         textwrap.fill(
             ", ".join(catalogue.entries(axis)),
@@ -41,7 +58,7 @@ def list_axes() -> str:
             initial_indent=axis.ljust(width),
             subsequent_indent=" " * width,
         )
-        for axis in catalogue.AXES
+        for axis in axes
     ]
     return "\n".join(rows)
 

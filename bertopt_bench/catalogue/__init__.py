@@ -188,7 +188,8 @@ def _module(path: str) -> ModuleType:
 @cache
 def _own_entries(axis: str) -> dict[str, Entry]:
     if axis not in _MODULES:
-        raise UserError(f"no axis '{axis}'. Axes: {', '.join(AXES)}.{nearest(axis, AXES)}")
+        near = nearest(axis, AXES if axis == "kernel" else (*AXES, "kernel"))
+        raise UserError(f"no axis '{axis}'. Axes: {', '.join(AXES)}.{near}")
     return {
         name: read_entry(axis, name, f"{module.__name__}:{name}", function)
         for module in _parts(_MODULES[axis])

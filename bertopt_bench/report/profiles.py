@@ -128,6 +128,7 @@ def view(profile: Profile, session: dict[str, Any], number: int) -> dict[str, An
         "points": [point_row(point, i) for i, point in enumerate(points, start=1)],
         "without_place": sum(not point.flops for point in points),
         "covered": covered(tables),
+        "counted": bool(profile.counted),
         "elsewhere": bool(profile.counted) and profile.cell["device"]["name"] == "cpu",
         "trace": profile.trace_file,
         "trace_size": wording.memory(profile.trace_bytes or 0),

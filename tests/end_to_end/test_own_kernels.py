@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from bertopt_bench import catalogue
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
@@ -105,3 +107,18 @@ def test_the_listing_says_how_a_function_of_ones_own_is_called(command: Command)
 
     assert done.returncode == 0, done.stderr
     assert "layer_norm(input, normalized_shape, weight, bias, eps)" in " ".join(done.stdout.split())
+
+
+def test_kernel_stands_for_all_its_operations(command: Command) -> None:
+    """Oracle: the catalogue's axes and entries; a name that none of them has is a mistake."""
+    operations = [axis for axis in catalogue.AXES if axis.startswith("kernel.")]
+    rows = command("list", "kernel").stdout.splitlines()
+    liger = command("list", "kernel", "liger").stdout
+    wrong, absent = command("list", "kernle"), command("list", "kernel", "ligre")
+
+    assert [row.split()[0] for row in rows] == operations
+    assert "kernel.layer_norm liger\n" in liger
+    assert "kernel.mlm_loss liger\n" in liger
+    assert wrong.stderr.endswith("Did you mean 'kernel'?\n")
+    assert absent.stderr.endswith("Did you mean 'liger'?\n")
+    assert (wrong.returncode, absent.returncode) == (2, 2)
