@@ -20,9 +20,17 @@ if TYPE_CHECKING:
 KEYS = {"targets": Key("list"), "baseline": Key("str", "")}
 
 
-def check(table: Mapping[str, Any], place: Place) -> None:
-    """Refuse keys that there are not, and targets that are no finite numbers."""
+def check(table: Mapping[str, Any], place: Place, *, trains: bool = True) -> None:
+    """Refuse keys that there are not, targets that are no finite numbers, and all without training.
+
+    Args:
+        table: as it was written.
+        place: where it stands.
+        trains: whether a cell of the matrix does.
+    """
     place.known(table, KEYS)
+    if table and not trains:
+        raise place.error("is about training; inference trains nothing. Leave it out.")
     for key, value in table.items():
         KEYS[key].read(value, place.at(key))
     for index, target in enumerate(table.get("targets", [])):

@@ -29,6 +29,7 @@ from bertopt_bench.matrix.keys import (
     refuse_too_many,
 )
 from bertopt_bench.matrix.measuring import read_measure
+from bertopt_bench.matrix.modes import INFERENCE
 from bertopt_bench.matrix.overrides import apply_override
 
 if TYPE_CHECKING:
@@ -164,11 +165,12 @@ def _matrix(path: Path, source: str, document: dict[str, Any]) -> Matrix:
         key: rule.read(document[key], root.at(key)) if key in document else rule.default
         for key, rule in TOP.items()
     }
-    convergence.check(top["convergence"] or {}, root.at("convergence"))
     levels = {
         **_workload(top["workload"] or {}, root.at("workload")),
         **_axes(top["axes"] or {}, root.at("axes")),
     }
+    trains = set(levels.get("workload.mode", ())) != {INFERENCE}
+    convergence.check(top["convergence"] or {}, root.at("convergence"), trains=trains)
     timing = _timing(top["timing"] or {}, levels["workload.steps"], root.at("timing"))
     includes = tuple(
         _include(table, levels, root.at("include").item(index))

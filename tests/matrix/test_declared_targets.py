@@ -46,3 +46,12 @@ def test_a_mistake_is_named_with_its_place(tmp_path: Path, table: str, says: str
     with pytest.raises(MatrixError, match=says) as raised:
         load(written(tmp_path, f"{PLAIN}\n[convergence]\n{table}\n"))
     assert "convergence." in str(raised.value)
+
+
+def test_inference_declares_no_convergence(tmp_path: Path) -> None:
+    """Oracle: the house rule: what changes nothing is refused; beside training it is for that."""
+    told = "[convergence]\ntargets = [4.5]\n"
+    with pytest.raises(MatrixError, match=r"convergence: is about training"):
+        load(written(tmp_path, f"[workload]\nmode = 'inference'\n{told}"))
+
+    assert load(written(tmp_path, f"[workload]\nmode = ['inference', 'training']\n{told}")).source
