@@ -57,6 +57,7 @@ _GROUPS = {
     "System": ("system", "kernel", "architecture", "virtualisation", "clock_source"),
     "Now": ("load", "runnable_threads", "pressure", "steal_share_since_boot"),
 }
+PLAIN = "a b"
 _IDLE = ("foreign_cpu_share", "steal_share", "cpu_pressure_share")
 _TORCH = (
     "version",
@@ -126,7 +127,9 @@ def _ceilings(ceilings: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
         for dtype, flops in values["matmul_flops_per_second"].items():
             count = len(values["samples"]["matmul_seconds"][dtype])
             name = f"{device}: product in {dtype}"
-            note = f"{size} cubed, fastest of {count} after {before}"
+            operands = values.get("matmul_operands", {}).get(dtype, PLAIN)
+            laid = f", operands laid as {operands}" if operands != PLAIN else ""
+            note = f"{size} cubed{laid}, fastest of {count} after {before}"
             yield _row(name, f"{flops / 1e9:,.0f} GFLOP/s ({note})")
         for dtype, why in values["skipped"].items():
             yield _row(f"{device}: product in {dtype}", f"not measured: {why}")

@@ -30,6 +30,9 @@ BANDWIDTH_MIX = "4 reads and 3 writes of float32 a parameter, in place, as AdamW
 # copy shows less than the mix, which writes only what it has read.
 COPY_BYTES_PER_PARAMETER = 4 * (1 + 1)
 
+OPERANDS = ("a b", "a b'", "a' b")
+"""Ways to lay a product's operands; without 16-bit arithmetic torch has a fast loop for one."""
+
 _DEFAULTS = {
     "cpu": ("float32", "bfloat16"),
     "cuda": ("float32", "tf32", "bfloat16", "float16"),
@@ -70,7 +73,8 @@ def measure_ceilings(
         array_bytes: size of each of the bandwidths' five arrays; by default well beyond the caches.
 
     Returns:
-        `matmul_flops_per_second` by dtype, `bandwidth_bytes_per_second` of AdamW's mix,
+        `matmul_flops_per_second` by dtype with the `matmul_operands` that were fastest in a small
+        product (of `OPERANDS`; float32 by the first), `bandwidth_bytes_per_second` of AdamW's mix,
         `update_bytes_per_second` of each optimizer's mix by `mix_name`, `copy_bytes_per_second` of
         a plain copy, the raw `samples` in seconds, `skipped` dtypes with the reason, and what was
         measured: size, untimed seconds, mix and bytes.
@@ -79,7 +83,8 @@ def measure_ceilings(
     names = (*(dtypes or _DEFAULTS.get(device.type, ("float32",))), *also)
     share = seconds_budget * (1 - _BANDWIDTH_SHARE) / len(names)
     seen = {name: _matmul_seconds(device, name, size, share, seconds_budget) for name in names}
-    samples = {name: outcome for name, outcome in seen.items() if not isinstance(outcome, str)}
+    timed = {name: outcome for name, outcome in seen.items() if not isinstance(outcome, str)}
+    samples = {name: seconds for name, (_, seconds) in timed.items()}
     moved = _bandwidths(device, array_bytes, seconds_budget * _BANDWIDTH_SHARE)
     return {
         "matmul_flops_per_second": {n: 2 * size**3 / min(times) for n, times in samples.items()},
@@ -87,6 +92,7 @@ def measure_ceilings(
         "samples": {"matmul_seconds": samples, **_of(moved, "seconds")},
         "skipped": {name: why for name, why in seen.items() if isinstance(why, str)},
         "matmul_size": size,
+        "matmul_operands": {name: operands for name, (operands, _) in timed.items()},
         "matmul_warm_seconds": WARM_SECONDS.get(device.type, 0.0),
         "bandwidth_mix": BANDWIDTH_MIX,
         **_of(moved, "bytes"),
@@ -112,20 +118,26 @@ def _rates(moved: Mapping[str, Any]) -> dict[str, Any]:
 
 def _matmul_seconds(
     device: TensorDevice, name: str, size: int, share: float, longest: float
-) -> list[float] | str:
+) -> tuple[str, list[float]] | str:
     """Time square products of one dtype, or say why that is not worth the time."""
+    operands = OPERANDS[0]
     with _float32_products("high" if name == "tf32" else "highest"):
         if name != "float32":  # the one that everything else is compared with
-            probe = _product(device, name, min(PROBE_SIZE, size))
-            estimate = min(_timed(device, probe, 3)) * (size / min(PROBE_SIZE, size)) ** 3
+            small = min(PROBE_SIZE, size)
+            probes = {way: _product(device, name, small, way) for way in OPERANDS}
+            seconds = {way: min(_timed(device, probe, 3)) for way, probe in probes.items()}
+            operands = min(seconds, key=seconds.__getitem__)
+            estimate = seconds[operands] * (size / small) ** 3
             # The small product runs at a fraction of the full rate: allow for that.
             if estimate > 4 * longest:
                 return f"one product of {size} cubed would take about {estimate:.1f} s here"
-        product = _product(device, name, size)
+        product = _product(device, name, size, operands)
         burn_in = max(_timed(device, product, 1))
         if warm := WARM_SECONDS.get(device.type):
-            return _timed(device, product, _repeats(device, share, _warmed(device, product, warm)))
-        return _timed(device, product, _repeats(device, share - burn_in, burn_in))
+            repeats = _repeats(device, share, _warmed(device, product, warm))
+        else:
+            repeats = _repeats(device, share - burn_in, burn_in)
+        return operands, _timed(device, product, repeats)
 
 
 def _warmed(device: TensorDevice, product: Callable[[], Any], seconds: float) -> float:
@@ -134,7 +146,7 @@ def _warmed(device: TensorDevice, product: Callable[[], Any], seconds: float) ->
     return min(_timed(device, product, max(1, math.ceil(seconds / each)))[-3:])
 
 
-def _product(device: TensorDevice, name: str, size: int) -> Callable[[], Any]:
+def _product(device: TensorDevice, name: str, size: int, operands: str) -> Callable[[], Any]:
     import torch
 
     dtype = getattr(torch, "float32" if name == "tf32" else name)
@@ -149,6 +161,9 @@ def _product(device: TensorDevice, name: str, size: int) -> Callable[[], Any]:
         for _ in range(2)
     )
     out = torch.empty_like(left)
+    one, other = operands.split()
+    left = left.t() if one == "a'" else left
+    right = right.t() if other == "b'" else right
     return lambda: torch.mm(left, right, out=out)
 
 

@@ -105,6 +105,14 @@ def test_a_gpus_warm_start_and_every_mix_are_told() -> None:
     assert "31.0 GB/s (fastest of 4)" in told
 
 
+def test_operands_that_are_laid_otherwise_are_told() -> None:
+    """Oracle: scripted values as a session on a processor without 16-bit arithmetic has them."""
+    values = {**CEILINGS["cpu"], "matmul_operands": {"float32": "a' b"}}
+    told = " ".join(" ".join(text._ceilings({"cpu": values})).split())
+
+    assert "(2048 cubed, operands laid as a' b, fastest of 2 after one)" in told
+
+
 def test_the_noise_floor_has_n_estimate_interval_and_half_width(tmp_path: Path) -> None:
     """Oracle: exp(x) - 1 of the scripted log ratios; half of 0.018 is 0.009."""
     text = " ".join(write(examined(tmp_path)).split())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import pytest
 import torch
 
 from bertopt_bench.dispatch.sessions import ceilings_request
@@ -14,8 +15,6 @@ from bertopt_bench.measure.in_place import in_place_mix
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    import pytest
 
 
 class Cpu:
@@ -87,6 +86,47 @@ def test_a_hopeless_dtype_is_skipped_with_its_forecast(monkeypatch: pytest.Monke
 
     assert list(values["matmul_flops_per_second"]) == ["float32"]
     assert "about 64.0 s" in values["skipped"]["float16"]
+
+
+def test_operands_are_laid_as_the_fastest_small_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: scripted: a' b takes a tenth; float32 is measured as it stands, and both are told."""
+    taken: list[str] = []
+
+    def timed(_: Any, operation: Callable[[], Any], repeats: int) -> list[float]:
+        closed = dict(zip(operation.__code__.co_freevars, operation.__closure__ or (), strict=True))
+        if "left" not in closed:
+            return [0.02] * repeats
+        left, right = (closed[name].cell_contents for name in ("left", "right"))
+        marks = ["" if one.is_contiguous() else "'" for one in (left, right)]
+        way = f"a{marks[0]} b{marks[1]}"
+        if len(left) == 64:
+            taken.append(way)
+        return [{"a' b": 0.001}.get(way, 0.01)] * repeats
+
+    monkeypatch.setattr(ceilings, "_timed", timed)
+    monkeypatch.setattr(ceilings, "PROBE_SIZE", 32)
+    dtypes = ["float32", "bfloat16"]
+    values = measure_ceilings(Cpu(), 0.05, dtypes=dtypes, matmul_size=64, array_bytes=2**16)
+
+    assert values["matmul_operands"] == {"float32": "a b", "bfloat16": "a' b"}
+    assert set(taken) == {"a b", "a' b"}
+    assert values["matmul_flops_per_second"]["bfloat16"] == 2 * 64**3 / 0.001
+
+
+@pytest.mark.parametrize("operands", ceilings.OPERANDS)
+def test_a_product_is_of_its_operands(operands: str) -> None:
+    """Oracle: the product by hand, of the operands that the call closes over."""
+    product = ceilings._product(Cpu(), "float64", 8, operands)
+    first, second = (ceilings._product(Cpu(), "float64", 8, "a b") for _ in range(2))
+
+    torch.testing.assert_close(first(), second())
+    marks = [part.endswith("'") for part in operands.split()]
+    closed = {
+        name: cell.cell_contents
+        for name, cell in zip(product.__code__.co_freevars, product.__closure__ or (), strict=True)
+    }
+    assert [not closed[name].is_contiguous() for name in ("left", "right")] == marks
+    torch.testing.assert_close(product(), closed["left"] @ closed["right"])
 
 
 def test_the_budget_sets_the_number_of_samples(monkeypatch: pytest.MonkeyPatch) -> None:
