@@ -205,7 +205,10 @@ def axis_columns(rows: Sequence[Trial]) -> list[str]:
 
 
 def varying_axes(rows: Sequence[Trial]) -> tuple[Axis, ...]:
-    """Find the axes with two levels or more; the usual level comes first and is the reference."""
+    """Find the axes with two levels or more; the usual level comes first and is the reference.
+
+    Where there is none, or it finished nothing while another did, the one that finished most is.
+    """
     axes = []
     for name in axis_columns(rows):
         counts = Counter(words(row.get(name)) for row in rows)
@@ -215,8 +218,10 @@ def varying_axes(rows: Sequence[Trial]) -> tuple[Axis, ...]:
         levels = sorted(counts, key=natural_order)
         usual = USUAL_LEVELS.get(name, "")
         known = [x for x in levels if x == usual or x.startswith(f"{usual} ")] if usual else []
-        # Without a usual level, or with several options of it, the one with most trials holds best.
-        reference = max(known or levels, key=lambda level: counts[level])
+        finished = Counter(words(row.get(name)) for row in rows if row["status"] == "ok")
+        if not any(finished[level] for level in known):
+            known = levels if any(finished.values()) else known or levels
+        reference = max(known, key=lambda level: (finished[level], counts[level]))
         levels.remove(reference)
         axes.append(Axis(name, (reference, *levels), reference))
     return tuple(axes)

@@ -33,6 +33,7 @@ TRAINED = (
     "layouts",
     "inference",
     "kernels",
+    "precisions_kernels",
     *TUNED,
 )
 SCORED = {

@@ -213,6 +213,27 @@ def test_the_usual_level_is_the_reference_else_the_most_frequent() -> None:
     assert set(axes) == {"optimizer", "schedule"}
 
 
+def test_a_level_that_finished_nothing_is_no_reference_where_another_did() -> None:
+    """Oracle: by hand: cudnn comes first and is skipped; a usual level that was skipped is none."""
+    trials = [
+        trial(
+            optimizer, status="skipped" if {attention, optimizer} & {"cudnn", "adamw"} else "ok",
+            **{"kernel.attention": attention},
+        )
+        for attention in ("cudnn", "flash", "math")
+        for optimizer in ("adamw", "lion")
+    ]  # fmt: skip
+    rows = trial_rows(pd.DataFrame(trials))
+    none = trial_rows(pd.DataFrame([{**one, "status": "skipped"} for one in trials]))
+
+    assert {axis.name: axis.reference for axis in varying_axes(rows)} == {
+        "optimizer": "lion", "kernel.attention": "flash",
+    }  # fmt: skip
+    assert {axis.name: axis.reference for axis in varying_axes(none)} == {
+        "optimizer": "adamw", "kernel.attention": "cudnn",
+    }  # fmt: skip
+
+
 def test_an_option_that_one_implementation_has_does_not_keep_it_apart() -> None:
     """Oracle: by hand: math has an option `reduced` in a column of its own, flash has none."""
     trials = [

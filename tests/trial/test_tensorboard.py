@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -115,14 +116,14 @@ def server(trace: Path) -> Iterator[str]:
         [sys.executable, "-m", "tensorboard.main", "--logdir", str(trace.parent.parent),
          "--host", "127.0.0.1", "--port", str(port), "--load_fast", "false"],
         env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
     address = f"http://127.0.0.1:{port}/data/plugin/pytorch_profiler"
     try:
         await_run(address, process)
         yield address
     finally:
-        process.kill()
+        os.killpg(process.pid, signal.SIGKILL)  # the plugin has a process of its own
         process.wait()
 
 
