@@ -169,13 +169,13 @@ def _matrix(path: Path, source: str, document: dict[str, Any]) -> Matrix:
         **_workload(top["workload"] or {}, root.at("workload")),
         **_axes(top["axes"] or {}, root.at("axes")),
     }
-    trains = set(levels.get("workload.mode", ())) != {INFERENCE}
-    convergence.check(top["convergence"] or {}, root.at("convergence"), trains=trains)
     timing = _timing(top["timing"] or {}, levels["workload.steps"], root.at("timing"))
     includes = tuple(
         _include(table, levels, root.at("include").item(index))
         for index, table in enumerate(top["include"] or [])
     )
+    trains = any(set(one.get("workload.mode", ())) != {INFERENCE} for one in (levels, *includes))
+    convergence.check(top["convergence"] or {}, root.at("convergence"), trains=trains)
     exclusions = tuple(
         excluding.read_exclusion(table, levels, root.at("exclude").item(index))
         for index, table in enumerate(top["exclude"] or [])

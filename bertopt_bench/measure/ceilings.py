@@ -33,6 +33,9 @@ COPY_BYTES_PER_PARAMETER = 4 * (1 + 1)
 OPERANDS = ("a b", "a b'", "a' b")
 """Ways to lay a product's operands; without 16-bit arithmetic torch has a fast loop for one."""
 
+CLEARLY = 2.0
+"""Times as fast as the first way another one must be: less is noise of a small product."""
+
 _DEFAULTS = {
     "cpu": ("float32", "bfloat16"),
     "cuda": ("float32", "tf32", "bfloat16", "float16"),
@@ -73,10 +76,10 @@ def measure_ceilings(
         array_bytes: size of each of the bandwidths' five arrays; by default well beyond the caches.
 
     Returns:
-        `matmul_flops_per_second` by dtype with the `matmul_operands` that were fastest in a small
-        product (of `OPERANDS`; float32 by the first), `bandwidth_bytes_per_second` of AdamW's mix,
-        `update_bytes_per_second` of each optimizer's mix by `mix_name`, `copy_bytes_per_second` of
-        a plain copy, the raw `samples` in seconds, `skipped` dtypes with the reason, and what was
+        `matmul_flops_per_second` by dtype with the `matmul_operands` that were clearly fastest in
+        a small product (of `OPERANDS`; float32 by the first), `bandwidth_bytes_per_second` of
+        AdamW's mix, `update_bytes_per_second` of each optimizer's mix by `mix_name`,
+        `copy_bytes_per_second` of a plain copy, the raw `samples` in seconds, `skipped` dtypes with the reason, and what was
         measured: size, untimed seconds, mix and bytes.
     """
     size = matmul_size or MATMUL_SIZES.get(device.type, MATMUL_SIZE)
@@ -126,7 +129,9 @@ def _matmul_seconds(
             small = min(PROBE_SIZE, size)
             probes = {way: _product(device, name, small, way) for way in OPERANDS}
             seconds = {way: min(_timed(device, probe, 3)) for way, probe in probes.items()}
-            operands = min(seconds, key=seconds.__getitem__)
+            fastest = min(seconds, key=seconds.__getitem__)
+            if seconds[operands] > CLEARLY * seconds[fastest]:
+                operands = fastest
             estimate = seconds[operands] * (size / small) ** 3
             # The small product runs at a fraction of the full rate: allow for that.
             if estimate > 4 * longest:

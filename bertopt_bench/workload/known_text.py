@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _FOLDER = "known_texts"
 _DECIDING = (
     "corpus", "vocabulary_size", "seq_len", "lower_case", "held_out_fraction", "train_tokens",
-    "batch_size", "micro_batches",
+    "batch_size", "micro_batches", "next_sentence",
 )  # fmt: skip
 _DRAWS = 256  # micro-batches on which the sequences are placed
 _COUNTS = tuple(2**power for power in range(9))
@@ -86,10 +86,11 @@ def known_text(workload: Mapping[str, Any], cache: Path) -> KnownText:
     nothing = WHOLE if layout == "padded" else None
     try:
         seen = json.loads(_file(workload, cache).read_text(encoding="utf-8"))
-        share = seen["shares"].get(layout, {}).get(_count(workload))
-        return KnownText(Filled(**share) if share else nothing, seen["vocabulary_size"])
+        vocabulary, shares = seen["vocabulary_size"], seen["shares"].get(layout, {})
     except (OSError, ValueError, AttributeError, KeyError, TypeError):
         return KnownText(nothing)
+    share = shares.get(_count(workload)) if isinstance(shares, dict) else None  # of another version
+    return KnownText(Filled(**share) if share else nothing, vocabulary)
 
 
 def _count(workload: Mapping[str, Any]) -> str:
@@ -99,5 +100,5 @@ def _count(workload: Mapping[str, Any]) -> str:
 
 
 def _file(workload: Mapping[str, Any], cache: Path) -> Path:
-    key = json.dumps({name: workload.get(name) for name in _DECIDING}, sort_keys=True)
+    key = json.dumps({name: workload.get(name) or None for name in _DECIDING}, sort_keys=True)
     return cache / _FOLDER / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.json"

@@ -55,3 +55,5 @@ def test_inference_declares_no_convergence(tmp_path: Path) -> None:
         load(written(tmp_path, f"[workload]\nmode = 'inference'\n{told}"))
 
     assert load(written(tmp_path, f"[workload]\nmode = ['inference', 'training']\n{told}")).source
+    included = "[[include]]\nmode = 'training'\n"
+    assert load(written(tmp_path, f"[workload]\nmode = 'inference'\n{told}{included}")).includes

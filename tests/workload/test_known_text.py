@@ -98,3 +98,23 @@ def test_the_vocabulary_is_the_texts_and_pairs_have_no_shares(tmp_path: Path) ->
     assert known_text(WORKLOAD, tmp_path) == KnownText(WHOLE, 300)
     assert known_text(PACKED, tmp_path) == KnownText(None, 300)
     assert known_text({**WORKLOAD, "corpus": "python_docs"}, tmp_path) == KnownText(WHOLE, None)
+
+
+def test_a_note_of_an_earlier_version_keeps_its_vocabulary(tmp_path: Path) -> None:
+    """Oracle: the earlier form, which had one share a layout."""
+    note_text(WORKLOAD, 300, np.full(10, 8), tmp_path)
+    (file,) = tmp_path.glob("known_texts/*")
+    file.write_text('{"vocabulary_size": 300, "shares": {"unpadded": 0.3, "packed": 0.2}}')
+
+    assert known_text(PACKED, tmp_path) == KnownText(None, 300)
+    assert known_text(WORKLOAD, tmp_path) == KnownText(WHOLE, 300)
+
+
+def test_pairs_of_sentences_are_another_text(tmp_path: Path) -> None:
+    """Oracle: by hand: shares of single sequences say nothing of pairs; False is as if left out."""
+    note_text(WORKLOAD, 300, np.full(10, 8), tmp_path)
+    pairs = {**PACKED, "next_sentence": True}
+
+    assert known_text(pairs, tmp_path) == KnownText(None)
+    note_text(pairs, 300, None, tmp_path)
+    assert known_text({**PACKED, "next_sentence": False}, tmp_path).filled is not None
