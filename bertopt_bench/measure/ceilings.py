@@ -79,8 +79,8 @@ def measure_ceilings(
         `matmul_flops_per_second` by dtype with the `matmul_operands` that were clearly fastest in
         a small product (of `OPERANDS`; float32 by the first), `bandwidth_bytes_per_second` of
         AdamW's mix, `update_bytes_per_second` of each optimizer's mix by `mix_name`,
-        `copy_bytes_per_second` of a plain copy, the raw `samples` in seconds, `skipped` dtypes with the reason, and what was
-        measured: size, untimed seconds, mix and bytes.
+        `copy_bytes_per_second` of a plain copy, the raw `samples` in seconds, `skipped` dtypes with
+        the reason, and what was measured: size, untimed seconds, mix and bytes.
     """
     size = matmul_size or MATMUL_SIZES.get(device.type, MATMUL_SIZE)
     names = (*(dtypes or _DEFAULTS.get(device.type, ("float32",))), *also)
