@@ -41,6 +41,8 @@ def _operations(entry: str) -> list[str]:
     names = {axis: catalogue.entries(axis) for axis in operations}
     found = [axis for axis in operations if entry in names[axis]]
     if not found:
+        if ":" in entry:
+            raise UserError(f"'{entry}' may serve any operation: name one, as kernel.attention.")
         known = sorted({name for entries in names.values() for name in entries})
         near = nearest(entry, known)
         raise UserError(f"no kernel '{entry}'. Kernels: {', '.join(known)}.{near}")

@@ -113,7 +113,7 @@ def fullest(trial: Trial) -> int:
 
 
 def trace(trial: Trial) -> tuple[StepTrace, int]:
-    """Trace the step of most slots: what ran, and the peak of allocated bytes.
+    """Trace the step that needs most memory: what ran, and the peak of allocated bytes.
 
     Untraced ones run first until the optimizer has settled.
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Filled:
-    """Shares of what ``padded`` computes in a micro-batch, each in (0, 1].
+    """Shares of what ``padded`` computes in a micro-batch: at most 1, but for rounded-up slots.
 
     Attributes:
         slots: of b S, that go through the network.

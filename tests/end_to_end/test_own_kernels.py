@@ -115,10 +115,12 @@ def test_kernel_stands_for_all_its_operations(command: Command) -> None:
     rows = command("list", "kernel").stdout.splitlines()
     liger = command("list", "kernel", "liger").stdout
     wrong, absent = command("list", "kernle"), command("list", "kernel", "ligre")
+    own = command("list", "kernel", "torch.nn.functional:gelu")
 
     assert [row.split()[0] for row in rows] == operations
     assert "kernel.layer_norm liger\n" in liger
     assert "kernel.mlm_loss liger\n" in liger
     assert wrong.stderr.endswith("Did you mean 'kernel'?\n")
     assert absent.stderr.endswith("Did you mean 'liger'?\n")
-    assert (wrong.returncode, absent.returncode) == (2, 2)
+    assert own.stderr.endswith("name one, as kernel.attention.\n")
+    assert (wrong.returncode, absent.returncode, own.returncode) == (2, 2, 2)

@@ -270,3 +270,18 @@ def test_a_vocabulary_that_the_text_does_not_yield_is_not_forecast() -> None:
     (found,) = forecast.forecast(plans, matrix, texts=texts).cells.values()
     (plain,) = forecast.forecast(cells.plan_trials([due], smaller, 0), smaller).cells.values()
     assert found == plain
+
+
+@pytest.mark.parametrize("mode", ["training", "inference"])
+def test_a_known_text_is_forecast_as_it_fills_a_batch(mode: str) -> None:
+    """Oracle: the formula of the same shares; the bound without them is higher."""
+    asked = {"name": "some", "workload": {"layout": "packed", "mode": mode, "batch_size": 64}}
+    matrix = load(asked)
+    (cell,) = cells.expand(matrix)
+    filled = Filled(slots=0.5, real=0.4, pairs=0.2, at_once=0.1)
+    plans = cells.plan_trials([cell], matrix, 0)
+    (found,) = forecast.forecast(plans, matrix, texts={cell.id: KnownText(filled)}).cells.values()
+    (bound,) = forecast.forecast(plans, matrix).cells.values()
+
+    assert found.peak_memory_bytes == memory_forecast_bytes(cell.content, filled)
+    assert found.peak_memory_bytes < bound.peak_memory_bytes

@@ -63,6 +63,10 @@ def test_the_shares_are_those_of_a_trials_fullest_batch(tmp_path: Path) -> None:
     assert one.slots == pytest.approx(10 / 16, abs=0.04)
     assert one.slots < some.slots < many.slots
     assert known_text({**UNPADDED, "steps": 2}, tmp_path).filled != one
+    parts = {"batch_size": 8, "micro_batches": 2}  # micro-batches of four, two a step
+    note_text({**WORKLOAD, **parts}, 300, np.array([4, 16]), tmp_path)
+    twice = known_text({**UNPADDED, **parts, "steps": 1}, tmp_path).filled
+    assert twice == known_text({**UNPADDED, "steps": 2}, tmp_path).filled
 
 
 def test_the_expected_most_of_two() -> None:
