@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from bertopt_bench.matrix.content import HALF, kernel_name
 from bertopt_bench.workload import formulas
-from bertopt_bench.workload.filling import WHOLE, Filled, computed
+from bertopt_bench.workload.filling import WHOLE, Filled, computed, gathers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,6 +28,7 @@ class Step:
     ``slots`` are those that the layout fills, ``pairs`` those of them that attention looks at, and
     ``pairs_at_once`` those in one call of it (``workload.filling``). ``masked`` are all slots where
     the loss is ``dense``.
+    ``gathered`` are the slots of the padded rows that attention makes of ``unpadded``, if it does.
     ``gradients_stay`` says that a step begins with all of them; ``chunk_rows`` is the fused losses'
     (0: their own choice).
     """
@@ -48,6 +49,7 @@ class Step:
     smoothing: bool
     gradients_early: bool
     gradients_stay: bool
+    gathered: int = 0
     recomputes: bool = False
     fused_loss: bool = False
     chunk_rows: int = 0
@@ -83,10 +85,16 @@ class Step:
             smoothing="label_smoothing" in named,
             gradients_early="l1" in named,
             gradients_stay=workload["micro_batches"] > 1 or _captured(cell),
+            gathered=slots if gathers(cell) else 0,
             recomputes=formulas.recomputes_layers(cell),
             fused_loss=loss in formulas.FUSED_LOSSES,
             chunk_rows=cell["kernel"].get("mlm_loss", {}).get("rows", 0),
         )
+
+    @property
+    def attended(self) -> int:
+        """Give the slots of queries, keys and values as attention gets them."""
+        return self.gathered or self.slots
 
     @property
     def autocast(self) -> bool:
@@ -192,10 +200,11 @@ def _attention(step: Step) -> float:
     """Count queries, keys, values and what mixing them keeps."""
     h, heads = step.size.hidden, step.size.heads
     if not step.writes_attention:
-        return step.slots * (3 * step.compute * h + STATISTIC_BYTES * heads * step.weight / 4)
+        each = 3 * step.compute * h + STATISTIC_BYTES * heads * step.weight / 4
+        return step.attended * each + step.gathered * step.compute * h  # its result, as rows
     width = math_width(step)
     matrices = ATTENTION_MATRICES + (2 if step.attention_dropout else 0)
-    return step.slots * 3 * width * h + matrices * width * heads * step.pairs
+    return step.attended * 3 * width * h + matrices * width * heads * step.pairs
 
 
 ATTENTION_MATRICES = 1

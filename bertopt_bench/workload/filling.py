@@ -70,6 +70,11 @@ def expected_most(seen: Sequence[Filled], count: int) -> Filled:
     return Filled(*(float(np.sort(column) @ np.diff(below)) for column in columns))
 
 
+def gathers(cell: Mapping[str, Any]) -> bool:
+    """Say whether attention gathers slots into padded rows, and its result back."""
+    return layout_of(cell) == "unpadded" and way_of_attention(cell) == "rows"
+
+
 def computed(cell: Mapping[str, Any], found: Filled) -> Filled:
     """Give what a cell computes where its layout could compute so much: ``padded`` all of it.
 
@@ -81,5 +86,5 @@ def computed(cell: Mapping[str, Any], found: Filled) -> Filled:
         return WHOLE
     if way_of_attention(cell) != "rows":
         return found
-    rows = found.slots if layout == "packed" else 1.0
+    rows = 1.0 if gathers(cell) else found.slots
     return replace(found, pairs=rows, at_once=rows)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from bertopt_bench.matrix.content import HALF
 from bertopt_bench.workload import formulas
-from bertopt_bench.workload.filling import WHOLE, Filled, computed
+from bertopt_bench.workload.filling import WHOLE, Filled, computed, gathers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -66,12 +66,14 @@ def _attention_bytes(cell: Mapping[str, Any], n: int, pairs: int, weight: int, p
     holds scores and weights; in 16 bits it computes on 32-bit copies unless it is ``reduced``.
     """
     size, kernel = formulas.model_size(cell["workload"]["model"]), cell["kernel"]["attention"]
-    states = n * size.hidden
+    workload = cell["workload"]
+    rows = workload["batch_size"] * workload["seq_len"] if gathers(cell) else 0
+    states, flat = (rows or n) * size.hidden, 3 * product * (n if rows else 0) * size.hidden
     if kernel["name"] != "math":
-        return 4 * product * states
+        return flat + 4 * product * states
     widened = product < weight and not kernel.get("reduced", False)
     computed = weight if widened else product
     scores = size.heads * pairs
     copies = (5 if widened else 2) * computed * states
-    total: int = 3 * product * states + copies + 2 * computed * scores
+    total: int = flat + 3 * product * states + copies + 2 * computed * scores
     return total

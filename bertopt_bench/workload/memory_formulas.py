@@ -307,11 +307,13 @@ def attention_moments(step: Step, kept: Activations, body: float) -> dict[str, M
         return {}
     h, width, matrix = step.size.hidden, math_width(step), step.size.heads * step.pairs_at_once
     copies = 3 * width if width != step.compute else 0
-    numbers = h * (3 * step.compute + copies + width + (step.weight if step.autocast else 0))
+    numbers = h * (3 * step.compute + copies + width)
+    flat = h * ((step.weight if step.autocast else 0) * step.slots)
+    flat += h * 3 * step.compute * (step.slots if step.gathered else 0)  # what was gathered
     dropped = (2 * width if step.attention_dropout else 0) * matrix  # noise and result
-    later = step.slots * (step.compute * h + width * h) + dropped
+    later = step.slots * step.compute * h + step.attended * width * h + dropped
     activations = body - kept.layer + kept.attention - later
-    temporary = float(step.slots * numbers + (width + 1) * matrix)
+    temporary = float(step.attended * numbers + flat + (width + 1) * matrix)
     return {"forward:attention": Moment(0.0, activations, temporary)}
 
 
@@ -355,11 +357,11 @@ def _attention_moment(step: Step, kept: Activations) -> Moment:
     held = kept.again or kept.layer
     if kept.again and not step.autocast:
         held += kept.layer  # the input, which the attention's part counts
-    mixing = step.slots * (step.weight * h + 4 * step.compute * h)
+    mixing = step.slots * step.weight * h + step.attended * 4 * step.compute * h
     freed = held - kept.attention
     if step.writes_attention:
         width, matrix = math_width(step), step.size.heads * step.pairs_at_once
-        mixing = step.slots * (step.weight * h + width * h) + 2 * width * matrix
+        mixing = step.slots * step.weight * h + step.attended * width * h + 2 * width * matrix
         dropped = (width if step.attention_dropout else 0) * matrix
-        freed += step.slots * (step.compute * h + width * h) + dropped
+        freed += step.slots * step.compute * h + step.attended * width * h + dropped
     return Moment(done, freed, float(mixing), fresh=square, waits=True)

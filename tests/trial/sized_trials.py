@@ -116,11 +116,13 @@ def write_batches(folder: Path, sized: Sized) -> dict[str, str]:
     return {"folder": str(place), "sha256": "0" * 64}
 
 
-def live(folder: Path, sized: Sized) -> Trial:
+def live(folder: Path, sized: Sized, mode: str = "training") -> Trial:
     """Assemble the trial."""
     if is_endless(sized):
         pytest.skip("needs a processor with 16-bit arithmetic: emulated, a step takes minutes")
     batches = write_batches(folder, sized)
     text = {"vocabulary_size": VOCABULARY, "batches": {"1": batches}, "evaluation": batches}
-    request = {"cell": sized.cell(), "seed": 1, "steps": 4, "text": text}
+    cell = sized.cell()
+    cell["workload"] |= {} if mode == "training" else {"mode": mode}
+    request = {"cell": cell, "seed": 1, "steps": 4, "text": text}
     return assemble(request)

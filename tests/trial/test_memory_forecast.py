@@ -7,12 +7,15 @@ cells of ``HELD_OUT`` were measured once they stood. Both are draws from the sam
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from sized_trials import Sized, is_endless, live
 
+from bertopt_bench.trial import layouts, passes
 from bertopt_bench.trial.attributing import attribute_memory
+from bertopt_bench.workload import filling
 from bertopt_bench.workload.filling import most
 from bertopt_bench.workload.memory_formulas import memory_forecast_bytes
 
@@ -112,6 +115,30 @@ LAYOUTS = [
 def test_a_layout_whose_lengths_are_known(tmp_path: Path, sized: Sized) -> None:
     """Oracle: as above."""
     assert abs(error(tmp_path, sized)) <= 0.15
+
+
+ROWS = [one for one in LAYOUTS if one.batch_size == 32 and one.shortest < 0.5]
+
+
+@pytest.mark.parametrize("mode", ["training", "inference"])
+@pytest.mark.parametrize("sized", ROWS, ids=str)
+def test_attention_over_whole_rows(
+    tmp_path: Path, sized: Sized, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Oracle: as above, in inference a traced pass; rows as a GPU or a compiled step has them."""
+    for module in (layouts, filling):
+        monkeypatch.setattr(module, "way_of_attention", lambda _: "rows")
+    if mode == "training":
+        assert abs(error(tmp_path, sized)) <= 0.15
+        return
+    whole = replace(sized, micro_batches=1, regularizer="none")
+    trial = live(tmp_path, whole, mode=mode)
+    passes.burn_in(trial, 1)
+    _, peak = passes.trace(trial)
+    seen = trial.batches.filled(passes.fullest(trial))
+    trial.close()
+
+    assert abs(memory_forecast_bytes(trial.cell, seen) / peak - 1) <= 0.15
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
