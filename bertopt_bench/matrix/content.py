@@ -47,6 +47,11 @@ def walks_segments(cell: Mapping[str, Any]) -> bool:
     )
 
 
+def is_compiled(cell: Mapping[str, Any]) -> bool:
+    """Say whether the model's passes are compiled, by torch or by a function of the user's own."""
+    return (kernel_name(cell, "compile") or "off") != "off"
+
+
 def keeps_shapes(cell: Mapping[str, Any]) -> bool:
     """Say whether a step's shapes must stay the same over a run: it is compiled or captured."""
     return any((kernel_name(cell, operation) or "off") != "off" for operation in _SHAPE_KEEPING)

@@ -38,7 +38,7 @@ def attribute_memory(trial: Trial, traced_peak_bytes: int) -> dict[str, Any]:
         lambda mark: step_in_phases(trial, index, mark), lambda: _owners(trial), trial.device
     )
     saved = _saved(trial, index)
-    formula = memory_forecast(_as_prepared(trial), trial.batches.filled(index))
+    formula = memory_forecast(trial.prepared_cell, trial.batches.filled(index))
     trial.drain()
     return {
         "peak_bytes": found.peak_bytes,
@@ -56,13 +56,6 @@ def attribute_memory(trial: Trial, traced_peak_bytes: int) -> dict[str, Any]:
         "saved_tensor_bytes": saved,
         "slack_bytes": found.slack_bytes,
     }
-
-
-def _as_prepared(trial: Trial) -> dict[str, Any]:
-    """Give the cell with the vocabulary that its text yielded, not the one that was asked for."""
-    words = trial.model.get_parameter("bert.embeddings.word_embeddings.weight")
-    workload = {**trial.cell["workload"], "vocabulary_size": words.shape[0]}
-    return {**trial.cell, "workload": workload}
 
 
 def _stored(parts: Mapping[str, int]) -> dict[str, int]:

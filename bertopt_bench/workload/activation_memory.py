@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bertopt_bench.matrix.content import HALF, kernel_name
+from bertopt_bench.matrix.content import HALF, is_compiled, kernel_name
 from bertopt_bench.workload import formulas
-from bertopt_bench.workload.filling import WHOLE, Filled, computed, gathers
+from bertopt_bench.workload.filling import WHOLE, Filled, computed, gathers, joins, masks_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,7 +28,9 @@ class Step:
     ``slots`` are those that the layout fills, ``pairs`` those of them that attention looks at, and
     ``pairs_at_once`` those in one call of it (``workload.filling``). ``masked`` are all slots where
     the loss is ``dense``.
-    ``gathered`` are the slots of the padded rows that attention makes of ``unpadded``, if it does.
+    ``gathered`` are the slots of the padded rows that attention makes of ``unpadded``, if it does,
+    and ``blocks`` the numbers of the mask that keeps packed sequences in a row apart, if one does;
+    ``joined`` says that its result is put together of several tensors.
     ``gradients_stay`` says that a step begins with all of them; ``chunk_rows`` is the fused losses'
     (0: their own choice).
     """
@@ -50,6 +52,9 @@ class Step:
     gradients_early: bool
     gradients_stay: bool
     gathered: int = 0
+    blocks: int = 0
+    joined: bool = False
+    compiled: bool = False
     recomputes: bool = False
     fused_loss: bool = False
     chunk_rows: int = 0
@@ -86,6 +91,9 @@ class Step:
             gradients_early="l1" in named,
             gradients_stay=workload["micro_batches"] > 1 or _captured(cell),
             gathered=slots if gathers(cell) else 0,
+            blocks=round(filled.pairs * pairs) if masks_blocks(cell) else 0,
+            joined=joins(cell),
+            compiled=is_compiled(cell),
             recomputes=formulas.recomputes_layers(cell),
             fused_loss=loss in formulas.FUSED_LOSSES,
             chunk_rows=cell["kernel"].get("mlm_loss", {}).get("rows", 0),
@@ -116,7 +124,7 @@ class Step:
     @property
     def noise(self) -> int:
         """Give the bytes that dropout keeps of one number in the compute type."""
-        return 1 if self.cuda else self.compute
+        return 1 if self.cuda or self.compiled else self.compute
 
 
 def is_ragged(workload: Mapping[str, Any]) -> bool:
@@ -156,29 +164,38 @@ def activations(step: Step) -> Activations:
     A layer keeps the inputs of its six products, queries, keys, values and their mixture, the
     inputs of GELU and of both norms: ``16 h`` numbers a slot where f = 4h (Korthikanti et al.,
     arXiv 2205.05198, with nothing in 16 bits). Autocast keeps three 16-bit copies of a layer's
-    input, one for each product, and of every weight one.
+    input, one for each product, and of every weight one; compiled, it keeps one of the input and
+    casts weights anew.
     """
     h, f = step.size.hidden, step.size.intermediate
     weight, compute = step.weight, step.compute
     statistics = 2 * STATISTIC_BYTES * weight / 4
-    inputs = 3 * compute * h if step.autocast else weight * h
+    copies = 1 if step.compiled else 3
+    inputs = copies * compute * h if step.autocast else weight * h
     attention = step.slots * (inputs + compute * h) + _attention(step)
     sums = 2 * (weight * h + statistics)
     noises = 2 * step.noise * h if step.dropout else 0
     feed_forward = compute * (h + 2 * f)
-    casts = compute * (4 * h * h + 2 * h * f) if step.autocast else 0
-    embedding_noise = (1 if step.cuda else weight) * h if step.dropout else 0
+    casts = compute * (4 * h * h + 2 * h * f) if step.autocast and not step.compiled else 0
+    one = 1 if step.cuda or step.compiled else weight
+    embedding_noise = one * h if step.dropout else 0
     whole = attention + step.slots * (sums + noises + feed_forward) + casts
     kept = step.slots * weight * h if step.recomputes else whole
     shared = kept if step.recomputes and not step.autocast else 0  # else cast anew for the products
     return Activations(
-        embedding=step.slots * (weight * h + statistics + embedding_noise),
+        embedding=step.slots * (weight * h + statistics + embedding_noise) + _shared_masks(step),
         layer=kept,
         attention=attention,
         head=_head(step, statistics),
         loss=0.0 if step.fused_loss else step.masked * step.vocabulary * max(weight, 4),
         again=whole - shared if step.recomputes else 0.0,
     )
+
+
+def _shared_masks(step: Step) -> float:
+    """Count the mask of packed sequences, a byte each; compiled, its numbers are made once too."""
+    numbers = step.compiled and not step.writes_attention
+    return step.blocks * (1 + (step.compute if numbers else 0))
 
 
 def _head(step: Step, statistics: float) -> float:
@@ -201,14 +218,30 @@ def _attention(step: Step) -> float:
     h, heads = step.size.hidden, step.size.heads
     if not step.writes_attention:
         each = 3 * step.compute * h + STATISTIC_BYTES * heads * step.weight / 4
-        return step.attended * each + step.gathered * step.compute * h  # its result, as rows
+        result = (step.attended if step.joined else 0) * step.compute * h  # in its parts
+        mask = 0 if step.compiled else step.compute * step.blocks
+        return step.attended * each + result + mask
     width = math_width(step)
-    matrices = ATTENTION_MATRICES + (2 if step.attention_dropout else 0)
-    return step.attended * 3 * width * h + matrices * width * heads * step.pairs
+    kept = step.compute if step.compiled else width
+    matrix = ATTENTION_MATRICES * width + sum(dropped_bytes(step))
+    return step.attended * 3 * kept * h + matrix * heads * step.pairs
 
 
 ATTENTION_MATRICES = 1
 """Kept by math attention: the softmax, which the product with the values reads too."""
+
+
+def dropped_bytes(step: Step) -> tuple[int, int]:
+    """Give what dropout keeps of an attention weight: its noise and the dropped one.
+
+    Compiled, the noise is a byte, and under autocast the dropped weight is made anew.
+    """
+    if not step.attention_dropout:
+        return 0, 0
+    width = math_width(step)
+    if step.compiled:
+        return 1, 0 if step.autocast else width
+    return width, width
 
 
 def math_width(step: Step) -> int:

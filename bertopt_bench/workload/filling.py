@@ -26,13 +26,15 @@ class Filled:
         slots: of b S, that go through the network.
         real: of b S, that are no padding; as many of the masked slots are there.
         pairs: of b S S, that lie within one sequence.
-        at_once: of b S S, in one run of neighbours of equal length, the largest.
+        at_once: of b S S, in the run of neighbours of equal length that has most of them.
+        run: of b S, in that run.
     """
 
     slots: float = 1.0
     real: float = 1.0
     pairs: float = 1.0
     at_once: float = 1.0
+    run: float = 1.0
 
 
 WHOLE = Filled()
@@ -43,12 +45,13 @@ def filled(lengths: NDArray[Any], placement: Placement, row_slots: int) -> Fille
     from bertopt_bench.workload import packing
 
     rows = len(lengths) * row_slots
-    runs = packing.runs(placement, lengths)
+    count, length = max(packing.runs(placement, lengths), key=lambda run: run[0] * run[1] ** 2)
     return Filled(
         slots=placement.slots / rows,
         real=int(lengths.sum()) / rows,
         pairs=packing.attended_pairs(lengths) / (rows * row_slots),
-        at_once=max(count * length**2 for count, length in runs) / (rows * row_slots),
+        at_once=count * length**2 / (rows * row_slots),
+        run=count * length / rows,
     )
 
 
@@ -75,6 +78,17 @@ def gathers(cell: Mapping[str, Any]) -> bool:
     return layout_of(cell) == "unpadded" and way_of_attention(cell) == "rows"
 
 
+def joins(cell: Mapping[str, Any]) -> bool:
+    """Say whether attention's result is put together of other tensors: rows, or one of each run."""
+    way = way_of_attention(cell)
+    return gathers(cell) or (layout_of(cell) != "padded" and way == "runs")
+
+
+def masks_blocks(cell: Mapping[str, Any]) -> bool:
+    """Say whether a mask of all pairs of slots in a row keeps the sequences packed there apart."""
+    return layout_of(cell) == "packed" and way_of_attention(cell) == "rows"
+
+
 def computed(cell: Mapping[str, Any], found: Filled) -> Filled:
     """Give what a cell computes where its layout could compute so much: ``padded`` all of it.
 
@@ -87,4 +101,4 @@ def computed(cell: Mapping[str, Any], found: Filled) -> Filled:
     if way_of_attention(cell) != "rows":
         return found
     rows = 1.0 if gathers(cell) else found.slots
-    return replace(found, pairs=rows, at_once=rows)
+    return replace(found, pairs=rows, at_once=rows, run=rows)

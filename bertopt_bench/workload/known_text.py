@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from bertopt_bench.workload.filling import WHOLE, Filled, expected_most, filled
@@ -26,6 +26,7 @@ _DECIDING = (
     "batch_size", "micro_batches", "next_sentence",
 )  # fmt: skip
 _DRAWS = 256  # micro-batches on which the sequences are placed
+_SHARES = {part.name for part in fields(Filled)}
 _COUNTS = tuple(2**power for power in range(9))
 
 
@@ -89,8 +90,10 @@ def known_text(workload: Mapping[str, Any], cache: Path) -> KnownText:
         vocabulary, shares = seen["vocabulary_size"], seen["shares"].get(layout, {})
     except (OSError, ValueError, AttributeError, KeyError, TypeError):
         return KnownText(nothing)
-    share = shares.get(_count(workload)) if isinstance(shares, dict) else None  # of another version
-    return KnownText(Filled(**share) if share else nothing, vocabulary)
+    share = shares.get(_count(workload)) if isinstance(shares, dict) else None
+    if not isinstance(share, dict) or set(share) != _SHARES:  # of another version
+        return KnownText(nothing, vocabulary)
+    return KnownText(Filled(**share), vocabulary)
 
 
 def _count(workload: Mapping[str, Any]) -> str:

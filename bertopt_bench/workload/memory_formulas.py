@@ -16,8 +16,14 @@ import math
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
-from bertopt_bench.workload import formulas, inference_formulas
-from bertopt_bench.workload.activation_memory import FUSED_SUM_BYTES, Step, activations, math_width
+from bertopt_bench.workload import formulas, inference_memory
+from bertopt_bench.workload.activation_memory import (
+    FUSED_SUM_BYTES,
+    Step,
+    activations,
+    dropped_bytes,
+    math_width,
+)
 from bertopt_bench.workload.classifier_formulas import is_classification
 from bertopt_bench.workload.filling import WHOLE, Filled
 from bertopt_bench.workload.optimizer_memory import optimizer_memory, parameter_groups
@@ -143,7 +149,7 @@ def memory_forecast_bytes(cell: Mapping[str, Any], filled: Filled = WHOLE) -> in
     As ``memory_forecast``.
     """
     if cell["workload"].get("mode") == "inference":
-        return inference_formulas.memory_forecast_bytes(cell, filled)
+        return inference_memory.memory_forecast_bytes(cell, filled)
     return memory_forecast(cell, filled).peak_bytes
 
 
@@ -300,8 +306,9 @@ def attention_moments(step: Step, kept: Activations, body: float) -> dict[str, M
     """Give the last layer's attention in the forward pass, where its matrix is written.
 
     Queries, keys and values lie there, copies of them where they are widened, a scaled one, the
-    scores and a byte for each; in 16 bits the layer's input besides, of which copies are kept. The
-    mixture, the values and what dropout makes come later.
+    scores and a byte for each, and the mask as numbers; in 16 bits the layer's input besides, of
+    which copies are kept. The mixture, the values and what dropout makes come later. Compiled code
+    writes the scores, and of the rest what is kept.
     """
     if not step.writes_attention or kept.again:
         return {}
@@ -310,10 +317,14 @@ def attention_moments(step: Step, kept: Activations, body: float) -> dict[str, M
     numbers = h * (3 * step.compute + copies + width)
     flat = h * ((step.weight if step.autocast else 0) * step.slots)
     flat += h * 3 * step.compute * (step.slots if step.gathered else 0)  # what was gathered
-    dropped = (2 * width if step.attention_dropout else 0) * matrix  # noise and result
+    dropped = sum(dropped_bytes(step)) * matrix
     later = step.slots * step.compute * h + step.attended * width * h + dropped
     activations = body - kept.layer + kept.attention - later
-    temporary = float(step.attended * numbers + flat + (width + 1) * matrix)
+    mask = step.compute * step.blocks
+    temporary = float(step.attended * numbers + flat + mask + (width + 1) * matrix)
+    if step.compiled:
+        wide = 4 if width < 4 else 0  # the softmax of narrow scores
+        temporary = float(later + (width + wide) * matrix)
     return {"forward:attention": Moment(0.0, activations, temporary)}
 
 
@@ -333,9 +344,12 @@ def layer_moments(step: Step, kept: Activations) -> dict[str, Moment]:
     inner = step.slots * (paths + step.compute * f) + cast
     between = float(step.slots * (step.weight * h + 2 * step.compute * f))
     freed = step.slots * (step.weight * h + noise)
+    beside = freed + step.slots * step.compute * f + cast
+    if kept.again and step.compiled:
+        beside = 0
     moments = {
         "feed_forward": Moment(product, freed, inner, fresh=product, waits=True),
-        "gelu": Moment(product, freed + step.slots * step.compute * f + cast, between, waits=True),
+        "gelu": Moment(product, beside, between, waits=True),
         "attention": _attention_moment(step, kept),
     }
     if not kept.again:
@@ -349,7 +363,8 @@ def _attention_moment(step: Step, kept: Activations) -> Moment:
     """Give the backward pass of attention: the gradients of its inputs, and the residual path's.
 
     A fused kernel reads the mixture's gradient too. Where the matrix of weights was kept, two of
-    that size are made beside the values' gradient, when mixture and values are freed.
+    that size are made beside the values' gradient, when mixture and values are freed; compiled, the
+    second overwrites the first.
     """
     h, f = step.size.hidden, step.size.intermediate
     done = float(step.weight * (2 * f * h + h * h))
@@ -361,7 +376,8 @@ def _attention_moment(step: Step, kept: Activations) -> Moment:
     freed = held - kept.attention
     if step.writes_attention:
         width, matrix = math_width(step), step.size.heads * step.pairs_at_once
-        mixing = step.slots * step.weight * h + step.attended * width * h + 2 * width * matrix
-        dropped = (width if step.attention_dropout else 0) * matrix
+        made = (1 if step.compiled else 2) * width * matrix
+        mixing = step.slots * step.weight * h + step.attended * width * h + made
+        dropped = dropped_bytes(step)[1] * matrix
         freed += step.slots * step.compute * h + step.attended * width * h + dropped
     return Moment(done, freed, float(mixing), fresh=square, waits=True)

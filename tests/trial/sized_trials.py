@@ -36,6 +36,7 @@ class Sized:
     optimizer_step: str = "default"
     attention: str = "default"
     regularizer: str = "none"
+    compile: str = "off"
     checkpointing: str = "off"
     mlm_loss: str = "sparse"
     layout: str = "padded"
@@ -74,7 +75,7 @@ class Sized:
             "kernel": {
                 "attention": choice("kernel.attention", self.attention),
                 "optimizer_step": choice("kernel.optimizer_step", self.optimizer_step),
-                "compile": choice("kernel.compile", "off"),
+                "compile": choice("kernel.compile", self.compile),
                 "checkpointing": choice("kernel.checkpointing", self.checkpointing),
                 "mlm_loss": choice("kernel.mlm_loss", self.mlm_loss),
             },

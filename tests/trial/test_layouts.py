@@ -119,6 +119,30 @@ def test_the_trajectory_is_that_of_padded(make_request: MakeRequest, layout: str
         torch.testing.assert_close(states[0][name], value, rtol=1e-7, atol=1e-9)
 
 
+def test_a_batch_computes_what_its_fullest_micro_batch_does(make_request: MakeRequest) -> None:
+    """Oracle: the written lengths, by hand: unpadded slots and pairs are theirs and their squares'.
+
+    The second micro-batch of the first batch is the fuller one, and so is its neighbour's first.
+    """
+    request = make_request()
+    folder = Path(request["text"]["batches"]["1"]["folder"])
+    lengths = np.load(folder / "lengths.npy").astype(np.int64)
+    lengths[0] = np.sort(lengths[0])
+    lengths[1] = np.sort(lengths[1])[::-1]
+    np.save(folder / "lengths.npy", lengths.astype(np.int32))
+    batches = RaggedBatches(folder, CPU, 2, Arrangement("unpadded", "runs", False))
+    parts = lengths.reshape(len(lengths), 2, -1)
+    rows = parts.shape[2] * batches.seq_len
+    assert parts[0, 0].sum() < parts[0, 1].sum()
+    assert parts[1, 0].sum() > parts[1, 1].sum()
+
+    for index in range(batches.count):
+        found = batches.filled(index)
+        assert found.slots == parts[index].sum(axis=1).max() / rows
+        pairs = np.square(parts[index]).sum(axis=1).max()
+        assert found.pairs == pairs / (rows * batches.seq_len)
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("fixed", [False, True])
 def test_the_same_tokens_lie_in_fewer_slots(

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import torch
 from sized_trials import Sized, is_endless, live
 
 from bertopt_bench.trial import layouts, passes
@@ -118,27 +119,91 @@ def test_a_layout_whose_lengths_are_known(tmp_path: Path, sized: Sized) -> None:
 
 
 ROWS = [one for one in LAYOUTS if one.batch_size == 32 and one.shortest < 0.5]
+LONG = [
+    replace(one, seq_len=512, batch_size=8, micro_batches=1)
+    for one in ROWS
+    if one.layout == "packed" and one.regularizer == "none"
+]
+"""Their masks of all pairs in a row are as large as what the layers keep."""
+
+
+def traced_error(folder: Path, sized: Sized, mode: str) -> float:
+    """Give the forecast's distance from a traced step's or pass' peak, as a share of it."""
+    trial = live(folder, sized, mode=mode)
+    passes.burn_in(trial, 1)
+    _, peak = passes.trace(trial)
+    seen = trial.batches.filled(passes.fullest(trial))
+    trial.close()
+    return memory_forecast_bytes(trial.cell, seen) / peak - 1
 
 
 @pytest.mark.parametrize("mode", ["training", "inference"])
-@pytest.mark.parametrize("sized", ROWS, ids=str)
+@pytest.mark.parametrize("sized", [*ROWS, *LONG], ids=str)
 def test_attention_over_whole_rows(
     tmp_path: Path, sized: Sized, mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Oracle: as above, in inference a traced pass; rows as a GPU or a compiled step has them."""
+    """Oracle: as above, in inference a traced pass; rows as a GPU or a captured step has them."""
     for module in (layouts, filling):
         monkeypatch.setattr(module, "way_of_attention", lambda _: "rows")
     if mode == "training":
         assert abs(error(tmp_path, sized)) <= 0.15
         return
     whole = replace(sized, micro_batches=1, regularizer="none")
-    trial = live(tmp_path, whole, mode=mode)
-    passes.burn_in(trial, 1)
-    _, peak = passes.trace(trial)
-    seen = trial.batches.filled(passes.fullest(trial))
-    trial.close()
+    assert abs(traced_error(tmp_path, whole, mode)) <= 0.05
 
-    assert abs(memory_forecast_bytes(trial.cell, seen) / peak - 1) <= 0.15
+
+FORWARD = [
+    Sized(
+        layout=layout, attention=attention, precision=precision, seq_len=seq_len,
+        batch_size=batch_size, shortest=0.5 if layout == "padded" else shortest,
+    )
+    for layout in ("padded", "unpadded", "packed")
+    for attention in ("default", "math", "math reduced")
+    for precision in ("fp32", "bf16")
+    for seq_len, batch_size, shortest in ((128, 32, 0.05), (512, 4, 0.9))
+    if (attention, precision) != ("math reduced", "fp32")
+]  # fmt: skip
+"""Passes in which the feed-forward part needs most, and such in which attention does."""
+
+
+@pytest.mark.parametrize("sized", FORWARD, ids=str)
+def test_a_forward_pass(tmp_path: Path, sized: Sized) -> None:
+    """Oracle: a traced pass."""
+    assert abs(traced_error(tmp_path, sized, "inference")) <= 0.05
+
+
+COMPILED = [
+    (
+        mode,
+        Sized(
+            model=model, layout=layout, attention=attention, precision=precision, seq_len=384,
+            batch_size=8, shortest=0.5 if layout == "padded" else 0.05, compile="default", **more,
+        ),
+    )
+    for mode, model, layout, attention, precision, more in (
+        ("inference", "mini", "padded", "default", "fp32", {}),
+        ("inference", "tiny", "padded", "math", "bf16", {}),
+        ("inference", "tiny", "padded", "math reduced", "bf16", {}),
+        ("inference", "tiny", "unpadded", "default", "bf16", {}),
+        ("inference", "tiny", "unpadded", "math", "fp32", {}),
+        ("inference", "mini", "packed", "default", "bf16", {}),
+        ("training", "tiny", "padded", "math", "bf16", {}),
+        ("training", "tiny", "unpadded", "math", "bf16", {}),
+        ("training", "tiny", "packed", "default", "fp32", {}),
+        ("training", "tiny", "padded", "default", "bf16", {"regularizer": "dropout"}),
+        ("training", "tiny", "unpadded", "default", "fp32", {"regularizer": "dropout"}),
+        ("training", "mini", "padded", "default", "fp32", {"checkpointing": "layers"}),
+    )
+]  # fmt: skip
+"""What compiled code keeps and writes differs by all of these."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("mode", "sized"), COMPILED, ids=str)
+def test_compiled_code(tmp_path: Path, mode: str, sized: Sized) -> None:
+    """Oracle: a traced step or pass."""
+    torch._dynamo.reset()  # which gives a function up that it has compiled eight times
+    assert abs(traced_error(tmp_path, sized, mode)) <= 0.15
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

@@ -181,8 +181,10 @@ def test_the_traced_step_is_the_one_that_needs_most(
     Where all are equal it is the second, which the first has warmed.
     """
     request = make_request({"layout": "unpadded", "batch_size": 512}, attention="math")
-    seen = [Filled(slots / 8, slots / 8, pairs / 8, pairs / 8) for slots, pairs in shares]
+    seen = [
+        Filled(slots / 8, slots / 8, pairs / 8, pairs / 8, slots / 8) for slots, pairs in shares
+    ]
     batches = SimpleNamespace(count=len(seen), filled=seen.__getitem__)
-    trial = SimpleNamespace(batches=batches, cell=request["cell"])
+    trial = SimpleNamespace(batches=batches, prepared_cell=request["cell"])
 
     assert passes.fullest(cast("Any", trial)) == right

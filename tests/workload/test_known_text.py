@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import astuple
 from typing import TYPE_CHECKING, Any
 
@@ -35,8 +36,8 @@ def test_the_shares_are_those_of_what_is_computed(
     share, pairs = length / 16, (length / 16) ** 2
 
     for workload, expected in (
-        (UNPADDED, Filled(share, share, pairs, pairs)),
-        (PACKED, Filled(packed, share, pairs, at_once * pairs / 4)),
+        (UNPADDED, Filled(share, share, pairs, pairs, share)),
+        (PACKED, Filled(packed, share, pairs, at_once * pairs / 4, at_once * share / 4)),
     ):
         found = known_text(workload, tmp_path).filled
         assert found is not None
@@ -71,7 +72,7 @@ def test_the_shares_are_those_of_a_trials_fullest_batch(tmp_path: Path) -> None:
 
 def test_the_expected_most_of_two() -> None:
     """Oracle: by hand: of 1 to 4 quarters, the largest of two is so often 1, 3, 5, 7 in 16."""
-    seen = [Filled(*[quarters / 4] * 4) for quarters in (3, 1, 4, 2)]
+    seen = [Filled(*[quarters / 4] * 5) for quarters in (3, 1, 4, 2)]
     mean = (1 * 1 + 2 * 3 + 3 * 5 + 4 * 7) / 16 / 4
 
     assert expected_most(seen, 2).slots == pytest.approx(mean)
@@ -79,11 +80,14 @@ def test_the_expected_most_of_two() -> None:
 
 
 def test_lengths_that_differ_are_attended_to_one_by_one() -> None:
-    """Oracle: by hand: 12, 8 and 8 of 16 slots: 144 + 64 + 64 pairs of 768; 8 and 8 in one run."""
+    """Oracle: by hand: 12, 8 and 8 of 16 slots: 144 + 64 + 64 pairs of 768; 8 and 8 in one run.
+
+    That of most pairs has fewer slots than the other.
+    """
     lengths = np.array([8, 12, 8])
     found = filled(lengths, unpad(lengths, 16), 16)
 
-    assert found == Filled(28 / 48, 28 / 48, 272 / 768, 144 / 768)
+    assert found == Filled(28 / 48, 28 / 48, 272 / 768, 144 / 768, 12 / 48)
 
 
 def test_a_damaged_file_is_not_known(tmp_path: Path) -> None:
@@ -105,13 +109,17 @@ def test_the_vocabulary_is_the_texts_and_pairs_have_no_shares(tmp_path: Path) ->
 
 
 def test_a_note_of_an_earlier_version_keeps_its_vocabulary(tmp_path: Path) -> None:
-    """Oracle: the earlier form, which had one share a layout."""
+    """Oracle: the earlier forms: one share a layout, and one share fewer."""
     note_text(WORKLOAD, 300, np.full(10, 8), tmp_path)
     (file,) = tmp_path.glob("known_texts/*")
-    file.write_text('{"vocabulary_size": 300, "shares": {"unpadded": 0.3, "packed": 0.2}}')
-
-    assert known_text(PACKED, tmp_path) == KnownText(None, 300)
-    assert known_text(WORKLOAD, tmp_path) == KnownText(WHOLE, 300)
+    note = json.loads(file.read_text())
+    fewer = {count: {**one} for count, one in note["shares"]["packed"].items()}
+    for one in fewer.values():
+        del one["run"]
+    for shares in ({"unpadded": 0.3, "packed": 0.2}, {"packed": fewer}):
+        file.write_text(json.dumps({**note, "shares": shares}))
+        assert known_text(PACKED, tmp_path) == KnownText(None, 300)
+        assert known_text(WORKLOAD, tmp_path) == KnownText(WHOLE, 300)
 
 
 def test_pairs_of_sentences_are_another_text(tmp_path: Path) -> None:
