@@ -29,14 +29,19 @@ evaluated where held-out text is. ``explained_texts``: of so many texts of a cla
 the record keeps tokens, and what each did to the prediction."""
 
 
+def trains(parts: Sequence[Mapping[str, Sequence[Any]]]) -> bool:
+    """Say whether a cell of the matrix or of what it includes trains; ``parts`` as below."""
+    return any(set(part.get("workload.mode", ())) != {INFERENCE} for part in parts)
+
+
 def read_measure(
-    table: Mapping[str, Any], levels: Mapping[str, Sequence[Any]], place: Place
+    table: Mapping[str, Any], parts: Sequence[Mapping[str, Sequence[Any]]], place: Place
 ) -> dict[str, Any]:
     """Read the table, defaults filled in.
 
     Args:
         table: as it stands in the matrix.
-        levels: those of the workload, by ``workload.<key>``.
+        parts: the levels of the matrix and those of what it includes, by ``workload.<key>``.
         place: where it stands.
 
     Raises:
@@ -48,11 +53,13 @@ def read_measure(
         key: rule.read(table[key], place.at(key)) if key in table else rule.default
         for key, rule in MEASURE.items()
     }
-    if measure["train_batches"] and CLASSIFICATION in levels.get("workload.task", ()):
+    if measure["train_batches"] and any(
+        CLASSIFICATION in p.get("workload.task", ()) for p in parts
+    ):
         raise place.at("train_batches").error(
             f"samples the text of task mlm; {CLASSIFICATION} has no such sample. Leave it out."
         )
-    if set(levels.get("workload.mode", ())) == {INFERENCE}:
+    if not trains(parts):
         for key in (key for key, value in measure.items() if value):
             raise place.at(key).error("looks at training; inference trains nothing. Leave it out.")
     return measure

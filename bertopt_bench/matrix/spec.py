@@ -28,8 +28,7 @@ from bertopt_bench.matrix.keys import (
     refuse_repeats,
     refuse_too_many,
 )
-from bertopt_bench.matrix.measuring import read_measure
-from bertopt_bench.matrix.modes import INFERENCE
+from bertopt_bench.matrix.measuring import read_measure, trains
 from bertopt_bench.matrix.overrides import apply_override
 
 if TYPE_CHECKING:
@@ -174,8 +173,8 @@ def _matrix(path: Path, source: str, document: dict[str, Any]) -> Matrix:
         _include(table, levels, root.at("include").item(index))
         for index, table in enumerate(top["include"] or [])
     )
-    trains = any(set(one.get("workload.mode", ())) != {INFERENCE} for one in (levels, *includes))
-    convergence.check(top["convergence"] or {}, root.at("convergence"), trains=trains)
+    parts = (levels, *includes)
+    convergence.check(top["convergence"] or {}, root.at("convergence"), trains=trains(parts))
     exclusions = tuple(
         excluding.read_exclusion(table, levels, root.at("exclude").item(index))
         for index, table in enumerate(top["exclude"] or [])
@@ -195,7 +194,7 @@ def _matrix(path: Path, source: str, document: dict[str, Any]) -> Matrix:
         exclusions=exclusions,
         includes=includes,
         tuned=tuned.read_tuned(top["tuned"] or [], root.at("tuned")),
-        measure=read_measure(top["measure"] or {}, levels, root.at("measure")),
+        measure=read_measure(top["measure"] or {}, parts, root.at("measure")),
     )
     return _of_bearable_size(matrix, root)
 

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,6 +55,7 @@ alpha = 0.05
 FOLDER = "results/fought-duel"
 STEP_SECONDS = 0.02
 TRIES = 500
+STUCK_SECONDS = 300.0
 
 
 @pytest.fixture(scope="module")
@@ -140,6 +142,8 @@ def killed(matrix: Path, project: Path, environment: dict[str, str]) -> set[int]
         cwd=project, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
     ) as process:  # fmt: skip
         assert process.stderr is not None
+        stuck = threading.Timer(STUCK_SECONDS, process.kill)
+        stuck.start()
         for line in process.stderr:
             if "replicate 1" in line:
                 break
@@ -148,6 +152,7 @@ def killed(matrix: Path, project: Path, environment: dict[str, str]) -> set[int]
             time.sleep(STEP_SECONDS)  # an arm warms up before the next one starts: it may take long
             started = zygotes(process.pid)
             started = started.union(*map(children, started))
+        stuck.cancel()
         process.send_signal(signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
     return started

@@ -36,3 +36,13 @@ def test_where_some_cells_train_it_is_for_them() -> None:
 
     assert found.measure["inside_steps"] == 4
     assert load(matrix({"train_batches": 2})).measure["train_batches"] == 2
+
+
+def test_an_included_cell_counts_like_the_others() -> None:
+    """Oracle: by hand: it trains beside inference; it classifies where texts are sampled."""
+    trained = {**matrix({"inside_steps": 4}, mode="inference"), "include": [{"mode": "training"}]}
+    classified = {**matrix({"train_batches": 2}), "include": [{"task": "classification"}]}
+
+    assert load(trained).measure["inside_steps"] == 4
+    with pytest.raises(MatrixError, match=r"train_batches: samples the text of task mlm"):
+        load(classified)
