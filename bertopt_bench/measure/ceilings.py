@@ -65,10 +65,8 @@ def measure_ceilings(
 ) -> dict[str, Any]:
     """Measure every ceiling in about `seconds_budget` seconds, with three samples at the least.
 
-    On a GPU untimed products come on top, a fraction of a second a data type.
-
     Args:
-        device: the threads in use are those that the process has set.
+        device: with the threads that the process has set; a GPU warms up besides, untimed.
         seconds_budget: shared between the dtypes (three quarters) and the bandwidths.
         dtypes: names of torch dtypes, or "tf32"; by default those worth training in on the device.
         also: names beside these.
@@ -76,11 +74,10 @@ def measure_ceilings(
         array_bytes: size of each of the bandwidths' five arrays; by default well beyond the caches.
 
     Returns:
-        `matmul_flops_per_second` by dtype with the `matmul_operands` that were clearly fastest in
-        a small product (of `OPERANDS`; float32 by the first), `bandwidth_bytes_per_second` of
-        AdamW's mix, `update_bytes_per_second` of each optimizer's mix by `mix_name`,
-        `copy_bytes_per_second` of a plain copy, the raw `samples` in seconds, `skipped` dtypes with
-        the reason, and what was measured: size, untimed seconds, mix and bytes.
+        `matmul_flops_per_second` by dtype of the `matmul_operands` that were clearly fastest,
+        `bandwidth_bytes_per_second` of AdamW's mix, `update_bytes_per_second` of each optimizer's,
+        `copy_bytes_per_second`, raw `samples` in seconds, reasons of `skipped` dtypes, and what was
+        measured: size, untimed seconds, mix and bytes.
     """
     size = matmul_size or MATMUL_SIZES.get(device.type, MATMUL_SIZE)
     names = (*(dtypes or _DEFAULTS.get(device.type, ("float32",))), *also)
