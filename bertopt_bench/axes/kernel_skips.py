@@ -8,6 +8,7 @@ from bertopt_bench.axes.asking import AMPERE, capability_of, dotted
 from bertopt_bench.axes.kernels import mlm_loss
 from bertopt_bench.axes.optimizers import LOOP_ONLY
 from bertopt_bench.matrix.content import (
+    COMPILERS,
     FLASH,
     HALF,
     attention_dropout,
@@ -31,7 +32,7 @@ _ON_CUDA = {  # entries that exist on CUDA only, by operation
     "cuda_graph": ("step",),
 }
 _COMPILED = {  # entries that compile, by operation: torch.compile's C++, and Triton's launchers
-    "compile": ("default", "reduce_overhead", "max_autotune"),
+    "compile": COMPILERS,
     "optimizer_step": ("compiled",),
     "attention": ("flex",),
     "layer_norm": ("liger",),

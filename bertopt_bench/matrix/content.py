@@ -12,6 +12,8 @@ FLASH = ("flash", "flash_attn")
 
 _OVER_SEGMENTS = ("default", "varlen", *FLASH)
 HALF = ("bf16", "fp16")
+COMPILERS = ("default", "reduce_overhead", "max_autotune")
+"""Entries of ``kernel.compile`` that are torch.compile's modes."""
 _SHAPE_KEEPING = ("compile", "cuda_graph")
 
 
@@ -48,8 +50,8 @@ def walks_segments(cell: Mapping[str, Any]) -> bool:
 
 
 def is_compiled(cell: Mapping[str, Any]) -> bool:
-    """Say whether the model's passes are compiled, by torch or by a function of the user's own."""
-    return (kernel_name(cell, "compile") or "off") != "off"
+    """Say whether torch's own compiler writes the passes; of a user's function nothing is known."""
+    return kernel_name(cell, "compile") in COMPILERS
 
 
 def keeps_shapes(cell: Mapping[str, Any]) -> bool:

@@ -161,10 +161,9 @@ def _trial_seconds(cell: Cell, steps: int, step_seconds: float, matrix: Matrix) 
     evaluations = evaluation_steps(steps, workload["evaluate_every"])
     batches = len(evaluations) * workload.get("evaluation_batches", EVALUATION_BATCHES)
     apart: int = matrix.timing["burn_in_steps"] + matrix.timing["phase_steps"] + STEPS_APART
-    compiling = (
-        kernel_name(cell.content, "compile") not in {None, "off"}
-        or kernel_name(cell.content, "optimizer_step") == "compiled"
-    )
+    compiling = (kernel_name(cell.content, "compile") or "off") != "off" or kernel_name(
+        cell.content, "optimizer_step"
+    ) == "compiled"
     again = steps if matrix.measure.get("inside_steps") else 0
     steps_worth: float = steps + again + apart + batches / formulas.TRAIN_FACTOR
     return _overhead_seconds(cell, compiling=compiling) + steps_worth * step_seconds
@@ -202,7 +201,7 @@ def _forward_cell(
 
 def _forward_seconds(cell: Cell, steps: int, pass_seconds: float, matrix: Matrix) -> float:
     """Count the timed passes, burn-in, the traced and the counted ones, and two evaluations."""
-    compiling = cell.content["kernel"].get("compile", {"name": "off"})["name"] != "off"
+    compiling = (kernel_name(cell.content, "compile") or "off") != "off"
     batches: int = 2 * cell.content["workload"]["evaluation_batches"]
     passes: int = steps + matrix.timing["burn_in_steps"] + 3 + batches
     return _overhead_seconds(cell, compiling=compiling) + passes * pass_seconds

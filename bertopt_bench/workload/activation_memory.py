@@ -92,7 +92,7 @@ class Step:
             gradients_stay=workload["micro_batches"] > 1 or _captured(cell),
             gathered=slots if gathers(cell) else 0,
             blocks=round(filled.pairs * pairs) if masks_blocks(cell) else 0,
-            joined=joins(cell),
+            joined=joins(cell, filled),
             compiled=is_compiled(cell),
             recomputes=formulas.recomputes_layers(cell),
             fused_loss=loss in formulas.FUSED_LOSSES,
@@ -177,8 +177,8 @@ def activations(step: Step) -> Activations:
     noises = 2 * step.noise * h if step.dropout else 0
     feed_forward = compute * (h + 2 * f)
     casts = compute * (4 * h * h + 2 * h * f) if step.autocast and not step.compiled else 0
-    one = 1 if step.cuda or step.compiled else weight
-    embedding_noise = one * h if step.dropout else 0
+    noise = 1 if step.cuda or step.compiled else weight
+    embedding_noise = noise * h if step.dropout else 0
     whole = attention + step.slots * (sums + noises + feed_forward) + casts
     kept = step.slots * weight * h if step.recomputes else whole
     shared = kept if step.recomputes and not step.autocast else 0  # else cast anew for the products
@@ -193,9 +193,16 @@ def activations(step: Step) -> Activations:
 
 
 def _shared_masks(step: Step) -> float:
-    """Count the mask of packed sequences, a byte each; compiled, its numbers are made once too."""
-    numbers = step.compiled and not step.writes_attention
-    return step.blocks * (1 + (step.compute if numbers else 0))
+    """Count the mask of packed sequences, a byte each; compiled, its numbers are made once too.
+
+    Compiled layers that are run again share the zeros of rows that see nothing, a matrix of them.
+    """
+    if not step.compiled:
+        return step.blocks
+    if not step.writes_attention:
+        return step.blocks * (1 + step.compute)
+    zeros = math_width(step) * step.size.heads * step.pairs if step.recomputes else 0
+    return step.blocks + zeros
 
 
 def _head(step: Step, statistics: float) -> float:

@@ -27,7 +27,7 @@ class Filled:
         real: of b S, that are no padding; as many of the masked slots are there.
         pairs: of b S S, that lie within one sequence.
         at_once: of b S S, in the run of neighbours of equal length that has most of them.
-        run: of b S, in that run.
+        run: of b S, in that run (in a largest of several, of any of their runs).
     """
 
     slots: float = 1.0
@@ -78,10 +78,10 @@ def gathers(cell: Mapping[str, Any]) -> bool:
     return layout_of(cell) == "unpadded" and way_of_attention(cell) == "rows"
 
 
-def joins(cell: Mapping[str, Any]) -> bool:
+def joins(cell: Mapping[str, Any], found: Filled) -> bool:
     """Say whether attention's result is put together of other tensors: rows, or one of each run."""
-    way = way_of_attention(cell)
-    return gathers(cell) or (layout_of(cell) != "padded" and way == "runs")
+    several = way_of_attention(cell) == "runs" and found.run < found.slots
+    return gathers(cell) or (layout_of(cell) != "padded" and several)
 
 
 def masks_blocks(cell: Mapping[str, Any]) -> bool:

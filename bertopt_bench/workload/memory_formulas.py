@@ -3,9 +3,10 @@
 The peak lies in one of a few moments: at the loss, in the decoder's backward pass, in a layer's,
 in the embeddings', or in the optimizer's step. Each has its own gradients, activations and
 temporaries; weights and state lie there always. The formulas follow ``workload.model`` operation by
-operation, run eagerly (`torch.compile` may keep less), as torch 2.13 keeps tensors for the backward
-pass. The CPU is measured; what differs on CUDA (dropout's masks of one byte, flash attention with
-dropout, lists of tensors by default) is read in torch's source.
+operation, as torch 2.13 keeps tensors for the backward pass, and compiled code as its Inductor
+writes it; a user's own compiler is taken for an eager one. The CPU is measured; what differs on
+CUDA (dropout's masks of one byte, flash attention with dropout, lists of tensors by default) is
+read in torch's source, and compiled code is taken to be the CPU's.
 
 Letters as in ``workload.formulas``; N slots and M masked slots in a micro-batch.
 """
@@ -42,7 +43,7 @@ class MemoryParts:
     """Bytes by what they are for.
 
     Activations are all that the forward pass leaves for the backward pass, the 16-bit copies of
-    weights that autocast makes among them.
+    weights that autocast makes and the mask between packed sequences among them.
     """
 
     parameter_bytes: int = 0
@@ -319,12 +320,13 @@ def attention_moments(step: Step, kept: Activations, body: float) -> dict[str, M
     flat += h * 3 * step.compute * (step.slots if step.gathered else 0)  # what was gathered
     dropped = sum(dropped_bytes(step)) * matrix
     later = step.slots * step.compute * h + step.attended * width * h + dropped
-    activations = body - kept.layer + kept.attention - later
-    mask = step.compute * step.blocks
-    temporary = float(step.attended * numbers + flat + mask + (width + 1) * matrix)
+    activations = body - kept.layer + kept.attention
     if step.compiled:
         wide = 4 if width < 4 else 0  # the softmax of narrow scores
-        temporary = float(later + (width + wide) * matrix)
+        return {"forward:attention": Moment(0.0, activations, float((width + wide) * matrix))}
+    activations -= later
+    mask = step.compute * step.blocks
+    temporary = float(step.attended * numbers + flat + mask + (width + 1) * matrix)
     return {"forward:attention": Moment(0.0, activations, temporary)}
 
 
@@ -344,12 +346,12 @@ def layer_moments(step: Step, kept: Activations) -> dict[str, Moment]:
     inner = step.slots * (paths + step.compute * f) + cast
     between = float(step.slots * (step.weight * h + 2 * step.compute * f))
     freed = step.slots * (step.weight * h + noise)
-    beside = freed + step.slots * step.compute * f + cast
+    results = freed + step.slots * step.compute * f + cast
     if kept.again and step.compiled:
-        beside = 0
+        results = 0  # what is made again is all there before it is read
     moments = {
         "feed_forward": Moment(product, freed, inner, fresh=product, waits=True),
-        "gelu": Moment(product, beside, between, waits=True),
+        "gelu": Moment(product, results, between, waits=True),
         "attention": _attention_moment(step, kept),
     }
     if not kept.again:
@@ -364,7 +366,7 @@ def _attention_moment(step: Step, kept: Activations) -> Moment:
 
     A fused kernel reads the mixture's gradient too. Where the matrix of weights was kept, two of
     that size are made beside the values' gradient, when mixture and values are freed; compiled, the
-    second overwrites the first.
+    second overwrites the first, and with dropout in a layer that is run again six lie there.
     """
     h, f = step.size.hidden, step.size.intermediate
     done = float(step.weight * (2 * f * h + h * h))
@@ -376,7 +378,8 @@ def _attention_moment(step: Step, kept: Activations) -> Moment:
     freed = held - kept.attention
     if step.writes_attention:
         width, matrix = math_width(step), step.size.heads * step.pairs_at_once
-        made = (1 if step.compiled else 2) * width * matrix
+        several = 6 if kept.again and step.attention_dropout else 1
+        made = (several if step.compiled else 2) * width * matrix
         mixing = step.slots * step.weight * h + step.attended * width * h + made
         dropped = dropped_bytes(step)[1] * matrix
         freed += step.slots * step.compute * h + step.attended * width * h + dropped

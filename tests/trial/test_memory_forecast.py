@@ -145,8 +145,8 @@ def test_attention_over_whole_rows(
     """Oracle: as above, in inference a traced pass; rows as a GPU or a captured step has them."""
     for module in (layouts, filling):
         monkeypatch.setattr(module, "way_of_attention", lambda _: "rows")
-    if mode == "training":
-        assert abs(error(tmp_path, sized)) <= 0.15
+    if mode == "training":  # masks uncounted would be seen in the long rows
+        assert abs(error(tmp_path, sized)) <= (0.03 if sized in LONG else 0.15)
         return
     whole = replace(sized, micro_batches=1, regularizer="none")
     assert abs(traced_error(tmp_path, whole, mode)) <= 0.05
@@ -191,8 +191,12 @@ COMPILED = [
         ("training", "tiny", "unpadded", "math", "bf16", {}),
         ("training", "tiny", "packed", "default", "fp32", {}),
         ("training", "tiny", "padded", "default", "bf16", {"regularizer": "dropout"}),
-        ("training", "tiny", "unpadded", "default", "fp32", {"regularizer": "dropout"}),
+        ("training", "tiny", "padded", "math reduced", "bf16", {}),
         ("training", "mini", "padded", "default", "fp32", {"checkpointing": "layers"}),
+        (
+            "training", "tiny", "padded", "default", "fp32",
+            {"regularizer": "dropout", "checkpointing": "layers"},
+        ),
     )
 ]  # fmt: skip
 """What compiled code keeps and writes differs by all of these."""

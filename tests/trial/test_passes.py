@@ -12,11 +12,13 @@ import torch
 
 from bertopt_bench import catalogue
 from bertopt_bench.axes.kernels import COMPILED, LAUNCHED, Kernel, _steps
+from bertopt_bench.measure.memory import storage_bytes
 from bertopt_bench.measure.operation_sums import StepSpans
 from bertopt_bench.measure.traces import Node
 from bertopt_bench.measure.tracing import StepTrace
 from bertopt_bench.trial import passes, stepping
 from bertopt_bench.trial.assemble import assemble
+from bertopt_bench.trial.attributing import attribute_memory
 from bertopt_bench.trial.layouts import Arrangement, open_batches
 from bertopt_bench.workload.filling import Filled
 
@@ -161,6 +163,18 @@ def test_the_model_is_one_graph(make_request: MakeRequest, axes: dict[str, Any])
         made.evaluate()
 
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+
+
+def test_the_vocabulary_is_the_texts(make_request: MakeRequest) -> None:
+    """Oracle: the request's text, which has half of the pieces that the cell asks for."""
+    request = make_request()
+    asked = 2 * request["text"]["vocabulary_size"]
+    request["cell"]["workload"]["vocabulary_size"] = asked
+    trial = assemble(request)
+
+    assert trial.prepared_cell["workload"]["vocabulary_size"] == asked / 2
+    found = attribute_memory(trial, 1)["formula"]["peak"]["parameter_bytes"]
+    assert found == storage_bytes(trial.model.parameters())
 
 
 @pytest.mark.parametrize(

@@ -266,6 +266,57 @@ def test_attention_over_whole_rows_looks_at_all_their_slots(layout: str, share: 
     assert step.pairs == step.pairs_at_once == share * 8 * 64 * 64
 
 
+U = 4 * 32 * 512 * 768
+"""Hidden states of the cells below, in fp32; a feed-forward product is four of them."""
+SCORES = 4 * 12 * 32 * 512**2
+CAST = 2 * 2 * 768 * 3072
+
+
+def compiled(by: str = "default", **changed: Any) -> dict[str, Any]:
+    """Give an inference cell of base, 32 x 512, with few logits; ``changed`` are names of axes."""
+    sizes = {"vocabulary_size": 30, "seq_len": 512, "batch_size": 32}
+    one = cell("sgd", mode="inference", layout=changed.pop("layout", "padded"), **sizes)
+    one["kernel"] |= {"compile": {"name": by}, "attention": changed.pop("attention", DEFAULT)}
+    return {**one, **{axis: {"name": name} for axis, name in changed.items()}}
+
+
+DEFAULT, MATH = {"name": "default"}, {"name": "math"}
+REDUCED = {"name": "math", "reduced": True}
+PACKED = Filled(slots=0.5, real=0.5, pairs=0.2, at_once=0.1, run=0.1)
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({}, 9 * U),  # queries, keys, values, mixture and states, beside a product that waits
+        ({"precision": "bf16"}, 3.5 * U + CAST),  # states, a product of f numbers and its result
+        ({"attention": MATH}, U + 2 * SCORES),
+        ({"attention": MATH, "precision": "bf16"}, 1.5 * U + 2 * SCORES),
+        ({"attention": REDUCED, "precision": "bf16"}, 1.5 * U + 2 * SCORES),
+        ({"layout": "unpadded"}, (0.5 + 1.5 + 3) * U),  # in both forms
+        ({"layout": "packed"}, 2.5 * U + 17 * SCORES / 12 / 8),  # four masks and truth values
+        ({"layout": "packed", "attention": MATH}, 0.5 * U + SCORES + SCORES / 12 / 8),
+        ({"by": "off"}, 10 * U),
+        ({"by": "mine:compiler"}, 10 * U),
+    ],
+    ids=str,
+)
+def test_a_compiled_pass(changed: dict[str, Any], expected: float) -> None:
+    """Oracle: by hand, after the code that Inductor writes; half of the slots are left out."""
+    found = memory_forecast_bytes(compiled(**changed), PACKED)
+
+    assert found == 4 * (PARAMETERS - WORDS + 30 * 768 - 30_522 + 30) + expected
+
+
+def test_text_of_which_nothing_is_known_is_one_run() -> None:
+    """Oracle: attention's result is a tensor of its own only where there is more than one run."""
+    one, part = cell("adamw", layout="unpadded", seq_len=64, batch_size=8), Filled(run=0.5)
+
+    assert not activation_memory.Step.of(one).joined
+    assert activation_memory.Step.of(one, part).joined
+    assert not activation_memory.Step.of(cell("adamw"), part).joined
+
+
 def test_dense_logits_are_those_of_all_slots() -> None:
     """Oracle: by hand: 436 slots more a sequence: two tensors of V numbers, and the head's 4 h.
 
