@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from bertopt_bench.stats.variance import Variance
 
 DIGITS = 12
+TAIL_DIGITS = 6  # a small probability of an F has many times the relative error of that F
 TABLES = ("runs", "finals", "targets", "reached", "to_target", "speed_ups", "scores", "profile",
           "ranks", "fronts", "sensitivity", "variance")  # fmt: skip
 USUAL_BASELINES = ("adamw",)
@@ -121,7 +122,7 @@ def score(frame: DataFrame, asked: Asked | None = None) -> Scored:
         ranks=_kept(ranks(runs, asked.aim)),
         fronts=_kept(fronts(runs, asked.aim)),
         sensitivity=_kept(_sensitivities(runs, asked.aim)),
-        variance=_kept(_variance_table(varied)),
+        variance=_kept(_variance_table(varied), p=TAIL_DIGITS),
     )
 
 
@@ -309,17 +310,17 @@ def _widest_gap(curves: DataFrame) -> float:
     return float(gaps.max()) if gaps.notna().any() else 0.0
 
 
-def _kept(frame: DataFrame) -> DataFrame:
-    """Keep 12 significant digits of every number."""
+def _kept(frame: DataFrame, **fewer: int) -> DataFrame:
+    """Keep 12 significant digits of every number; of some columns ``fewer``."""
     made = frame.copy()
     for name in made.columns:
         if made[name].dtype.kind == "f":
-            made[name] = [_rounded(value) for value in made[name]]
+            made[name] = [_rounded(value, fewer.get(name, DIGITS)) for value in made[name]]
     return made
 
 
-def _rounded(value: float) -> float:
-    return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else value
+def _rounded(value: float, digits: int) -> float:
+    return float(f"{value:.{digits}g}") if math.isfinite(value) else value
 
 
 def as_json(scored: Scored) -> dict[str, Any]:

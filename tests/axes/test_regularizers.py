@@ -45,7 +45,7 @@ def test_entries_have_no_other_hooks(name: str) -> None:
     """An entry gives an object whose public methods are hooks that the trial knows."""
     made = catalogue.resolve("regularizer", name)()
 
-    public = {name for name in dir(made) if callable(getattr(made, name)) and name[0] != "_"}
+    public = {name for name in dir(made) if name[0] != "_" and callable(getattr(made, name))}
 
     assert public
     assert public <= HOOKS
