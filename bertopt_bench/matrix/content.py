@@ -49,6 +49,11 @@ def walks_segments(cell: Mapping[str, Any]) -> bool:
     )
 
 
+def is_on(cell: Mapping[str, Any], operation: str) -> bool:
+    """Say whether an operation that is off by default is not."""
+    return (kernel_name(cell, operation) or "off") != "off"
+
+
 def is_compiled(cell: Mapping[str, Any]) -> bool:
     """Say whether torch's own compiler writes the passes; of a user's function nothing is known."""
     return kernel_name(cell, "compile") in COMPILERS
@@ -56,7 +61,7 @@ def is_compiled(cell: Mapping[str, Any]) -> bool:
 
 def keeps_shapes(cell: Mapping[str, Any]) -> bool:
     """Say whether a step's shapes must stay the same over a run: it is compiled or captured."""
-    return any((kernel_name(cell, operation) or "off") != "off" for operation in _SHAPE_KEEPING)
+    return any(is_on(cell, operation) for operation in _SHAPE_KEEPING)
 
 
 def way_of_attention(cell: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from bertopt_bench.matrix.cells import evaluation_steps, plan_trials
-from bertopt_bench.matrix.content import kernel_name
+from bertopt_bench.matrix.content import is_on, kernel_name
 from bertopt_bench.matrix.modes import is_inference
 from bertopt_bench.measure.machine import allowed_cores
 from bertopt_bench.workload import classifier_formulas, formulas, inference_formulas
@@ -161,9 +161,8 @@ def _trial_seconds(cell: Cell, steps: int, step_seconds: float, matrix: Matrix) 
     evaluations = evaluation_steps(steps, workload["evaluate_every"])
     batches = len(evaluations) * workload.get("evaluation_batches", EVALUATION_BATCHES)
     apart: int = matrix.timing["burn_in_steps"] + matrix.timing["phase_steps"] + STEPS_APART
-    compiling = (kernel_name(cell.content, "compile") or "off") != "off" or kernel_name(
-        cell.content, "optimizer_step"
-    ) == "compiled"
+    compiled_step = kernel_name(cell.content, "optimizer_step") == "compiled"
+    compiling = compiled_step or is_on(cell.content, "compile")
     again = steps if matrix.measure.get("inside_steps") else 0
     steps_worth: float = steps + again + apart + batches / formulas.TRAIN_FACTOR
     return _overhead_seconds(cell, compiling=compiling) + steps_worth * step_seconds
@@ -201,7 +200,7 @@ def _forward_cell(
 
 def _forward_seconds(cell: Cell, steps: int, pass_seconds: float, matrix: Matrix) -> float:
     """Count the timed passes, burn-in, the traced and the counted ones, and two evaluations."""
-    compiling = (kernel_name(cell.content, "compile") or "off") != "off"
+    compiling = is_on(cell.content, "compile")
     batches: int = 2 * cell.content["workload"]["evaluation_batches"]
     passes: int = steps + matrix.timing["burn_in_steps"] + 3 + batches
     return _overhead_seconds(cell, compiling=compiling) + passes * pass_seconds

@@ -107,8 +107,9 @@ def fullest(trial: Trial) -> int:
 
     Layouts that leave padding out have micro-batches of unequal slots and lengths.
     """
+    cell = trial.prepared_cell
     filled = [trial.batches.filled(index) for index in range(trial.batches.count)]
-    needs = {one: memory_forecast_bytes(trial.prepared_cell, one) for one in set(filled)}
+    needs = {one: memory_forecast_bytes(cell, one) for one in set(filled)}
     return max(range(len(filled)), key=lambda index: (needs[filled[index]], index == 1))
 
 

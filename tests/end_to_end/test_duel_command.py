@@ -143,6 +143,7 @@ def killed(matrix: Path, project: Path, environment: dict[str, str]) -> set[int]
     ) as process:  # fmt: skip
         assert process.stderr is not None
         stuck = threading.Timer(STUCK_SECONDS, process.kill)
+        stuck.daemon = True
         stuck.start()
         for line in process.stderr:
             if "replicate 1" in line:
